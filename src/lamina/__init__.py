@@ -1,0 +1,56 @@
+"""Lamina: thin networks for medical image segmentation.
+
+The names below are the public face. They are imported when first used, so ``import lamina`` stays instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamina.io import read_volume, write_volume
+    from lamina.labels import LabelSet
+    from lamina.models import build
+    from lamina.volume import Volume
+    from lamina.workflows.evaluate import evaluate
+    from lamina.workflows.predict import load, predict
+    from lamina.workflows.prepare import prepare
+    from lamina.workflows.train import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LabelSet": "lamina.labels",
+    "Volume": "lamina.volume",
+    "build": "lamina.models",
+    "evaluate": "lamina.workflows.evaluate",
+    "load": "lamina.workflows.predict",
+    "predict": "lamina.workflows.predict",
+    "prepare": "lamina.workflows.prepare",
+    "read_volume": "lamina.io",
+    "train": "lamina.workflows.train",
+    "write_volume": "lamina.io",
+}
+
+__all__ = [
+    "LabelSet",
+    "Volume",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "predict",
+    "prepare",
+    "read_volume",
+    "train",
+    "write_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

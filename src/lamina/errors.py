@@ -1,0 +1,62 @@
+"""Every error Lamina raises on purpose, as one small tree.
+
+A message names the file or parameter, the constraint it broke and the value found; ``remedy`` says what
+to do about it. The command line prints both and nothing else; ``--json`` prints :meth:`LaminaError.as_dict`.
+"""
+
+
+class LaminaError(Exception):
+    """Base of all errors that a user can mend.
+
+    Args:
+        message: What is wrong: the file or parameter, the constraint and the value.
+        remedy: What to do about it, as a sentence; empty when the message says it all.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the error as plain data for machine-readable output."""
+        return {"error": type(self).__name__, "message": self.message, "remedy": self.remedy}
+
+
+class ConfigError(LaminaError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class UnknownNameError(LaminaError):
+    """A network, loss, layout, format or metric of that name is not registered."""
+
+
+class FileError(LaminaError):
+    """A file cannot be read or written: missing, damaged, unsupported, or the disk is full."""
+
+
+class GeometryError(LaminaError):
+    """Where voxels lie in space is unknown, impossible, or differs between files that must agree."""
+
+
+class LabelError(LaminaError):
+    """A label map holds values that its label set does not declare, or the label set contradicts itself."""
+
+
+class DatasetError(LaminaError):
+    """A dataset folder is not understood, or holds too little to work with."""
+
+
+class ModelError(LaminaError):
+    """A network cannot be built as asked, or does not fit the data given to it."""
+
+
+class BundleError(LaminaError):
+    """A model bundle is damaged, altered, unsafe to open, or of an unknown version."""
+
+
+class TrainingError(LaminaError):
+    """Training cannot start, continue, or resume."""

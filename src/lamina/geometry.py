@@ -1,0 +1,215 @@
+"""Where voxels lie in space: affines, spacing, orientation, grids.
+
+One convention everywhere (ADR 0005): array axes are the file's voxel axes ``(i, j, k)``; an affine
+maps voxel indices (voxel centres) to world millimetres in RAS+ (x to the patient's right, y to the
+front, z to the head). Spacing and shape follow array order. Affines are 4x4 for 2D images too: their
+third column is the normal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.errors import GeometryError
+
+Affine = NDArray[np.float64]
+
+GRID_TOLERANCE_MM = 1e-3
+"""Two grids agree when no corner voxel is further apart than this, or than 1 % of the smallest spacing."""
+
+_AXES = ("LR", "PA", "IS")
+
+
+def check_affine(affine: NDArray[Any], source: str) -> Affine:
+    """Return ``affine`` as float64 after checking that it places voxels in space.
+
+    Raises:
+        GeometryError: It is not 4x4, not finite, or maps the volume onto a plane or a point.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    remedy = "The file does not say where its voxels are; correct its header."
+    if matrix.shape != (4, 4):
+        raise GeometryError(
+            f"{source}: affine has shape {matrix.shape}, 4x4 is needed.", remedy=remedy
+        )
+    if not np.isfinite(matrix).all():
+        raise GeometryError(f"{source}: affine holds NaN or infinite numbers.", remedy=remedy)
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if lengths.min() <= 0 or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-3:
+        raise GeometryError(
+            f"{source}: affine is singular, with spacing {_mm(lengths)} mm.", remedy=remedy
+        )
+    return matrix
+
+
+def spacing_of(affine: Affine, spatial_dims: int = 3) -> tuple[float, ...]:
+    """Return the distance in mm between neighbouring voxels along each array axis."""
+    return tuple(float(length) for length in np.linalg.norm(affine[:3, :spatial_dims], axis=0))
+
+
+def is_sheared(affine: Affine) -> bool:
+    """Tell whether the axes fail to be at right angles (such as an uncorrected gantry tilt)."""
+    direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(direction.T @ direction - np.eye(3)).max() > 1e-3)
+
+
+def affine_from(spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -> Affine:
+    """Return the affine of an axis-aligned RAS+ grid; a missing third spacing counts as 1 mm."""
+    affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))]).astype(np.float64)
+    affine[:3, 3] = origin
+    return affine
+
+
+def corners(affine: Affine, spatial_shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return the world positions in mm, ``(2**dims, 3)``, of the corner voxels' centres."""
+    ends = [(0, size - 1) for size in spatial_shape] + [(0,)] * (3 - len(spatial_shape))
+    grid = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.asarray(grid @ affine[:3, :3].T + affine[:3, 3])
+
+
+def corner_distance(
+    affine_a: Affine, shape_a: Sequence[int], affine_b: Affine, shape_b: Sequence[int]
+) -> float:
+    """Return how far apart, in mm, the worst pair of matching corners of two grids lies."""
+    gap = corners(affine_a, shape_a) - corners(affine_b, shape_b)
+    return float(np.linalg.norm(gap, axis=1).max())
+
+
+def check_same_grid(
+    affine_a: Affine, shape_a: Sequence[int], affine_b: Affine, shape_b: Sequence[int], what: str
+) -> None:
+    """Check that two arrays lie on one grid.
+
+    Args:
+        affine_a: Affine of the first.
+        shape_a: Its size in voxels.
+        affine_b: Affine of the second.
+        shape_b: Its size in voxels.
+        what: The two files, as the start of the message.
+
+    Raises:
+        GeometryError: Sizes differ, or a corner is off by more than the tolerance.
+    """
+    if tuple(shape_a) != tuple(shape_b):
+        raise GeometryError(
+            f"{what}: sizes differ, {_size(shape_a)} and {_size(shape_b)} voxels.",
+            remedy="Resample one onto the other's grid, or pair the right files.",
+        )
+    distance = corner_distance(affine_a, shape_a, affine_b, shape_b)
+    tolerance = max(GRID_TOLERANCE_MM, 0.01 * min(spacing_of(affine_a, len(shape_a))))
+    if distance > tolerance:
+        raise GeometryError(
+            f"{what}: positions differ by {distance:.3g} mm at a corner, {tolerance:.3g} mm is allowed.",
+            remedy="Correct the header of one, or resample it onto the other's grid.",
+        )
+
+
+def orientation_of(affine: Affine, spatial_dims: int = 3) -> str:
+    """Return the direction that each array axis runs to, nearest to it, such as ``"RAS"`` or ``"LPI"``."""
+    return "".join(
+        _AXES[axis][int(sign > 0)] for axis, sign in _nearest_axes(affine)[:spatial_dims]
+    )
+
+
+@dataclass(frozen=True)
+class Reorientation:
+    """A permutation and flipping of array axes, exactly invertible; no voxel value changes."""
+
+    axes: tuple[int, ...]
+    """Source array axis of each target axis."""
+    flips: tuple[bool, ...]
+    """Whether each target axis runs against its source axis."""
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Reorient an array ``(C, *S)``; a view where possible."""
+        moved = array.transpose(0, *(axis + 1 for axis in self.axes))
+        return moved[(slice(None), *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Bring a reoriented array ``(C, *S)`` back to its source order."""
+        unflipped = array[
+            (slice(None), *(slice(None, None, -1 if flip else 1) for flip in self.flips))
+        ]
+        return unflipped.transpose(0, *(int(axis) + 1 for axis in np.argsort(self.axes)))
+
+    def affine(self, affine: Affine, spatial_shape: Sequence[int]) -> Affine:
+        """Return the affine of the reoriented array, given the source's affine and shape."""
+        moved = affine.copy()
+        for target, (source, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            column = affine[:3, source]
+            moved[:3, target] = -column if flip else column
+            if flip:
+                moved[:3, 3] += column * (spatial_shape[source] - 1)
+        return moved
+
+
+def reorientation(affine: Affine, target: str) -> Reorientation:
+    """Return how to reorder array axes so that they run nearest to ``target``, such as ``"RAS"``.
+
+    2D images pass a target of two letters and keep their plane.
+
+    Raises:
+        GeometryError: ``target`` names one body axis twice or an unknown direction, or no array axis runs
+            along one of them.
+    """
+    wanted = [
+        next((axis for axis, pair in enumerate(_AXES) if code in pair), None) for code in target
+    ]
+    if None in wanted or len(set(wanted)) != len(wanted):
+        raise GeometryError(f"orientation {target!r} is not one letter each of L/R, P/A and I/S.")
+    have = _nearest_axes(affine)[: len(target)]
+    axes, flips = [], []
+    for code, body_axis in zip(target, wanted, strict=True):
+        source = next((i for i, (axis, _) in enumerate(have) if axis == body_axis), None)
+        if source is None:
+            found = orientation_of(affine, len(target))
+            raise GeometryError(
+                f"axes run {found}; none of them runs along {code!r} of {target!r}."
+            )
+        axes.append(source)
+        flips.append((have[source][1] > 0) != (_AXES[body_axis].index(code) == 1))  # type: ignore[index]
+    return Reorientation(axes=tuple(axes), flips=tuple(flips))
+
+
+def resampled_grid(
+    affine: Affine, spatial_shape: Sequence[int], target_spacing: Sequence[float]
+) -> tuple[Affine, tuple[int, ...]]:
+    """Return the affine and shape of the grid that covers the same box at another spacing.
+
+    Voxels are boxes around their centres; both grids share the outer faces of the box as nearly as whole
+    numbers of voxels allow, and exactly its middle, so that going there and back does not shift anything.
+    """
+    dims = len(spatial_shape)
+    spacing = np.array(spacing_of(affine, dims))
+    target = np.asarray(target_spacing, dtype=np.float64)
+    shape = np.maximum(1, np.round(np.array(spatial_shape) * spacing / target)).astype(int)
+    ratio = np.where(np.isclose(spacing, target, rtol=1e-4), 1.0, target / spacing)
+    moved = affine.copy()
+    moved[:3, :dims] = affine[:3, :dims] * ratio
+    middle = (np.array(spatial_shape) - 1) / 2 - ratio * (shape - 1) / 2
+    moved[:3, 3] += affine[:3, :dims] @ middle
+    return moved, tuple(int(size) for size in shape)
+
+
+def _nearest_axes(affine: Affine) -> list[tuple[int, float]]:
+    """Pair each array axis with the body axis it runs along most nearly, each used once, and its sign."""
+    direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    strength = np.abs(direction)
+    pairs: dict[int, tuple[int, float]] = {}
+    for _ in range(3):
+        body, axis = np.unravel_index(int(np.argmax(strength)), strength.shape)
+        pairs[int(axis)] = (int(body), float(direction[body, axis]))
+        strength[body, :] = -1
+        strength[:, axis] = -1
+    return [pairs[axis] for axis in range(3)]
+
+
+def _mm(lengths: Sequence[float] | NDArray[np.float64]) -> str:
+    return " x ".join(f"{length:.4g}" for length in lengths)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in shape)

@@ -1,0 +1,69 @@
+"""An image or a label map together with where it lies in space."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.errors import GeometryError
+from lamina.geometry import Affine, check_affine, corners, orientation_of, spacing_of
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels ``(C, *S)`` with two or three spatial axes, and the affine that places them.
+
+    Array axes are the file's ``(i, j, k)``; the affine maps voxel indices to world mm, RAS+. Spacing,
+    orientation and corners are derived from it, never stored beside it.
+
+    Raises:
+        GeometryError: The array has no voxels or the wrong number of axes, or the affine is unusable.
+    """
+
+    array: NDArray[Any]
+    affine: Affine
+    source: str = "volume"
+    """The file it was read from, for messages."""
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4):
+            raise GeometryError(
+                f"{self.source}: array has shape {self.array.shape}; a channel axis and 2 or 3 spatial axes "
+                "are needed."
+            )
+        if 0 in self.array.shape:
+            raise GeometryError(
+                f"{self.source}: array of shape {self.array.shape} holds no voxels."
+            )
+        object.__setattr__(self, "affine", check_affine(self.affine, self.source))
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels, such as MR sequences; 1 for a label map."""
+        return int(self.array.shape[0])
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Number of voxels along each spatial axis, in array order."""
+        return tuple(int(size) for size in self.array.shape[1:])
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 for an image, 3 for a volume."""
+        return self.array.ndim - 1
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm along each spatial axis, in array order."""
+        return spacing_of(self.affine, self.spatial_dims)
+
+    @property
+    def orientation(self) -> str:
+        """Direction each spatial axis runs to, such as ``"RAS"``."""
+        return orientation_of(self.affine, self.spatial_dims)
+
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """World positions in mm of the corner voxels' centres, ``(2**spatial_dims, 3)``."""
+        return corners(self.affine, self.spatial_shape)
