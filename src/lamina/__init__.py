@@ -1,6 +1,7 @@
 """Lamina: thin networks for medical image segmentation.
 
-The names below are the public face. They are imported when first used, so ``import lamina`` stays instant.
+The names below are the public face. They are imported when first used, so ``import lamina`` stays
+instant.
 """
 
 import importlib

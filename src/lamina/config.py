@@ -1,14 +1,14 @@
 """Settings: typed dataclasses filled from layers, every fault reported at once.
 
-Defaults < recipe < the user's YAML < ``--set a.b=c``. Unknown keys are refused with their full path and the
-nearest known one. Nothing is read from environment variables.
+Defaults < recipe < the user's YAML < ``--set a.b=c``. Unknown keys are refused with their full path
+and the nearest known one. Nothing is read from environment variables.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -38,11 +38,26 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def load_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe: settings that ship with Lamina under ``name``, or a YAML file of one's own.
+
+    Raises:
+        ConfigError: There is no such recipe, or the file is not a mapping of settings.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return load_yaml(Path(name))
+    shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.yaml")}
+    if name not in shipped:
+        known = ", ".join(sorted(shipped))
+        raise ConfigError(f"recipe {name!r}: unknown; known: {known}, or a file ending in .yaml.")
+    return load_yaml(shipped[name])
+
+
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
     """Turn ``["optimizer.lr=1e-3", "epochs=5"]`` into nested settings; values are read as YAML.
 
     Raises:
-        ConfigError: An entry is not of the form ``a.b=value``.
+        ConfigError: An entry is not of the form ``a.b=value``, or two of them contradict.
     """
     tree: dict[str, Any] = {}
     for setting in settings:
@@ -59,56 +74,87 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(
                     f"--set {setting!r}: {key!r} was set to a value by an earlier --set."
                 )
-        branch[keys[-1]] = yaml.safe_load(text)
+        try:
+            branch[keys[-1]] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting!r}: {text!r} is not a YAML value.") from error
     return tree
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over each other, later ones winning."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    return merged
 
 
 def resolve(schema: type[T], *layers: Mapping[str, Any]) -> T:
     """Build ``schema`` (a dataclass, possibly of dataclasses) from layers, later ones winning.
 
+    Settings classes check themselves in ``__post_init__`` and raise ``ConfigError`` or
+    ``ValueError`` there.
+
     Raises:
         ConfigError: Unknown keys, wrong types, values out of range: all of them, one line each.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merge(merged, layer)
-    settings, wrong = _validate(schema, merged)
-    faults = [*_unknown_keys(schema, merged, ""), *wrong]
-    if settings is not None and not faults:
-        return settings
-    listed = "\n".join(f"  - {fault}" for fault in faults)
-    plural = "setting is" if len(faults) == 1 else "settings are"
-    raise ConfigError(f"{len(faults)} {plural} wrong:\n{listed}")
+    from pydantic import ConfigDict, ValidationError, create_model
 
-
-def _validate(schema: type[T], data: Mapping[str, Any]) -> tuple[T | None, list[str]]:
-    from pydantic import TypeAdapter, ValidationError
-
+    merged = layered(_presets(schema), *layers)
+    # A dataclass validated alone ignores unknown keys; as a field of such a model it refuses them.
+    model = create_model("Settings", __config__=ConfigDict(extra="forbid"), settings=(schema, ...))
     try:
-        return TypeAdapter(schema).validate_python(data), []
+        settings: T = model.model_validate({"settings": merged}).__dict__["settings"]
     except ValidationError as error:
-        return None, [_describe(fault) for fault in error.errors(include_url=False)]
+        known = list(_known_paths(schema))
+        faults = [_describe(fault, known) for fault in error.errors(include_url=False)]
+    else:
+        return settings
+    plural = "setting is" if len(faults) == 1 else "settings are"
+    listed = "".join(f"\n  - {fault}" for fault in faults)
+    raise ConfigError(f"{len(faults)} {plural} wrong:{listed}")
 
 
-def _describe(fault: Mapping[str, Any]) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
+def _presets(schema: type[Any]) -> dict[str, Any]:
+    """Return what a schema presets inside its nested settings: the lowest layer."""
+    presets: dict[str, Any] = {}
+    for field in fields(schema):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(default) and not isinstance(default, type):
+            presets[field.name] = asdict(default)
+    return presets
+
+
+def _describe(fault: Mapping[str, Any], known: Sequence[str]) -> str:
+    loc = fault["loc"][1:]
+    path = ".".join(str(part) for part in loc)
+    if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
+        return f"{path}: unknown; {_offer(loc, known)}"
     message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] in ("missing", "value_error") or isinstance(fault.get("input"), dict):
+    if fault["type"] in ("missing", "value_error") or isinstance(fault["input"], dict):
         return f"{path}: {message}" if path else message
     return f"{path} = {fault['input']!r}: {message}"
 
 
-def _unknown_keys(schema: type[Any], data: Mapping[str, Any], prefix: str) -> Iterable[str]:
-    known = get_type_hints(schema)
-    names = [field.name for field in fields(schema)]
-    for key, value in data.items():
-        path = f"{prefix}{key}"
-        if key not in names:
-            near = get_close_matches(str(key), names, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(names)}"
-            yield f"{path}: unknown; {hint}"
-        elif is_dataclass(known[key]) and isinstance(value, Mapping):
-            yield from _unknown_keys(known[key], value, f"{path}.")  # type: ignore[arg-type]
+def _offer(loc: Sequence[str | int], known: Sequence[str]) -> str:
+    parent = ".".join(part for part in loc[:-1] if isinstance(part, str))
+    siblings = [path for path in known if path.rpartition(".")[0] == parent]
+    by_name = {path.rpartition(".")[2]: path for path in [*reversed(known), *siblings]}
+    if near := get_close_matches(str(loc[-1]), by_name, n=1):
+        return f"did you mean {by_name[near[0]]}?"
+    return f"known: {', '.join(siblings or known)}"
+
+
+def _known_paths(hint: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted path of every setting in ``X``, ``X | None``, ``list[X]``, ..."""
+    if not is_dataclass(hint):
+        for part in get_args(hint):
+            yield from _known_paths(part, prefix)
+        return
+    hints = get_type_hints(hint)
+    for field in fields(hint):
+        yield f"{prefix}{field.name}"
+        yield from _known_paths(hints[field.name], f"{prefix}{field.name}.")
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

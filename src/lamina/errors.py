@@ -1,7 +1,8 @@
 """Every error Lamina raises on purpose, as one small tree.
 
-A message names the file or parameter, the constraint it broke and the value found; ``remedy`` says what
-to do about it. The command line prints both and nothing else; ``--json`` prints :meth:`LaminaError.as_dict`.
+A message names the file or parameter, the constraint it broke and the value found; ``remedy`` says
+what to do about it. The command line prints both and nothing else; ``--json`` prints
+:meth:`LaminaError.as_dict`.
 """
 
 
@@ -26,8 +27,12 @@ class LaminaError(Exception):
         return {"error": type(self).__name__, "message": self.message, "remedy": self.remedy}
 
 
-class ConfigError(LaminaError):
-    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+class ConfigError(LaminaError, ValueError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another.
+
+    It is a ``ValueError`` as well, so that one raised by a settings class is listed with all other
+    faults by :func:`lamina.config.resolve`.
+    """
 
 
 class UnknownNameError(LaminaError):
@@ -39,11 +44,11 @@ class FileError(LaminaError):
 
 
 class GeometryError(LaminaError):
-    """Where voxels lie in space is unknown, impossible, or differs between files that must agree."""
+    """Where voxels lie is unknown, impossible, or differs between files that must agree."""
 
 
 class LabelError(LaminaError):
-    """A label map holds values that its label set does not declare, or the label set contradicts itself."""
+    """A label map holds undeclared values, or a label set contradicts itself."""
 
 
 class DatasetError(LaminaError):

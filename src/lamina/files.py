@@ -7,21 +7,23 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import FileError
+from lamina.errors import FileError, LaminaError
+
+_FULL_BELOW_BYTES = 1 << 16
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a hidden sibling of ``path`` to write to; move it into place when the block ends well.
 
-    The sibling keeps the file's suffixes, so writers that choose a format by name choose the same one. It
-    may be written as a file or created as a folder. Whatever interrupts the block, Ctrl-C included,
-    nothing partial stays behind and an earlier ``path`` is left as it was. (An earlier *folder* is removed
-    just before the new one takes its place, so a kill in between leaves none rather than a mixture.)
+    The sibling keeps the file's suffixes, so writers that choose a format by name choose the same
+    one. It may be written as a file or created as a folder. Whatever interrupts the block, Ctrl-C
+    included, nothing partial stays behind and an earlier ``path`` is left as it was. Only write in
+    the block: an ``OSError`` in it is taken for a fault of ``path``.
 
     Raises:
         FileError: The folder cannot be written, or the disk is full.
@@ -30,18 +32,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        if part.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            _flush(part)
-        part.replace(path)
-    except OSError as error:
-        raise _explain(path, error) from error
+        _move(part, path)
+    except LaminaError:
+        raise
+    except Exception as error:
+        if _is_full(path.parent, error):
+            raise FileError(
+                f"{path}: no space left on the disk.",
+                remedy="Free some space or choose another folder, then run the same command again.",
+            ) from error
+        if isinstance(error, OSError):
+            raise FileError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        raise
     finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        _remove(part)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,7 +55,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write plain data as indented JSON, atomically."""
+    """Write plain data as indented JSON, atomically.
+
+    Raises:
+        ValueError: ``data`` holds NaN or infinity, which JSON has no word for.
+    """
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -65,28 +73,49 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not valid JSON: {error}.", remedy="Mend or remove it.") from error
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        FileError: It is missing or unreadable.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+def _move(part: Path, path: Path) -> None:
+    if part.is_file():
+        with part.open("r+b") as stream:
+            os.fsync(stream.fileno())
+    if not (part.is_dir() and path.is_dir()):
+        part.replace(path)
+        return
+    old = path.with_name(f".old-{part.name}")  # no system call replaces a folder that holds files
+    path.replace(old)
+    part.replace(path)
+    _remove(old)
 
 
-def _explain(path: Path, error: OSError) -> FileError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FileError(
-            f"{path}: no space left on the disk.",
-            remedy="Free some space or choose another folder, then run the same command again.",
-        )
-    return FileError(f"{path}: cannot be written: {error.strerror or error}.")
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Tell whether ``error`` means a full disk; many writers do not say so themselves."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BELOW_BYTES

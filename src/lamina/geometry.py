@@ -2,8 +2,8 @@
 
 One convention everywhere (ADR 0005): array axes are the file's voxel axes ``(i, j, k)``; an affine
 maps voxel indices (voxel centres) to world millimetres in RAS+ (x to the patient's right, y to the
-front, z to the head). Spacing and shape follow array order. Affines are 4x4 for 2D images too: their
-third column is the normal.
+front, z to the head). Spacing and shape follow array order. Affines are 4x4 for 2D images too:
+their third column is the normal.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,10 @@ from lamina.errors import GeometryError
 Affine = NDArray[np.float64]
 
 GRID_TOLERANCE_MM = 1e-3
-"""Two grids agree when no corner voxel is further apart than this, or than 1 % of the smallest spacing."""
+"""Two grids agree when no corner is off by more than this, or than 1 % of the smallest spacing."""
+
+_BEYOND_MM = 1e12
+"""Numbers this large are damage; their squares would overflow."""
 
 _AXES = ("LR", "PA", "IS")
 
@@ -27,16 +30,22 @@ def check_affine(affine: NDArray[Any], source: str) -> Affine:
     """Return ``affine`` as float64 after checking that it places voxels in space.
 
     Raises:
-        GeometryError: It is not 4x4, not finite, or maps the volume onto a plane or a point.
+        GeometryError: It is not 4x4, not finite, does not end in the row 0 0 0 1, or maps the
+            volume onto a plane or a point.
     """
-    matrix = np.asarray(affine, dtype=np.float64)
+    matrix = np.array(affine, dtype=np.float64)
     remedy = "The file does not say where its voxels are; correct its header."
     if matrix.shape != (4, 4):
         raise GeometryError(
             f"{source}: affine has shape {matrix.shape}, 4x4 is needed.", remedy=remedy
         )
-    if not np.isfinite(matrix).all():
+    if not (np.abs(matrix) < _BEYOND_MM).all():
         raise GeometryError(f"{source}: affine holds NaN or infinite numbers.", remedy=remedy)
+    if not np.allclose(matrix[3], (0, 0, 0, 1)):
+        raise GeometryError(
+            f"{source}: affine ends in the row {matrix[3].tolist()}, 0 0 0 1 is needed.",
+            remedy=remedy,
+        )
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if lengths.min() <= 0 or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-3:
         raise GeometryError(
@@ -102,13 +111,14 @@ def check_same_grid(
     tolerance = max(GRID_TOLERANCE_MM, 0.01 * min(spacing_of(affine_a, len(shape_a))))
     if distance > tolerance:
         raise GeometryError(
-            f"{what}: positions differ by {distance:.3g} mm at a corner, {tolerance:.3g} mm is allowed.",
+            f"{what}: positions differ by {distance:.3g} mm at a corner, "
+            f"{tolerance:.3g} mm is allowed.",
             remedy="Correct the header of one, or resample it onto the other's grid.",
         )
 
 
 def orientation_of(affine: Affine, spatial_dims: int = 3) -> str:
-    """Return the direction that each array axis runs to, nearest to it, such as ``"RAS"`` or ``"LPI"``."""
+    """Return the body direction nearest to each array axis, such as ``"RAS"`` or ``"LPI"``."""
     return "".join(
         _AXES[axis][int(sign > 0)] for axis, sign in _nearest_axes(affine)[:spatial_dims]
     )
@@ -152,13 +162,11 @@ def reorientation(affine: Affine, target: str) -> Reorientation:
     2D images pass a target of two letters and keep their plane.
 
     Raises:
-        GeometryError: ``target`` names one body axis twice or an unknown direction, or no array axis runs
-            along one of them.
+        GeometryError: ``target`` names one body axis twice or an unknown direction, or no array
+            axis runs along one of them.
     """
-    wanted = [
-        next((axis for axis, pair in enumerate(_AXES) if code in pair), None) for code in target
-    ]
-    if None in wanted or len(set(wanted)) != len(wanted):
+    wanted = [axis for code in target for axis, pair in enumerate(_AXES) if code in pair]
+    if not len(target) == len(wanted) == len(set(wanted)):
         raise GeometryError(f"orientation {target!r} is not one letter each of L/R, P/A and I/S.")
     have = _nearest_axes(affine)[: len(target)]
     axes, flips = [], []
@@ -170,7 +178,7 @@ def reorientation(affine: Affine, target: str) -> Reorientation:
                 f"axes run {found}; none of them runs along {code!r} of {target!r}."
             )
         axes.append(source)
-        flips.append((have[source][1] > 0) != (_AXES[body_axis].index(code) == 1))  # type: ignore[index]
+        flips.append((have[source][1] > 0) != (_AXES[body_axis].index(code) == 1))
     return Reorientation(axes=tuple(axes), flips=tuple(flips))
 
 
@@ -179,14 +187,20 @@ def resampled_grid(
 ) -> tuple[Affine, tuple[int, ...]]:
     """Return the affine and shape of the grid that covers the same box at another spacing.
 
-    Voxels are boxes around their centres; both grids share the outer faces of the box as nearly as whole
-    numbers of voxels allow, and exactly its middle, so that going there and back does not shift anything.
+    Voxels are boxes around their centres; both grids share the outer faces of the box as nearly as
+    whole numbers of voxels allow, and exactly its middle, so that going there and back does not
+    shift anything. An axis whose spacing is right to 1 in 10 000 is left alone.
+
+    Raises:
+        GeometryError: ``target_spacing`` is not one positive number of mm per axis.
     """
     dims = len(spatial_shape)
     spacing = np.array(spacing_of(affine, dims))
     target = np.asarray(target_spacing, dtype=np.float64)
-    shape = np.maximum(1, np.round(np.array(spatial_shape) * spacing / target)).astype(int)
-    ratio = np.where(np.isclose(spacing, target, rtol=1e-4), 1.0, target / spacing)
+    if target.shape != (dims,) or not (np.isfinite(target) & (target > 0)).all():
+        raise GeometryError(f"target spacing {_mm(target)} mm: {dims} positive numbers are needed.")
+    ratio = np.where(np.isclose(spacing, target, rtol=1e-4, atol=0), 1.0, target / spacing)
+    shape = np.maximum(1, np.round(np.array(spatial_shape) / ratio)).astype(int)
     moved = affine.copy()
     moved[:3, :dims] = affine[:3, :dims] * ratio
     middle = (np.array(spatial_shape) - 1) / 2 - ratio * (shape - 1) / 2
@@ -195,7 +209,7 @@ def resampled_grid(
 
 
 def _nearest_axes(affine: Affine) -> list[tuple[int, float]]:
-    """Pair each array axis with the body axis it runs along most nearly, each used once, and its sign."""
+    """Pair each array axis with the body axis nearest to it, each used once, and its sign."""
     direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     strength = np.abs(direction)
     pairs: dict[int, tuple[int, float]] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ IGNORE_INDEX = 255
 class LabelSet:
     """Names, file values, overlapping regions and the ignore value of a segmentation task.
 
-    Files may use any whole numbers; networks need class indices 0, 1, 2, ... in a row. ``encode`` goes
-    from the first to the second and ``decode`` back, so that a prediction carries the user's own values.
+    Files may use any whole numbers; networks need class indices 0, 1, 2, ... in a row. ``encode``
+    goes from the first to the second and ``decode`` back, so that a prediction carries the user's
+    own values.
 
     Raises:
-        LabelError: Two names share a value, a region names an unknown structure, or there is no foreground.
+        LabelError: Two names share a value, a value does not fit 64 bits, a region names an unknown
+            structure, or there is no foreground.
     """
 
     values: Mapping[str, int]
@@ -29,7 +32,7 @@ class LabelSet:
     background: int = 0
     """Value of the background in files; class index 0."""
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Region name -> the structures it is the union of, such as whole tumour; regions may overlap."""
+    """Region name -> the structures it unites, such as whole tumour; regions may overlap."""
     ignore: int | None = None
     """Value of voxels that count neither in the loss nor in a metric; class index 255."""
 
@@ -40,24 +43,31 @@ class LabelSet:
             )
         if len(self.values) >= IGNORE_INDEX:
             raise LabelError(f"labels: {len(self.values)} structures, at most {IGNORE_INDEX - 1}.")
-        taken: dict[int, str] = {self.background: "background"}
+        taken: dict[int, str] = {}
+        self._claim(taken, self.background, "background")
         if self.ignore is not None:
             self._claim(taken, self.ignore, "ignore")
         for name, value in self.values.items():
             self._claim(taken, value, name)
         for region, members in self.regions.items():
-            unknown = [name for name in members if name not in self.values]
-            if unknown or not members or region in self.values:
-                fault = f"names {unknown}" if unknown else "is empty or has a structure's name"
-                raise LabelError(
-                    f"labels: region {region!r} {fault}.", remedy=f"Structures: {self.foreground}."
-                )
+            self._check_region(region, members)
 
     @staticmethod
     def _claim(taken: dict[int, str], value: int, name: str) -> None:
+        if not -(2**63) <= value < 2**63:
+            raise LabelError(f"labels: {name!r} has the value {value}, beyond 64 bits.")
         if value in taken:
             raise LabelError(f"labels: {name!r} and {taken[value]!r} share the value {value}.")
         taken[value] = name
+
+    def _check_region(self, region: str, members: tuple[str, ...]) -> None:
+        unknown = [name for name in members if name not in self.values]
+        if not members or unknown or region in self.values:
+            fault = f"names {unknown}" if unknown else "is empty or has a structure's name"
+            raise LabelError(
+                f"labels: region {region!r} {fault}.",
+                remedy=f"Structures are {', '.join(self.values)}.",
+            )
 
     @property
     def foreground(self) -> tuple[str, ...]:
@@ -91,25 +101,37 @@ class LabelSet:
         unknown = [value for value in found.tolist() if value not in table]
         if unknown:
             raise LabelError(
-                f"{source}: label values {unknown[:8]} are not declared; declared are {sorted(table)}.",
+                f"{source}: label values {unknown[:8]} are not declared; "
+                f"declared are {sorted(table)}.",
                 remedy="Correct the file, or declare the values in dataset.json.",
             )
         indices = np.array([table[value] for value in found.tolist()], dtype=np.uint8)
         return indices[np.searchsorted(found, array)]
 
     def decode(self, indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Turn class indices back into file values, in the smallest integer dtype that holds them all."""
-        values = np.array([self.background, *self.values.values()], dtype=np.int64)
-        low, high = int(values.min()), int(values.max())
-        dtype = np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
-        return values.astype(dtype)[indices]
+        """Turn class indices back into file values.
+
+        Args:
+            indices: Class indices of any shape, ``IGNORE_INDEX`` among them if ignore is declared.
+
+        Returns:
+            The same shape, in the smallest integer dtype that holds every declared value, so that
+            all files of one task share a dtype.
+        """
+        values = [self.background, *self.values.values()]
+        if self.ignore is not None:
+            values += [self.background] * (IGNORE_INDEX - len(values)) + [self.ignore]
+        low, high = min(values), max(values)
+        dtype = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
+        decoded: NDArray[Any] = np.array(values, dtype=dtype)[indices]
+        return decoded
 
     def masks(self, indices: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:
-        """Return one boolean map per structure, then one per region, from a map of class indices."""
-        index = {name: i for i, name in enumerate(self.values, start=1)}
-        found = {name: indices == i for name, i in index.items()}
+        """Return one boolean map per structure, then per region, from a map of class indices."""
+        classes = {name: i for i, name in enumerate(self.values, start=1)}
+        found = {name: indices == i for name, i in classes.items()}
         for region, members in self.regions.items():
-            found[region] = np.isin(indices, [index[name] for name in members])
+            found[region] = np.isin(indices, [classes[name] for name in members])
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,16 +149,18 @@ class LabelSet:
         """Read what :meth:`as_dict` wrote.
 
         Raises:
-            LabelError: Keys are missing or the content contradicts itself.
+            LabelError: Keys are missing, a value is no whole number, or the content contradicts
+                itself.
         """
         try:
             regions = {name: tuple(members) for name, members in data.get("regions", {}).items()}
-            values = {str(name): int(value) for name, value in data["values"].items()}
+            values = {str(name): index(value) for name, value in data["values"].items()}
+            ignore = data.get("ignore")
             return cls(
                 values=values,
-                background=int(data.get("background", 0)),
+                background=index(data.get("background", 0)),
                 regions=regions,
-                ignore=data.get("ignore"),
+                ignore=None if ignore is None else index(ignore),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise LabelError(f"labels: cannot be read from {dict(data)!r}: {error!r}.") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LabelError(f"labels: cannot be read from {data!r}: {error!r}.") from error

@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Maps names to the members of one family (networks, losses, layouts, metrics, ...).
 
-    The modules of ``package`` are imported at the first look-up, not before, so that importing Lamina
-    stays cheap and adding a member means creating one file.
+    The modules of ``package`` are imported at the first look-up, not before, so that importing
+    Lamina stays cheap and adding a member means creating one file.
 
     Args:
         family: What a member is called in messages, in the singular ("network").
@@ -71,7 +71,7 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if self._scanned:
             return
-        self._scanned = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
             importlib.import_module(module.name)
+        self._scanned = True  # only now: a module that fails to import must fail every look-up

@@ -14,11 +14,12 @@ from lamina.geometry import Affine, check_affine, corners, orientation_of, spaci
 class Volume:
     """Voxels ``(C, *S)`` with two or three spatial axes, and the affine that places them.
 
-    Array axes are the file's ``(i, j, k)``; the affine maps voxel indices to world mm, RAS+. Spacing,
-    orientation and corners are derived from it, never stored beside it.
+    Array axes are the file's ``(i, j, k)``; the affine maps voxel indices to world mm, RAS+.
+    Spacing, orientation and corners are derived from it, never stored beside it.
 
     Raises:
-        GeometryError: The array has no voxels or the wrong number of axes, or the affine is unusable.
+        GeometryError: The array has no voxels or the wrong number of axes, or the affine is
+            unusable.
     """
 
     array: NDArray[Any]
@@ -29,8 +30,8 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4):
             raise GeometryError(
-                f"{self.source}: array has shape {self.array.shape}; a channel axis and 2 or 3 spatial axes "
-                "are needed."
+                f"{self.source}: array has shape {self.array.shape}; "
+                "a channel axis and 2 or 3 spatial axes are needed."
             )
         if 0 in self.array.shape:
             raise GeometryError(

@@ -1,0 +1,105 @@
+"""A trained model in memory: weights and everything needed to use, judge and trace them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lamina.data.plan import Plan
+from lamina.errors import BundleError, LaminaError
+from lamina.models import configure
+
+_SHOWN = 3
+"""Parameters listed of each kind of mismatch."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bundle:
+    """A trained network with its plan, records and origin.
+
+    Raises:
+        BundleError: The network's description is malformed, or its channels or classes differ from
+            the plan's.
+    """
+
+    network: dict[str, Any]
+    """``{"name": registered preset, "fields": resolved configuration}``."""
+    weights: dict[str, torch.Tensor]
+    """The network's state: parameter or buffer name -> tensor, of any dtype."""
+    plan: Plan
+    """How scans are prepared for the network, and what its classes mean."""
+    training: dict[str, Any]
+    """How it was trained, as plain JSON data."""
+    metrics: dict[str, Any]
+    """Validation scores such as ``{"mean_dice": 0.9, "dice": {structure: 0.9}}``; may be empty."""
+    provenance: dict[str, Any]
+    """Versions, seed, hashes and licence of the data, date."""
+    source: str = "bundle"
+    """The file it was read from, for messages."""
+
+    def __post_init__(self) -> None:
+        name, fields = self.network.get("name"), self.network.get("fields")
+        if not isinstance(name, str) or not isinstance(fields, dict):
+            raise BundleError(f"{self.source}: network needs a name and fields.")
+        needed = {
+            "in_channels": len(self.plan.channels),
+            "num_classes": self.plan.labels.num_classes,
+        }
+        for field, number in needed.items():
+            if (found := fields.get(field)) != number:
+                raise BundleError(
+                    f"{self.source}: {field} of the network is {found!r}, of the plan {number}."
+                )
+
+
+def build_network(bundle: Bundle) -> torch.nn.Module:
+    """Build the bundle's network on the CPU, with its weights, in evaluation mode.
+
+    The global random state is left as it was.
+
+    Raises:
+        BundleError: The network is unknown here, cannot be built from the recorded fields, or does
+            not have the parameters that the bundle holds.
+    """
+    name, fields = bundle.network["name"], bundle.network["fields"]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network: torch.nn.Module = configure(name, **fields).build()
+    except (LaminaError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{bundle.source}: network {name!r} cannot be built as recorded: {error}",
+            remedy="If a newer Lamina made the file, upgrade.",
+        ) from error
+    _check_fit(bundle, network.state_dict())
+    network.load_state_dict(bundle.weights, strict=True)
+    return network.eval()
+
+
+def _check_fit(bundle: Bundle, state: dict[str, torch.Tensor]) -> None:
+    weights = bundle.weights
+    misfits = {
+        "missing": [name for name in state if name not in weights],
+        "unexpected": [name for name in weights if name not in state],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(state[name].shape)}"
+            for name in state
+            if name in weights and weights[name].shape != state[name].shape
+        ],
+        "of another kind": [
+            f"{name} {weights[name].dtype} for {state[name].dtype}"
+            for name in state
+            if name in weights and not torch.can_cast(weights[name].dtype, state[name].dtype)
+        ],
+    }
+    listed = [f"{len(names)} {kind}: {_few(names)}" for kind, names in misfits.items() if names]
+    if listed:
+        raise BundleError(
+            f"{bundle.source}: the weights do not fit {bundle.network['name']!r} as recorded; "
+            f"{'; '.join(listed)}.",
+            remedy="Use a bundle whose weights and network belong together.",
+        )
+
+
+def _few(names: list[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

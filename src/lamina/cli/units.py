@@ -1,0 +1,25 @@
+"""Amounts as people type them: ``8G`` of memory, ``20m`` of time."""
+
+import re
+
+import typer
+
+_SIZES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def memory(text: str) -> float:
+    """Return bytes for ``"8G"``, ``"512M"`` or a plain number."""
+    return _amount(text.upper().removesuffix("B"), _SIZES, "8G or 512M")
+
+
+def duration(text: str) -> float:
+    """Return seconds for ``"20m"``, ``"1.5h"``, ``"90s"`` or a plain number."""
+    return _amount(text.lower(), _TIMES, "20m or 1.5h")
+
+
+def _amount(text: str, units: dict[str, float], example: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]?)\s*", text)
+    if match is None or match[2] not in units or float(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no amount above zero such as {example}.")
+    return float(match[1]) * units[match[2]]

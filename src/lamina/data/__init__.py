@@ -1,0 +1,1 @@
+"""From labelled scans to training patches: cohorts, fingerprint, plan, prepared cases, sampling."""

@@ -1,0 +1,118 @@
+"""Prepared cases on disk: plain arrays that are mapped into memory, whole or absent."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.case import Case
+from lamina.data.plan import Plan
+from lamina.data.preprocess import Alignment, normalise
+from lamina.errors import DatasetError
+from lamina.files import atomic_path, read_json, sha256, write_json
+from lamina.labels import IGNORE_INDEX
+
+_VERSION = 1
+_POSITIONS = 20_000
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case as training reads it; arrays are mapped, not loaded."""
+
+    folder: Path
+
+    @property
+    def case_id(self) -> str:
+        """The case's id, which is the name of its folder."""
+        return self.folder.name
+
+    @cached_property
+    def image(self) -> NDArray[np.float32]:
+        """Normalised image ``(C, *S)`` on the prepared grid."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @cached_property
+    def label(self) -> NDArray[np.uint8]:
+        """Class indices ``(1, *S)``; 255 is to be ignored."""
+        return np.load(self.folder / "label.npy", mmap_mode="r")
+
+    @cached_property
+    def positions(self) -> dict[int, NDArray[np.int32]]:
+        """Class index -> voxel positions ``(n, dims)`` drawn from that class, where it occurs."""
+        with np.load(self.folder / "positions.npz") as stored:
+            return {int(name): stored[name] for name in stored.files}
+
+    @cached_property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm of the prepared grid."""
+        return tuple(read_json(self.folder / "case.json")["spacing"])
+
+
+def prepare_case(case: Case, plan: Plan, cache: Path) -> PreparedCase:
+    """Bring one case onto the plan's grid and scale and store it; done already, it is left as it is.
+
+    Raises:
+        LaminaError: The case cannot be read or does not fit the plan; nothing is stored.
+    """
+    folder = cache / case.case_id
+    key = _key(case, plan)
+    if (folder / "case.json").is_file() and read_json(folder / "case.json")["key"] == key:
+        return PreparedCase(folder)
+    image = case.read_image(plan.channels)
+    label = case.read_label(plan.labels, image)
+    alignment = Alignment.of(image, plan)
+    prepared = normalise(alignment.prepare_image(image.array), plan.normalisation, image.source)
+    indices = alignment.prepare_label(label.array)
+    with atomic_path(folder) as part:
+        part.mkdir()
+        np.save(part / "image.npy", prepared)
+        np.save(part / "label.npy", indices)
+        np.savez(part / "positions.npz", **_positions(indices[0]))
+        write_json(part / "case.json", {"key": key, "spacing": list(plan.target_spacing)})
+    return PreparedCase(folder)
+
+
+def open_cases(cache: Path, case_ids: tuple[str, ...]) -> list[PreparedCase]:
+    """Return prepared cases by id.
+
+    Raises:
+        DatasetError: Some of them were not prepared.
+    """
+    cases = [PreparedCase(cache / case_id) for case_id in case_ids]
+    absent = [case.case_id for case in cases if not (case.folder / "case.json").is_file()]
+    if absent:
+        raise DatasetError(
+            f"{cache}: {len(absent)} cases are not prepared: {absent[:5]}.",
+            remedy="Run lamina prepare again; it goes on where it stopped.",
+        )
+    return cases
+
+
+def _key(case: Case, plan: Plan) -> str:
+    """Hash everything the prepared arrays depend on: the files' content and the plan's geometry."""
+    files = [*case.images, *([case.label] if case.label else [])]
+    parts: list[Any] = [_VERSION, [sha256(path) for path in files if path.is_file()]]
+    record = plan.as_dict()
+    names = ("channels", "labels", "orientation", "target_spacing", "normalisation")
+    parts += [record[name] for name in names]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _positions(label: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
+    """Draw positions of each foreground class, so that a patch can be centred without a search."""
+    rng = np.random.default_rng(0)
+    drawn = {}
+    for index in np.unique(label):
+        if index in (0, IGNORE_INDEX):
+            continue
+        flat = np.flatnonzero(label == index)
+        if flat.size > _POSITIONS:
+            flat = np.sort(rng.choice(flat, _POSITIONS, replace=False))
+        drawn[str(index)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
+    return drawn

@@ -1,0 +1,146 @@
+"""One labelled scan and one collection of them, as files; voxels are read when asked for."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamina.errors import DatasetError, LabelError
+from lamina.geometry import check_same_grid
+from lamina.io import read_labels, read_volume
+from lamina.labels import LabelSet
+from lamina.volume import Volume
+
+_VISIT = re.compile(
+    r"^(.+?)[_-](?:frame|ses|visit|timepoint|tp|phase|scan)[-_]?\w+$", re.IGNORECASE
+)
+
+
+def patient_of(case_id: str) -> str:
+    """Return the patient a case id names: what stands before a visit, session, frame or phase suffix."""
+    match = _VISIT.match(case_id)
+    return match.group(1) if match else case_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Where the image and the label of one scan lie."""
+
+    case_id: str
+    group: str
+    """The patient; cases of one group never stand on both sides of a split."""
+    images: tuple[Path, ...]
+    """One file per channel, or one file that holds them all."""
+    label: Path | None = None
+
+    def read_image(self, channels: tuple[str, ...]) -> Volume:
+        """Read the image ``(C, *S)``.
+
+        Args:
+            channels: The names of the channels it must have.
+
+        Raises:
+            FileError, GeometryError: A file is damaged, or two channels lie on different grids.
+            DatasetError: The number of channels is not the declared one.
+        """
+        parts = [read_volume(path) for path in self.images]
+        first = parts[0]
+        for part in parts[1:]:
+            names = f"{first.source} and {part.source}"
+            check_same_grid(
+                first.affine, first.spatial_shape, part.affine, part.spatial_shape, names
+            )
+        array = np.concatenate([part.array for part in parts]) if len(parts) > 1 else first.array
+        if array.shape[0] != len(channels):
+            raise DatasetError(
+                f"{first.source}: {array.shape[0]} channels, {len(channels)} are declared "
+                f"({', '.join(channels)}).",
+                remedy="Add the missing channel, or correct the channel list in dataset.json.",
+            )
+        return Volume(array, first.affine, first.source)
+
+    def read_label(self, labels: LabelSet, image: Volume) -> Volume:
+        """Read the label map as class indices ``(1, *S)`` on the grid of ``image``.
+
+        Raises:
+            FileError, GeometryError, LabelError: The file is missing or damaged, lies on another grid, or
+                holds values that are not declared.
+        """
+        if self.label is None:
+            raise LabelError(f"{self.case_id}: has no label file.")
+        label = read_labels(self.label)
+        check_same_grid(
+            image.affine,
+            image.spatial_shape,
+            label.affine,
+            label.spatial_shape,
+            f"{image.source} and {label.source}",
+        )
+        return Volume(labels.encode(label.array, label.source), image.affine, label.source)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; :meth:`from_dict` reads it back."""
+        return {
+            "case_id": self.case_id,
+            "group": self.group,
+            "images": [str(path) for path in self.images],
+            "label": str(self.label) if self.label else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Case":
+        """Read what :meth:`as_dict` wrote."""
+        return cls(
+            case_id=data["case_id"],
+            group=data["group"],
+            images=tuple(Path(path) for path in data["images"]),
+            label=Path(data["label"]) if data["label"] else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """The scans of one segmentation task and what they share.
+
+    Raises:
+        DatasetError: There are no cases, or two share an id.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    """What each image channel shows, such as ``("CT",)`` or ``("FLAIR", "T1")``."""
+    labels: LabelSet
+    cases: tuple[Case, ...]
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise DatasetError(f"{self.name}: no cases with an image and a label were found.")
+        ids = [case.case_id for case in self.cases]
+        twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
+        if twice:
+            raise DatasetError(f"{self.name}: case ids stand for more than one scan: {twice[:5]}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; :meth:`from_dict` reads it back."""
+        return {
+            "name": self.name,
+            "channels": list(self.channels),
+            "labels": self.labels.as_dict(),
+            "licence": self.licence,
+            "cases": [case.as_dict() for case in self.cases],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Cohort":
+        """Read what :meth:`as_dict` wrote."""
+        return cls(
+            name=data["name"],
+            channels=tuple(data["channels"]),
+            labels=LabelSet.from_dict(data["labels"]),
+            cases=tuple(Case.from_dict(case) for case in data["cases"]),
+            licence=data["licence"],
+        )

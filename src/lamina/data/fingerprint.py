@@ -1,0 +1,152 @@
+"""What the scans of a cohort are: sizes, spacings, intensities, label statistics, oddities."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.case import Case, Cohort
+from lamina.data.preprocess import finite
+from lamina.geometry import is_sheared, orientation_of, reorientation, spacing_of
+from lamina.labels import IGNORE_INDEX, LabelSet
+
+CANONICAL = "RAS"
+"""Array order in which the sizes and spacings of volumes are compared."""
+
+_SAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFacts:
+    """What one scan is; sizes and spacings stand in canonical order."""
+
+    case_id: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    orientation: str
+    """Of the file's own array axes."""
+    intensity: tuple[dict[str, float], ...]
+    """Per channel: ``min``, ``p00_5``, ``median``, ``mean``, ``std``, ``p99_5``, ``max``."""
+    voxels: dict[str, int]
+    """Number of voxels of each structure."""
+    oddities: tuple[str, ...]
+    """What a person should look at, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What the scans of a cohort are; it holds no choices."""
+
+    spatial_dims: int
+    orientation: str
+    """Canonical for volumes; the most frequent one for images, which keep their plane."""
+    channels: tuple[str, ...]
+    cases: tuple[CaseFacts, ...]
+    foreground_intensity: tuple[dict[str, float], ...]
+    """Per channel, over the labelled voxels of all cases: ``p00_5``, ``mean``, ``std``, ``p99_5``."""
+
+    @property
+    def median_spacing(self) -> tuple[float, ...]:
+        """Median voxel size in mm along each canonical axis."""
+        return tuple(float(x) for x in np.median([case.spacing for case in self.cases], axis=0))
+
+    def spacing_percentile(self, axis: int, percentile: float) -> float:
+        """Return a percentile of the voxel size in mm along one canonical axis."""
+        return float(np.percentile([case.spacing[axis] for case in self.cases], percentile))
+
+    def median_shape(self, spacing: Sequence[float]) -> tuple[int, ...]:
+        """Return the median size in voxels after resampling every case to ``spacing`` in mm."""
+        sizes = [np.array(case.shape) * case.spacing / np.array(spacing) for case in self.cases]
+        return tuple(int(x) for x in np.round(np.median(sizes, axis=0)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What looking at one case yields: its facts, and intensities drawn from its foreground."""
+
+    facts: CaseFacts
+    spatial_dims: int
+    foreground: NDArray[np.float32]
+    """Intensities ``(C, up to 10000)`` at labelled voxels."""
+
+
+def survey(case: Case, channels: tuple[str, ...], labels: LabelSet) -> Survey:
+    """Read one case, check that image and label belong together, and describe it.
+
+    Raises:
+        LaminaError: The case cannot be used; the message says why.
+    """
+    image = case.read_image(channels)
+    label = case.read_label(labels, image)
+    dims = image.spatial_dims
+    turn = reorientation(image.affine, CANONICAL if dims == 3 else image.orientation)
+    affine = turn.affine(image.affine, image.spatial_shape)
+    array = np.stack([finite(c.astype(np.float32), image.source) for c in image.array])
+    voxels = {name: int(mask.sum()) for name, mask in labels.masks(label.array).items()}
+    facts = CaseFacts(
+        case_id=case.case_id,
+        shape=tuple(image.spatial_shape[axis] for axis in turn.axes),
+        spacing=spacing_of(affine, dims),
+        orientation=orientation_of(image.affine, dims),
+        intensity=tuple(_describe(channel) for channel in array),
+        voxels=voxels,
+        oddities=tuple(_oddities(image.array, image.affine, voxels, label.array)),
+    )
+    return Survey(facts, dims, _foreground_sample(array, label.array[0]))
+
+
+def make_fingerprint(cohort: Cohort, surveys: Sequence[Survey]) -> Fingerprint:
+    """Put the cases' facts together."""
+    pooled = np.concatenate([survey.foreground for survey in surveys], axis=1)
+    dims = surveys[0].spatial_dims
+    frequent = Counter(s.facts.orientation for s in surveys).most_common(1)[0][0]
+    return Fingerprint(
+        spatial_dims=dims,
+        orientation=CANONICAL if dims == 3 else frequent,
+        channels=cohort.channels,
+        cases=tuple(s.facts for s in surveys),
+        foreground_intensity=tuple(_describe(channel) for channel in pooled if pooled.size),
+    )
+
+
+def _describe(values: NDArray[np.float32]) -> dict[str, float]:
+    low, median, high = np.percentile(values, (0.5, 50, 99.5))
+    return {
+        "min": float(values.min()),
+        "p00_5": float(low),
+        "median": float(median),
+        "mean": float(values.mean(dtype=np.float64)),
+        "std": float(values.std(dtype=np.float64)),
+        "p99_5": float(high),
+        "max": float(values.max()),
+    }
+
+
+def _foreground_sample(array: NDArray[np.float32], label: NDArray[np.uint8]) -> NDArray[np.float32]:
+    inside = np.flatnonzero((label > 0) & (label != IGNORE_INDEX))
+    if inside.size > _SAMPLES:
+        inside = np.random.default_rng(0).choice(inside, _SAMPLES, replace=False)
+    return array.reshape(array.shape[0], -1)[:, inside]
+
+
+def _oddities(
+    image: NDArray[Any], affine: NDArray[np.float64], voxels: dict[str, int], label: NDArray[Any]
+) -> list[str]:
+    found = []
+    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
+        found.append(f"{int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
+    found += [f"channel {i} is constant" for i, c in enumerate(image) if c.min() == c.max()]
+    if is_sheared(affine):
+        found.append("axes are not at right angles")
+    if not label.any():
+        found.append("the label is empty")
+    else:
+        found += [f"no {name}" for name, count in voxels.items() if count == 0]
+    return found

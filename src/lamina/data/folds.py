@@ -1,0 +1,62 @@
+"""Splits into training and validation, by patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lamina.data.case import Case
+from lamina.errors import DatasetError
+from lamina.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Case ids on both sides of one split."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def make_folds(cases: Sequence[Case], num_folds: int = 5, seed: int = 0) -> tuple[Fold, ...]:
+    """Share out the patients evenly; all cases of a patient stand on the same side.
+
+    With fewer patients than folds there are as many folds as patients.
+
+    Raises:
+        DatasetError: There is only one patient, so nothing can be kept out.
+    """
+    groups = sorted({case.group for case in cases})
+    if len(groups) < 2:
+        raise DatasetError(
+            f"{len(cases)} usable scans of {len(groups)} patient; validation needs two patients at least.",
+            remedy="Add scans of other patients.",
+        )
+    order = np.random.default_rng(seed).permutation(len(groups))
+    count = min(num_folds, len(groups))
+    side = {groups[index]: position % count for position, index in enumerate(order)}
+    return tuple(
+        Fold(
+            train=tuple(case.case_id for case in cases if side[case.group] != fold),
+            val=tuple(case.case_id for case in cases if side[case.group] == fold),
+        )
+        for fold in range(count)
+    )
+
+
+def write_folds(path: Path, folds: Sequence[Fold]) -> None:
+    """Write ``splits.json``: a list of ``{"train": [...], "val": [...]}``, as nnU-Net has it."""
+    write_json(path, [{"train": list(fold.train), "val": list(fold.val)} for fold in folds])
+
+
+def read_fold(path: Path, fold: int) -> Fold:
+    """Read one fold of ``splits.json``.
+
+    Raises:
+        DatasetError: There is no fold of that number.
+    """
+    splits = read_json(path)
+    if not 0 <= fold < len(splits):
+        raise DatasetError(f"--fold {fold}: {path} has folds 0 to {len(splits) - 1}.")
+    return Fold(train=tuple(splits[fold]["train"]), val=tuple(splits[fold]["val"]))

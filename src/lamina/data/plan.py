@@ -1,0 +1,75 @@
+"""What is decided about a task before training, and why."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lamina.config import resolve
+from lamina.labels import LabelSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """How the intensities of one channel are brought to a common scale."""
+
+    scheme: str
+    """``"zscore"``: each scan by its own clipped mean and deviation; ``"ct"``: all by the numbers below."""
+    low: float = 0.0
+    """Lower clip of the ``ct`` scheme, in the scan's units."""
+    high: float = 0.0
+    """Upper clip of the ``ct`` scheme."""
+    mean: float = 0.0
+    """Subtracted by the ``ct`` scheme."""
+    std: float = 1.0
+    """Divisor of the ``ct`` scheme."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that prediction needs to know about how a network was trained, with the reasons."""
+
+    spatial_dims: int
+    """2 for images, 3 for volumes."""
+    channels: tuple[str, ...]
+    """Names of the image channels, in the order the network takes them."""
+    labels: LabelSet
+    """The structures, in class order."""
+    orientation: str
+    """Direction of the array axes after preparation, such as ``"RAS"``."""
+    target_spacing: tuple[float, ...]
+    """Voxel size in mm after preparation, along the prepared axes."""
+    normalisation: tuple[Normalisation, ...]
+    """One per channel."""
+    network: str
+    """Registered preset the plan was made for."""
+    patch_size: tuple[int, ...]
+    """Training crop in voxels."""
+    roi_size: tuple[int, ...]
+    """Sliding window in voxels."""
+    overlap: float = 0.5
+    """Share by which neighbouring windows overlap."""
+    batch_size: int
+    """Patches per step."""
+    mirror_axes: tuple[int, ...]
+    """Prepared axes along which training may mirror a patch."""
+    epochs: int
+    """Length of the training schedule, in epochs."""
+    steps_per_epoch: int
+    """Training steps between two validations."""
+    estimates: dict[str, float] = field(default_factory=dict)
+    """Predicted ``training_memory_gb`` and, where a step was timed, ``step_s`` and ``training_s``."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """One sentence per choice: field name -> why."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; :meth:`from_dict` reads it back."""
+        return asdict(self) | {"labels": self.labels.as_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
+        """Read what :meth:`as_dict` wrote.
+
+        Raises:
+            ConfigError: Fields are missing, unknown, or not of their type; all of them are listed.
+        """
+        return resolve(cls, data)

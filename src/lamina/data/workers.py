@@ -1,0 +1,91 @@
+"""Run a function over many cases, in this process or in several, losing none."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from lamina.errors import LaminaError
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def workers_for(largest_case_bytes: int, num_cases: int) -> int:
+    """Return how many processes fit into half of the free memory; 0 where one process is quicker.
+
+    Args:
+        largest_case_bytes: Memory that preparing the largest case takes at its peak.
+        num_cases: Number of cases to share out.
+    """
+    cores = len(psutil.Process().cpu_affinity() or [0])
+    by_memory = psutil.virtual_memory().available // 2 // max(1, largest_case_bytes)
+    workers = int(min(cores, by_memory, num_cases))
+    small = largest_case_bytes * num_cases < 2**28
+    return 0 if small or workers < 2 else workers
+
+
+def run_over(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Result | LaminaError]]:
+    """Yield every item with its result, or with the error that it raised.
+
+    A worker process that the system kills (usually for memory) does not hang or lose anything: the
+    remaining items are run again by half as many workers; an item that kills a lone worker is reported.
+
+    Args:
+        function: Called with one item; picklable when ``workers`` > 0.
+        items: Picklable when ``workers`` > 0.
+        workers: Number of processes; 0 runs in this one.
+    """
+    remaining = list(items)
+    if workers > 0 and not _can_start_workers():
+        log.warning("Worker processes cannot be started from here; going on in this process.")
+        workers = 0
+    while workers > 0 and remaining:
+        try:
+            yield from _run_in_pool(function, remaining, workers)
+        except BrokenProcessPool:
+            if workers == 1:
+                killed = "a worker process was killed, most likely for lack of memory."
+                yield remaining.pop(0), LaminaError(killed, remedy="Use fewer --workers.")
+            workers = max(1, workers // 2)
+    for item in remaining:
+        yield item, _attempt(function, item)
+
+
+def _can_start_workers() -> bool:
+    """Tell whether a new process comes up at all: it does not when Python reads a program from stdin."""
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    return program is None or Path(program).is_file()
+
+
+def _run_in_pool(
+    function: Callable[[Item], Result], remaining: list[Item], workers: int
+) -> Iterator[tuple[Item, Result | LaminaError]]:
+    """Yield results in order and take each finished item off ``remaining``."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_attempt, function, item) for item in remaining]
+        try:
+            for future in futures:
+                outcome = future.result()
+                yield remaining.pop(0), outcome
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | LaminaError:
+    try:
+        return function(item)
+    except LaminaError as error:
+        return error
+    except MemoryError:
+        return LaminaError("not enough memory for this case.", remedy="Free some memory.")

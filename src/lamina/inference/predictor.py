@@ -1,0 +1,49 @@
+"""A network and its plan, together able to segment a scan as it lies in its file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lamina.data.plan import Plan
+from lamina.data.preprocess import Alignment, normalise
+from lamina.inference.sliding_window import Network, sliding_window
+from lamina.volume import Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Segments volumes of any orientation, spacing and size; it touches no files."""
+
+    network: Network
+    """``(B, C, *S) -> (B, K, *S)`` logits; a torch module must be in eval mode and on ``device``."""
+    plan: Plan
+    device: str = "cpu"
+
+    def __call__(self, image: Volume, progress: Callable[[int, int], None] | None = None) -> Volume:
+        """Segment one scan.
+
+        Args:
+            image: ``(C, *S)`` with the plan's channels.
+            progress: Called with windows done and windows in all.
+
+        Returns:
+            Label map ``(1, *S)`` on the scan's own grid, with the values its training labels had.
+
+        Raises:
+            DatasetError: The scan has other channels than the model takes, or no finite voxel.
+            GeometryError: It has another number of spatial axes.
+        """
+        alignment = Alignment.of(image, self.plan)
+        prepared = normalise(
+            alignment.prepare_image(image.array), self.plan.normalisation, image.source
+        )
+        logits = sliding_window(
+            self.network,
+            torch.from_numpy(prepared).to(self.device),
+            self.plan.roi_size,
+            overlap=self.plan.overlap,
+            progress=progress,
+        )
+        indices = alignment.restore(logits.cpu().numpy())
+        return Volume(self.plan.labels.decode(indices), image.affine, image.source)

@@ -1,0 +1,180 @@
+"""Scan files in, scan files out: one call each, whatever the format.
+
+Each format is one file of this folder that registers a :class:`Format`; the suffix decides which
+one is used.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.errors import FileError, LabelError
+from lamina.files import atomic_path
+from lamina.geometry import is_sheared
+from lamina.registry import Registry
+from lamina.volume import Volume
+
+LABEL_TOLERANCE = 1e-3
+"""Label values this near to a whole number are rounded to it; maps stored as floats need that."""
+
+_LARGEST_LABEL = 2**31
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How files of one kind are read and written."""
+
+    suffixes: tuple[str, ...]
+    """Endings of the file name, in lower case and with their dot."""
+    read: Callable[[Path], Volume]
+    """Reads a file; raises FileError, GeometryError or OSError, whatever is wrong with it."""
+    write: Callable[[Volume, Path], None]
+    """Writes a volume of native integers or floats; raises OSError if it cannot."""
+
+
+FORMATS: Registry[Format] = Registry("file format", "lamina.io")
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read a scan: the voxels as they are stored, with the scaling that the header asks for.
+
+    Args:
+        path: A file of any known format; upper and lower case of its suffix are the same.
+
+    Returns:
+        The volume ``(C, *S)`` in native byte order; voxels that are NaN or infinite stay so.
+
+    Raises:
+        FileError: It is missing, a folder, of no known format, or damaged.
+        GeometryError: It does not say where its voxels are.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            kind = "is no file" if path.exists() else "does not exist"
+            raise FileError(f"{path}: {kind}.", remedy="Give the path of a scan file.")
+        volume = _format_of(path)[1].read(path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise FileError(
+            f"{path}: does not fit into the memory: {error}.", remedy="Use a machine with more."
+        ) from error
+    if is_sheared(volume.affine):
+        _log.warning("%s: the axes are not at right angles (gantry tilt?).", path)
+    return volume
+
+
+def write_volume(volume: Volume, path: str | Path) -> None:
+    """Write a volume whole or not at all, in the format that the suffix names.
+
+    Values are kept exactly, and so is their type where formats have it: truth values become uint8,
+    64-bit integers the smallest integers that hold them, half precision becomes single.
+
+    Raises:
+        FileError: The format is unknown or cannot hold this volume, or the file cannot be written.
+    """
+    path = Path(path)
+    file_format = _format_of(path)[1]
+    storable = replace(volume, array=_storable(volume.array, path))
+    with atomic_path(path) as part:
+        file_format.write(storable, part)
+
+
+def read_labels(path: str | Path) -> Volume:
+    """Read a label map as whole numbers.
+
+    Returns:
+        A volume of one channel and an integer type.
+
+    Raises:
+        LabelError: A value is no whole number, or there are several channels.
+        FileError: As for :func:`read_volume`.
+        GeometryError: As for :func:`read_volume`.
+    """
+    volume = read_volume(path)
+    if volume.num_channels != 1:
+        raise LabelError(
+            f"{path}: holds {volume.num_channels} channels; a label map has one.",
+            remedy="Merge them into one map with one value per structure.",
+        )
+    if volume.array.dtype.kind in "iu":
+        return volume
+    return replace(volume, array=_whole_numbers(volume.array, path))
+
+
+def strip_suffix(path: str | Path) -> str:
+    """Return the file's name without folder and suffix, which is its case id.
+
+    Raises:
+        FileError: The suffix is of no known format.
+    """
+    path = Path(path)
+    return path.name[: -len(_format_of(path)[0])]
+
+
+def is_scan(path: str | Path) -> bool:
+    """Tell by its name whether a file is a scan: of a known suffix, not hidden like ``._x.nii``."""
+    name = Path(path).name
+    return not name.startswith(".") and _suffix_of(name) is not None
+
+
+def smallest_integer(array: NDArray[Any]) -> np.dtype[Any]:
+    """Return the smallest integer type that holds all values of an array of whole numbers."""
+    low, high = int(array.min()), int(array.max())
+    return np.min_scalar_type(min(low, -high - 1) if low < 0 else high)
+
+
+def _suffixes() -> dict[str, Format]:
+    formats = [FORMATS.get(name) for name in FORMATS]
+    return {suffix: found for found in formats for suffix in found.suffixes}
+
+
+def _suffix_of(name: str) -> str | None:
+    matching = [suffix for suffix in _suffixes() if name.lower().endswith(suffix)]
+    return max(matching, key=len, default=None)
+
+
+def _format_of(path: Path) -> tuple[str, Format]:
+    suffix = _suffix_of(path.name)
+    if suffix is None:
+        known = ", ".join(sorted(_suffixes()))
+        raise FileError(
+            f"{path}: the suffix is of no known scan format.", remedy=f"Known: {known}."
+        )
+    return suffix, _suffixes()[suffix]
+
+
+def _storable(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "biuf":
+        raise FileError(f"{path}: values of type {array.dtype} cannot be written.")
+    dtype = array.dtype.newbyteorder("=")
+    if kind == "b":
+        dtype = np.dtype(np.uint8)
+    elif kind == "f":
+        dtype = np.dtype(f"f{min(max(size, 4), 8)}")
+    elif size == 8:
+        dtype = smallest_integer(array)
+    return array.astype(dtype, copy=False)
+
+
+def _whole_numbers(array: NDArray[Any], path: str | Path) -> NDArray[Any]:
+    rounded = np.rint(array)
+    with np.errstate(invalid="ignore"):
+        whole = (np.abs(array - rounded) <= LABEL_TOLERANCE) & (np.abs(rounded) < _LARGEST_LABEL)
+    if not whole.all():
+        examples = ", ".join(f"{value:g}" for value in np.unique(array[~whole])[:5])
+        raise LabelError(
+            f"{path}: {np.count_nonzero(~whole)} voxels are no whole numbers: {examples}.",
+            remedy="Label maps are whole numbers; resample them with nearest neighbour.",
+        )
+    labels: NDArray[Any] = rounded.astype(smallest_integer(rounded))
+    return labels

@@ -1,0 +1,1 @@
+"""Operators that several networks share, for images and volumes alike."""

@@ -1,0 +1,295 @@
+"""Pictures of a segmentation on its scan: planes, outlines, sizes, scale."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.files import atomic_path
+from lamina.geometry import check_same_grid
+from lamina.labels import IGNORE_INDEX, LabelSet
+from lamina.report.slices import OPPOSITE, Plane, View, planes_of, view_of, window_of
+from lamina.volume import Volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Colour = tuple[float, float, float]
+
+OKABE_ITO = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
+"""Colours that people with any colour vision tell apart (Okabe and Ito 2008), black left out."""
+
+BACKGROUND = "#0b0d10"
+INK = "#e8eaed"
+MUTED = "#9aa0a6"
+BARS_MM = (0.1, 1, 2, 5, 10, 20, 50, 100)
+DASHES = (0, (2.5, 1.5))
+SIDEWAYS: dict[str, Any] = {"rotation": 90, "ha": "center", "color": MUTED}
+GREY: dict[str, Any] = {"cmap": "gray", "interpolation": "bicubic", "aspect": "auto"}
+DPI = 140
+
+# Lengths of the sheet in inches.
+PANEL = 3.4
+MIN_WIDTH = 2.2
+MIN_HEIGHT = 1.0
+MAX_HEIGHTS = 10.0
+GAP = 0.12
+LEFT = 0.4
+TOP = 0.85
+BOTTOM = 0.25
+LEGEND = 3.4
+LINE = 0.24
+VALUE = 0.85
+
+
+def label_colours(labels: LabelSet) -> dict[str, Colour]:
+    """Return each structure's colour, red, green, blue in 0..1, the same in every picture.
+
+    The first seven are colour-blind safe; further ones repeat them lighter, then darker.
+    """
+    colours = {}
+    for index, name in enumerate(labels.foreground):
+        lap, place = divmod(index, len(OKABE_ITO))
+        red, green, blue = (int(OKABE_ITO[place][i : i + 2], 16) / 255 for i in (1, 3, 5))
+        mix, target = (0.0, 0.45, 0.45)[lap % 3], float(lap % 3 == 1)
+        red, green, blue = (part + mix * (target - part) for part in (red, green, blue))
+        colours[name] = (red, green, blue)
+    return colours
+
+
+def save_overlay(
+    path: Path,
+    image: Volume,
+    segmentation: Volume,
+    labels: LabelSet,
+    *,
+    reference: Volume | None = None,
+    title: str = "",
+) -> None:
+    """Write a PNG of a segmentation on its image, with true proportions, volumes and a scale.
+
+    Rows are the axial, coronal and sagittal planes that show most of every structure (one row for
+    a 2D image); columns are the image, the prediction on it and, with a reference, both outlines.
+
+    Args:
+        path: The PNG to write; its folder is made.
+        image: Channel 0 is shown, CT in a soft tissue window.
+        segmentation: Predicted label map ``(1, *S)`` in file values.
+        labels: Names and file values.
+        reference: True label map, likewise.
+        title: Heading.
+
+    Raises:
+        GeometryError: A label map lies on another grid than the image.
+        LabelError: A label map holds undeclared values.
+        FileError: The picture cannot be written.
+    """
+    predicted = _encode(segmentation, image, labels)
+    true = None if reference is None else _encode(reference, image, labels)
+    views = [view_of(image, predicted, true, plane) for plane in planes_of(image)]
+    sheet, window, colours = _Sheet(views, title), window_of(image.array[0]), label_colours(labels)
+    for row, view in enumerate(views):
+        _draw_row(sheet, row, view, window, colours)
+    _draw_legend(sheet, _sizes(image, labels, predicted, true), colours, image.spatial_dims)
+    with atomic_path(path) as part:
+        sheet.figure.savefig(part, format="png", dpi=DPI)
+
+
+def _encode(label: Volume, image: Volume, labels: LabelSet) -> NDArray[np.uint8]:
+    """Return class indices on the image's grid; what is to be ignored is not drawn."""
+    what = f"{image.source} and {label.source}"
+    check_same_grid(image.affine, image.spatial_shape, label.affine, label.spatial_shape, what)
+    indices = labels.encode(label.array, label.source)
+    indices[indices == IGNORE_INDEX] = 0
+    return indices
+
+
+def _sizes(
+    image: Volume, labels: LabelSet, predicted: NDArray[np.uint8], true: NDArray[np.uint8] | None
+) -> dict[str, list[float]]:
+    """Return predicted and, if known, true ml (cm² in 2D) of every structure that occurs."""
+    unit = float(np.prod(image.spacing)) / 10**image.spatial_dims
+    maps = [predicted] if true is None else [predicted, true]
+    counts = np.array([np.bincount(each.ravel(), minlength=256) for each in maps])
+    return {
+        name: [float(count * unit) for count in counts[:, index]]
+        for index, name in enumerate(labels.foreground, start=1)
+        if counts[:, index].any()
+    }
+
+
+class _Sheet:
+    """The page: its size follows from the planes, which all share one scale."""
+
+    def __init__(self, views: Sequence[View], title: str) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        heights, widths = (np.array(side) for side in zip(*(v.size_mm for v in views), strict=True))
+        self.inch_per_mm = float(min(PANEL / widths.max(), MAX_HEIGHTS / heights.sum()))
+        self.bar_mm = max([mm for mm in BARS_MM if mm <= 0.35 * widths.min()], default=BARS_MM[0])
+        self.column = max(MIN_WIDTH, float(widths.max() * self.inch_per_mm))
+        self.rows: NDArray[np.float64] = np.maximum(MIN_HEIGHT, heights * self.inch_per_mm)
+        headings = ("Image", "Prediction", "Against the reference")
+        self.columns = 2 if views[0].reference is None else 3
+        self.legend_left = LEFT + self.columns * (self.column + GAP) + GAP
+        self.width = self.legend_left + LEGEND
+        self.height = TOP + float((self.rows + GAP).sum()) + BOTTOM
+        self.figure = Figure((self.width, self.height), facecolor=BACKGROUND)
+        FigureCanvasAgg(self.figure)
+        self.text(LEFT, 0.3, _shorten(title, int(self.width * 8)), size=13, weight="bold")
+        for column, heading in enumerate(headings[: self.columns]):
+            self.text(self._middle(column), TOP - 0.16, heading, ha="center", color=MUTED)
+
+    def _middle(self, column: int) -> float:
+        return LEFT + column * (self.column + GAP) + self.column / 2
+
+    def row_middle(self, row: int) -> float:
+        """Return how far below the top edge a row's centre lies."""
+        return TOP + float((self.rows[:row] + GAP).sum() + self.rows[row] / 2)
+
+    def axes(self, row: int, column: int, size_mm: tuple[float, float]) -> "Axes":
+        """Return axes in mm from the top left, centred in their cell."""
+        height, width = (side * self.inch_per_mm for side in size_mm)
+        left = self._middle(column) - width / 2
+        bottom = self.height - self.row_middle(row) - height / 2
+        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        axes = self.figure.add_axes(box, xlim=(0, size_mm[1]), ylim=(size_mm[0], 0))
+        axes.set_axis_off()
+        axes.set_autoscale_on(False)
+        return axes
+
+    def text(self, left: float, down: float, text: str, **style: Any) -> None:
+        """Write at a place in inches from the top left corner."""
+        settings: dict[str, Any] = {"color": INK, "size": 10, "va": "center", "parse_math": False}
+        self.figure.text(left / self.width, 1 - down / self.height, text, **(settings | style))
+
+    def stroke(self, left: float, length: float, down: float, **style: Any) -> None:
+        """Draw a horizontal stroke, in inches."""
+        from matplotlib.lines import Line2D
+
+        ends, height = (left / self.width, (left + length) / self.width), 1 - down / self.height
+        self.figure.add_artist(Line2D(ends, (height, height), solid_capstyle="butt", **style))
+
+
+def _draw_row(
+    sheet: _Sheet, row: int, view: View, window: tuple[float, float], colours: Mapping[str, Colour]
+) -> None:
+    sheet.text(LEFT / 2, sheet.row_middle(row), view.plane.name, **SIDEWAYS)
+    for column in range(sheet.columns):
+        axes = sheet.axes(row, column, view.size_mm)
+        extent = (*axes.get_xlim(), *axes.get_ylim())
+        axes.imshow(view.image, extent=extent, vmin=window[0], vmax=window[1], **GREY)
+        if column > 0:
+            _outline(axes, view, colours, fill=0.35 if column == 1 else 0.0)
+        if column == 2 and view.reference is not None:
+            _outline_reference(axes, view, view.reference)
+        _draw_marks(axes, view.plane)
+    _draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
+
+
+def _outline(axes: "Axes", view: View, colours: Mapping[str, Colour], *, fill: float) -> None:
+    """Draw each predicted structure's contour, half-way between its pixels and the next."""
+    for index, colour in enumerate(colours.values(), start=1):
+        right, down, mask = _padded_mask(view.segmentation == index, view)
+        if not mask.any():
+            continue
+        if fill:
+            axes.contourf(right, down, mask, levels=[0.5, 1.5], colors=[colour], alpha=fill)
+        axes.contour(right, down, mask, levels=[0.5], colors=[colour], linewidths=1.6)
+
+
+def _outline_reference(axes: "Axes", view: View, reference: NDArray[np.uint8]) -> None:
+    """Draw the true contours dashed; a border that two share only once, lest the dashes fill up."""
+    style: dict[str, Any] = {"colors": ["white"], "linewidths": 1.1, "linestyles": [DASHES]}
+    drawn = np.zeros(np.add(reference.shape, 2), dtype=np.bool_)
+    for index in np.unique(reference[reference > 0])[::-1]:
+        right, down, mask = _padded_mask(reference == index, view)
+        axes.contour(right, down, np.ma.masked_array(mask, drawn), levels=[0.5], **style)
+        drawn |= mask > 0
+
+
+def _padded_mask(
+    mask: NDArray[np.bool_], view: View
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return where pixels lie (mm to the right, mm down) and the mask, padded so contours close."""
+    padded = np.pad(mask, 1).astype(np.float32)
+    rows, columns = (np.arange(size) - 0.5 for size in padded.shape)
+    return columns * view.spacing[1], rows * view.spacing[0], padded
+
+
+def _draw_marks(axes: "Axes", plane: Plane) -> None:
+    """Write where the screen's edges point to in the body."""
+    from matplotlib.patheffects import withStroke
+
+    edges = {
+        OPPOSITE[plane.right]: (0.02, 0.5, "left", "center"),
+        plane.right: (0.98, 0.5, "right", "center"),
+        OPPOSITE[plane.down]: (0.5, 0.98, "center", "top"),
+        plane.down: (0.5, 0.02, "center", "bottom"),
+    }
+    for letter, (x, y, ha, va) in edges.items():
+        mark = axes.text(x, y, letter, ha=ha, va=va, color=INK, size=9, transform=axes.transAxes)
+        mark.set_path_effects([withStroke(linewidth=2, foreground="black")])
+
+
+def _draw_scale_bar(axes: "Axes", length: float) -> None:
+    from matplotlib.patheffects import withStroke
+
+    style: dict[str, Any] = {
+        "color": INK,
+        "path_effects": [withStroke(linewidth=3, foreground="black")],
+    }
+    start, bottom = 0.04 * axes.get_xlim()[1], 0.96 * axes.get_ylim()[0]
+    axes.plot((start, start + length), (bottom, bottom), linewidth=2, **style)
+    above: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "size": 8}
+    axes.annotate(f"{length:g} mm", (start, bottom), **above, **style)
+
+
+def _draw_legend(
+    sheet: _Sheet,
+    sizes: Mapping[str, Sequence[float]],
+    colours: Mapping[str, Colour],
+    spatial_dims: int,
+) -> None:
+    """List the structures that occur, with colour and size, as a table beside the planes."""
+    left, compared = sheet.legend_left, sheet.columns == 3
+    heads = ("predicted", "reference") if compared else ("predicted",)
+    ends = [sheet.width - 0.2 - VALUE * (len(heads) - 1 - i) for i in range(len(heads))]
+    sheet.text(left, TOP - 0.16, "Volume, ml" if spatial_dims == 3 else "Area, cm²", color=MUTED)
+    for end, head in zip(ends, heads, strict=True):
+        sheet.text(end, TOP - 0.16, head, ha="right", color=MUTED, size=9)
+    fitting = int((sheet.height - TOP - BOTTOM) / LINE) - 2
+    down = TOP + LINE / 2
+    for name, values in list(sizes.items())[:fitting]:
+        sheet.stroke(left, 0.18, down, color=colours[name], linewidth=7)
+        sheet.text(left + 0.28, down, _shorten(name, 14 if compared else 24))
+        for end, value in zip(ends, values, strict=True):
+            sheet.text(end, down, _three_digits(value), ha="right")
+        down += LINE
+    if len(sizes) > fitting:
+        sheet.text(left + 0.28, down, f"and {len(sizes) - fitting} more", color=MUTED)
+    elif not sizes:
+        sheet.text(left, down, "nothing found", color=MUTED)
+    if compared:
+        _draw_line_key(sheet)
+
+
+def _draw_line_key(sheet: _Sheet) -> None:
+    down = sheet.height - BOTTOM - LINE / 2
+    for left, name, colour, style in (
+        (sheet.legend_left, "predicted", OKABE_ITO[0], "solid"),
+        (sheet.legend_left + 1.4, "reference", "white", DASHES),
+    ):
+        sheet.stroke(left, 0.35, down, color=colour, linewidth=1.6, linestyle=style)
+        sheet.text(left + 0.45, down, name, color=MUTED, size=9)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

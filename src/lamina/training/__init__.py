@@ -1,0 +1,1 @@
+"""Training: Lightning's Trainer underneath, every run repeatable and resumable at any step."""

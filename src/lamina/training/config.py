@@ -1,0 +1,94 @@
+"""The settings of a training run."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lamina.data.augment import Augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """AdamW and its learning-rate schedule: linear warm-up, then half a cosine."""
+
+    lr: float = 3e-3
+    """Highest learning rate."""
+    weight_decay: float = 1e-2
+    """Decoupled decay, as AdamW defines it."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Memory of the gradient's mean and square."""
+    warmup: float = 0.02
+    """Share of the run over which the rate rises from zero."""
+    final_lr: float = 0.0
+    """Learning rate at the end, as a share of ``lr``."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are shortened to this length."""
+    ema_decay: float = 0.995
+    """Memory of the averaged weights that are validated and shipped; 0 uses the plain weights."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            fault
+            for wrong, fault in (
+                (self.lr <= 0, f"lr = {self.lr}: must be above 0"),
+                (not 0 <= self.warmup < 1, f"warmup = {self.warmup}: must be at least 0, below 1"),
+                (not 0 <= self.final_lr <= 1, f"final_lr = {self.final_lr}: must be 0 to 1"),
+                (self.max_grad_norm <= 0, f"max_grad_norm = {self.max_grad_norm}: must be above 0"),
+                (
+                    not 0 <= self.ema_decay < 1,
+                    f"ema_decay = {self.ema_decay}: must be 0 to below 1",
+                ),
+            )
+            if wrong
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a run does; ``None`` takes the plan's choice."""
+
+    model: str | None = None
+    """Registered network preset."""
+    model_options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the network's configuration to change."""
+    loss: str = "dice_ce"
+    """Registered loss."""
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the loss to change."""
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    patch_size: tuple[int, ...] | None = None
+    """Training crop in voxels."""
+    batch_size: int | None = None
+    """Patches per step."""
+    steps_per_epoch: int | None = None
+    """Training steps between two validations."""
+    epochs: int | None = None
+    """Length of the run; the schedule ends with it."""
+    time_budget_s: float | None = None
+    """Wall-clock length of the run in seconds; the schedule follows the clock."""
+    patience: int | None = None
+    """Epochs without a better validation Dice after which training stops."""
+    oversample_foreground: float = 0.5
+    """Share of patches centred on a structure."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
+    seed: int = 0
+    """Decides initial weights, patches and their changes."""
+    workers: int | None = None
+    """Processes that cut patches; ``None``: none on a CPU, up to 8 beside a GPU. No effect on results."""
+    checkpoint_every_s: float = 300.0
+    """A run that is killed loses at most this much."""
+
+    def __post_init__(self) -> None:
+        counts = ("batch_size", "steps_per_epoch", "epochs", "time_budget_s", "patience")
+        faults = [
+            f"{name} = {getattr(self, name)}: must be above 0"
+            for name in counts
+            if getattr(self, name) is not None and getattr(self, name) <= 0
+        ]
+        if not 0 <= self.oversample_foreground <= 1:
+            faults.append(f"oversample_foreground = {self.oversample_foreground}: must be 0 to 1")
+        if faults:
+            raise ValueError("; ".join(faults))

@@ -1,0 +1,44 @@
+"""What a training step of a network takes on this machine."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina.data.planning import NetworkCost
+from lamina.models import NetworkConfig
+
+_BACKWARD = 1.3
+"""Peak over what is kept for the backward pass: gradients in flight and the optimiser's scratch."""
+
+
+def measure_cost(config: NetworkConfig) -> NetworkCost:
+    """Run forward and backward on a small patch; memory and time grow in proportion to its voxels."""
+    side = 2 * config.size_divisor
+    shape = (2, config.in_channels, *[side] * config.spatial_dims)
+    network = config.build()
+    image = torch.zeros(shape)
+    if config.spatial_dims == 3:
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def keep(stored: Any) -> Any:
+        return stored
+
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, keep):
+        network(image).square().mean().backward()
+    began = time.perf_counter()
+    network(image).square().mean().backward()
+    seconds = time.perf_counter() - began
+    voxels = shape[0] * side**config.spatial_dims
+    return NetworkCost(
+        size_divisor=config.size_divisor,
+        bytes_per_voxel=_BACKWARD * sum(kept.values()) / voxels,
+        seconds_per_voxel=seconds / voxels,
+    )

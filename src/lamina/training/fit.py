@@ -1,0 +1,165 @@
+"""Run the training of one network from start, or from where it was stopped, to end."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lamina.data.patches import PatchDataset, StepSampler
+from lamina.losses import Loss
+from lamina.training.callbacks import (
+    EpochReport,
+    Epochs,
+    RunState,
+    StepMeter,
+    StopRequests,
+    Validate,
+)
+from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_checkpoint
+from lamina.training.config import TrainConfig
+from lamina.training.schedule import Clock
+from lamina.training.supervised import Supervised
+
+_ENDLESS = 10**9
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+def fit(
+    network: nn.Module,
+    loss: Loss,
+    patches: PatchDataset,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    validate: Validate,
+    resume: bool = False,
+    loggers: Sequence[Logger] = (),
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_step: Callable[[int, float, float, float | None], None] | None = None,
+) -> RunState:
+    """Train ``network`` and leave ``last.ckpt`` and ``best.ckpt`` in ``folder``.
+
+    Same seed, same data, same machine: the same weights, bit for bit, on a CPU, whatever the number of
+    loader workers and however often the run was killed and resumed (as long as it is not timed).
+
+    Args:
+        network: ``(B, C, *S) -> (B, K, *S)`` logits, in its initial state.
+        loss: ``(logits, target) -> scalar``.
+        patches: The training patches.
+        config: Settings, with ``steps_per_epoch`` and ``epochs`` or ``time_budget_s`` filled in.
+        folder: For the checkpoints.
+        validate: Scores a network; ``{"dice": mean, ...}``.
+        resume: Go on from ``last.ckpt``.
+        loggers: Lightning loggers that get each epoch's numbers.
+        on_epoch: Called after each epoch.
+        on_step: Called after each step with step, progress 0..1, loss and seconds to go.
+
+    Returns:
+        The run's state at its end.
+
+    Raises:
+        TrainingError: There is nothing to resume from, or the numbers stay NaN or infinite.
+        FileError: A checkpoint could not be written; the earlier one is intact.
+    """
+    assert config.steps_per_epoch is not None
+    checkpoint = read_checkpoint(folder / LAST) if resume else None
+    state = RunState(**checkpoint["run"]) if checkpoint else RunState()
+    state = replace(state, stopped_because="")
+    max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
+    clock = Clock(max_steps, config.time_budget_s, time.monotonic() - state.elapsed_s)
+    module = Supervised(network, loss, config.optimiser, clock, config.seed)
+
+    def report(line: EpochReport) -> None:
+        for logger in loggers:
+            logger.log_metrics(line.flat(), step=line.step)
+        on_epoch(line)
+
+    callbacks: list[Callback] = [
+        _Restore(checkpoint),
+        Epochs(config, config.steps_per_epoch, validate, folder, state, report),
+        StopRequests(folder, state),
+    ]
+    if on_step:
+        callbacks.append(StepMeter(clock, on_step))
+    with warnings.catch_warnings():
+        # Cutting patches in this process is a choice here, made for speed on a CPU.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer = _trainer(config, callbacks, loggers)
+        first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
+        loader = _loader(patches, config, first_step, max_steps or _ENDLESS)
+        if first_step < (max_steps or _ENDLESS):
+            trainer.fit(module, loader)
+    return state
+
+
+class _Restore(Callback):
+    """Puts weights, averages and the optimiser's memory back before the first step."""
+
+    def __init__(self, checkpoint: dict[str, Any] | None) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.checkpoint is None:
+            return
+        trainer.strategy.load_model_state_dict(self.checkpoint, strict=True)
+        trainer.strategy.load_optimizer_state_dict(self.checkpoint)
+        self.checkpoint = None
+
+
+def _trainer(config: TrainConfig, callbacks: list[Callback], loggers: Sequence[Logger]) -> Trainer:
+    # One pass over one long list of steps: epochs, validation and checkpoints are ours to place, which
+    # is what makes a run resumable at any step.
+    for noisy in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=_PRECISION[resolve_precision(config.precision)],
+        max_epochs=1,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=list(loggers) or False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _loader(
+    patches: PatchDataset, config: TrainConfig, first_step: int, last_step: int
+) -> DataLoader[Any]:
+    workers = config.workers
+    if workers is None:
+        workers = 8 if torch.cuda.is_available() else 0
+    return DataLoader(
+        patches,
+        batch_sampler=StepSampler(first_step, last_step, patches.sampler.batch_size),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+def resolve_precision(precision: str) -> str:
+    """Return the number format that ``auto`` stands for on this machine."""
+    if precision != "auto":
+        return precision
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"

@@ -1,0 +1,49 @@
+"""How far a run has come, and what the learning rate is there."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from lamina.training.config import Optimiser
+
+
+@dataclass
+class Clock:
+    """Measures a run by steps, by time, or by both; time goes on counting after a resume."""
+
+    max_steps: int | None
+    """Steps of the whole run, if it has a number of epochs."""
+    time_budget_s: float | None
+    """Seconds of the whole run, if it has a time budget."""
+    started: float
+    """Reading of ``time.monotonic()`` when this process began, less what came before a resume."""
+    reserve_s: float = 0.0
+    """Seconds to keep for the last validation."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds spent on the run, before a resume included."""
+        return time.monotonic() - self.started
+
+    def progress(self, step: int) -> float:
+        """Return how much of the run is behind, 0 to 1: the larger of its shares of steps and time."""
+        shares = [0.0]
+        if self.max_steps:
+            shares.append(step / self.max_steps)
+        if self.time_budget_s:
+            shares.append(self.elapsed_s / max(1e-9, self.time_budget_s - self.reserve_s))
+        return min(1.0, max(shares))
+
+    def remaining_s(self, step: int) -> float | None:
+        """Return the seconds that the rest will take at the present pace; ``None`` at the start."""
+        done = self.progress(step)
+        return self.elapsed_s * (1 / done - 1) if done > 0 else None
+
+
+def learning_rate(optimiser: Optimiser, progress: float) -> float:
+    """Return the learning rate at ``progress`` 0..1: linear warm-up, then half a cosine."""
+    if progress < optimiser.warmup:
+        return optimiser.lr * progress / optimiser.warmup
+    angle = math.pi * (progress - optimiser.warmup) / (1 - optimiser.warmup)
+    share = optimiser.final_lr + (1 - optimiser.final_lr) * (1 + math.cos(angle)) / 2
+    return optimiser.lr * share

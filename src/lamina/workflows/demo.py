@@ -1,0 +1,92 @@
+"""Demo: the main job from end to end on made-up scans."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.config import load_recipe
+from lamina.data.phantom import PHANTOM_LABELS, write_phantom_dataset
+from lamina.evaluation.scores import Scores
+from lamina.io import read_volume
+from lamina.report.overlay import save_overlay
+from lamina.training.callbacks import EpochReport
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.evaluate import evaluate
+from lamina.workflows.predict import predict
+from lamina.workflows.prepare import prepare
+from lamina.workflows.train import Training, train
+
+_CASES = {2: 60, 3: 24}
+_KEPT_OUT = {2: 12, 3: 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """What the demo left behind."""
+
+    out: Path
+    training: Training
+    scores: Scores
+    """On scans that were in no fold."""
+    overlay: Path
+    """Picture of one of them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "out": str(self.out),
+            "training": self.training.as_dict(),
+            "mean_dice": self.scores.mean_foreground("dice"),
+            "scores": self.scores.as_dict(),
+            "overlay": str(self.overlay),
+        }
+
+
+def demo(
+    out: Path,
+    *,
+    spatial_dims: int = 3,
+    seed: int = 0,
+    progress: Progress = no_progress,
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_step: Callable[[int, float, float, float | None], None] | None = None,
+) -> Demonstration:
+    """Make phantoms, prepare, train, segment scans that were kept out, score and draw them.
+
+    Args:
+        out: Folder for everything; what an earlier demo left there is made anew.
+        spatial_dims: 2 for images, 3 for volumes.
+        seed: Decides the phantoms and the training.
+        progress: Called after each case of each stage.
+        on_epoch: Called after each epoch of training.
+        on_step: Called after each step of training.
+
+    Raises:
+        LaminaError: Something cannot be written.
+    """
+    scans, work, run = out / "scans", out / "work", out / "run"
+    write_phantom_dataset(
+        scans,
+        _CASES[spatial_dims],
+        spatial_dims=spatial_dims,
+        seed=seed,
+        num_test=_KEPT_OUT[spatial_dims],
+    )
+    prepare(scans, work, progress=progress)
+    settings = {**load_recipe("demo"), "seed": seed}
+    training = train(work, run, settings, on_epoch=on_epoch, on_step=on_step)
+    predicted = out / "predicted"
+    predict(run, predicted, scans / "imagesTs", progress=progress)
+    scores = evaluate(predicted, scans / "labelsTs", out / "scores", progress=progress)
+    name = scores.cases[0] + ".nii.gz"
+    overlay = out / "overlay.png"
+    save_overlay(
+        overlay,
+        read_volume(scans / "imagesTs" / name),
+        read_volume(predicted / name),
+        PHANTOM_LABELS,
+        reference=read_volume(scans / "labelsTs" / name),
+        title=scores.cases[0],
+    )
+    return Demonstration(out=out, training=training, scores=scores, overlay=overlay)

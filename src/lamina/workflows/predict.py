@@ -1,0 +1,210 @@
+"""Predict: segment scans with a trained model, each on its own grid."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from lamina.bundle import Bundle, build_network, load_bundle
+from lamina.data.case import Case
+from lamina.errors import BundleError, DatasetError, GeometryError, LaminaError
+from lamina.files import sha256, write_json
+from lamina.geometry import affine_from
+from lamina.inference.predictor import Predictor
+from lamina.io import is_scan, read_volume, strip_suffix, write_volume
+from lamina.volume import Volume
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.run import RunFolder, write_bundle
+
+RECORD = "prediction.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one scan."""
+
+    case_id: str
+    image: str
+    segmentation: str | None
+    """Name of the file in the output folder; ``None`` when the scan failed."""
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What became of all scans."""
+
+    out: Path
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Case id -> why it could not be segmented."""
+        return {o.case_id: o.error for o in self.outcomes if o.segmentation is None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"out": str(self.out), "cases": [asdict(outcome) for outcome in self.outcomes]}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model in memory, ready for use from Python."""
+
+    bundle: Bundle
+    predictor: Predictor
+
+    def predict(self, image: str | Path | Volume) -> Volume:
+        """Segment a scan, given as a file or a volume.
+
+        Returns:
+            Label map ``(1, *S)`` on the scan's own grid, with the values of the training labels.
+
+        Raises:
+            LaminaError: The scan cannot be read or does not fit the model.
+        """
+        return self.predictor(image if isinstance(image, Volume) else read_volume(image))
+
+    def __call__(self, array: NDArray[Any], *, spacing: Sequence[float]) -> NDArray[Any]:
+        """Segment an array without files.
+
+        Args:
+            array: ``(C, *S)``, or ``(*S)`` for one channel, axes running as RAS+.
+            spacing: Voxel size in mm along each spatial axis.
+
+        Returns:
+            Label map ``(*S)`` with the values of the training labels.
+
+        Raises:
+            GeometryError: Array and spacing have different numbers of axes.
+            LaminaError: The array does not fit the model.
+        """
+        channels = array[None] if array.ndim == len(spacing) else array
+        if channels.ndim != len(spacing) + 1:
+            raise GeometryError(
+                f"array of shape {array.shape} and spacing {tuple(spacing)} do not match; "
+                "one spacing per spatial axis is needed."
+            )
+        return self.predictor(Volume(channels, affine_from(spacing), "array")).array[0]
+
+
+def load(path: str | Path, device: str | None = None) -> Model:
+    """Load a trained model.
+
+    Args:
+        path: A ``.lamina`` file or a run folder.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
+
+    Raises:
+        BundleError: The file is damaged, altered or none of Lamina's.
+        TrainingError: The run has no checkpoint yet.
+    """
+    bundle = load_bundle(find_bundle(Path(path)))
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network = build_network(bundle)
+    if bundle.plan.spatial_dims == 3:
+        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    predictor = Predictor(network=network.to(chosen), plan=bundle.plan, device=chosen)
+    return Model(bundle, predictor)
+
+
+def find_bundle(path: Path) -> Path:
+    """Return the bundle that a path means, made anew when its run has gone on since."""
+    if not path.is_dir():
+        return path
+    run = RunFolder(path)
+    best = run.checkpoints / "best.ckpt"
+    if best.is_file() and (
+        not run.bundle_file.is_file() or run.bundle_file.stat().st_mtime < best.stat().st_mtime
+    ):
+        return write_bundle(run)
+    if not run.bundle_file.is_file():
+        raise BundleError(f"{path}: holds neither a model nor a checkpoint.")
+    return run.bundle_file
+
+
+def predict(
+    model: Path,
+    out: Path,
+    inputs: Path | None = None,
+    *,
+    split: str | None = None,
+    device: str | None = None,
+    progress: Progress = no_progress,
+    on_window: Callable[[int, int], None] | None = None,
+) -> Prediction:
+    """Segment a scan, a folder of scans, or a run's validation scans.
+
+    A scan that fails is listed with its reason and the others go on. ``prediction.json`` in ``out``
+    records the model's hash, the labels and what became of each scan.
+
+    Args:
+        model: A ``.lamina`` file or a run folder.
+        out: Folder for the segmentations, named after the scans.
+        inputs: A scan or a folder of them; not needed with ``split``.
+        split: ``"val"`` takes the scans the run was validated on.
+        device: As for :func:`load`.
+        progress: Called after each scan.
+        on_window: Called within a scan with windows done and in all.
+
+    Raises:
+        BundleError: The model cannot be loaded.
+        DatasetError: There is nothing to segment.
+    """
+    cases = _cases(model, inputs, split)
+    loaded = load(model, device)
+    outcomes = []
+    for done, case in enumerate(cases, start=1):
+        outcomes.append(_segment(loaded, case, out, on_window))
+        progress(done, len(cases), case.case_id)
+        write_json(out / RECORD, _record(loaded, model, outcomes))
+    return Prediction(out=out, outcomes=tuple(outcomes))
+
+
+def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, ...]:
+    if (inputs is None) == (split is None):
+        raise DatasetError("Give either scans (-i) or --split val.")
+    if inputs is None:
+        return RunFolder(model).val_cases()
+    if not inputs.exists():
+        raise DatasetError(f"{inputs}: no such file or folder.")
+    paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]
+    if not paths:
+        raise DatasetError(f"{inputs}: holds no scans.")
+    return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
+
+
+def _segment(
+    model: Model, case: Case, out: Path, on_window: Callable[[int, int], None] | None
+) -> Outcome:
+    began = time.perf_counter()
+    first = case.images[0]
+    suffix = first.name[len(case.case_id) :] if first.name.startswith(case.case_id) else ".nii.gz"
+    name, error = f"{case.case_id}{suffix}", ""
+    try:
+        image = case.read_image(model.bundle.plan.channels)
+        write_volume(model.predictor(image, on_window), out / name)
+    except LaminaError as problem:
+        error = str(problem)
+    except (MemoryError, torch.OutOfMemoryError):
+        error = f"{first}: not enough memory for a scan of this size."
+    return Outcome(
+        case_id=case.case_id,
+        image=str(first),
+        segmentation=None if error else name,
+        seconds=round(time.perf_counter() - began, 2),
+        error=error,
+    )
+
+
+def _record(model: Model, path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "model": {"file": path.name, "sha256": sha256(find_bundle(path))},
+        "labels": model.bundle.plan.labels.as_dict(),
+        "cases": [asdict(outcome) for outcome in outcomes],
+    }

@@ -1,0 +1,183 @@
+"""Prepare: understand a dataset, decide how to train on it, and store it ready for training."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lamina.data.cache import prepare_case
+from lamina.data.case import Cohort
+from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, survey
+from lamina.data.folds import Fold, make_folds, write_folds
+from lamina.data.layouts import read_cohort
+from lamina.data.plan import Plan
+from lamina.data.planning import Budget, make_plan
+from lamina.data.workers import run_over, workers_for
+from lamina.errors import ConfigError, DatasetError, LaminaError
+from lamina.files import write_json
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.work import WorkFolder
+
+_PROCESS_BYTES = 0.7e9
+"""What Python, torch and the loaded code take before any step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What ``prepare`` found, decided and left out."""
+
+    work: Path
+    cohort: Cohort
+    fingerprint: Fingerprint
+    plan: Plan
+    folds: tuple[Fold, ...]
+    excluded: dict[str, str]
+    """Case id -> why it cannot be used."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "work": str(self.work),
+            "name": self.cohort.name,
+            "num_cases": len(self.cohort.cases),
+            "num_folds": len(self.folds),
+            "excluded": self.excluded,
+            "oddities": {c.case_id: list(c.oddities) for c in self.fingerprint.cases if c.oddities},
+            "plan": self.plan.as_dict(),
+        }
+
+
+def prepare(
+    dataset: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    model: str = "lightmedseg",
+    ram_bytes: float | None = None,
+    vram_bytes: float | None = None,
+    time_s: float | None = None,
+    num_folds: int = 5,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Preparation:
+    """Read a dataset, verify it, and leave fingerprint, plan, folds and prepared cases in ``out``.
+
+    A case that cannot be used is listed with its reason and left out; the others go on. Run again after
+    an interruption, it goes on where it stopped.
+
+    Args:
+        dataset: Folder of labelled scans.
+        out: Work folder to write.
+        layout: Registered layout; found by itself if not given.
+        model: Network preset that the plan is made for.
+        ram_bytes: Main memory that training may take; half of what is free if not given.
+        vram_bytes: GPU memory that training may take; what the GPU has if not given.
+        time_s: Seconds that a training run may take.
+        num_folds: Number of splits into training and validation, by patient.
+        workers: Processes; 0 for none; as many as memory and cores allow if not given.
+        progress: Called after each case of each of the two passes.
+
+    Raises:
+        DatasetError: The folder is not understood, or no case in it can be used.
+        ConfigError: The budget is too small for any plan.
+    """
+    cohort = read_cohort(dataset, layout)
+    work = WorkFolder(out)
+    surveys, excluded = _survey(cohort, workers, progress)
+    cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id in surveys))
+    fingerprint = make_fingerprint(cohort, list(surveys.values()))
+    plan = _plan(fingerprint, cohort, model, ram_bytes, vram_bytes, time_s)
+    largest = max(prod(facts.shape) for facts in fingerprint.cases) * len(cohort.channels)
+    workers = workers_for(20 * largest, len(cohort.cases)) if workers is None else workers
+    task = partial(prepare_case, plan=plan, cache=work.cache)
+    for done, (case, outcome) in enumerate(run_over(task, cohort.cases, workers), start=1):
+        if isinstance(outcome, LaminaError):
+            excluded[case.case_id] = str(outcome)
+        progress(done, len(cohort.cases), "Preparing")
+    cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id not in excluded))
+    folds = make_folds(cohort.cases, num_folds)
+    write_json(work.cohort_file, cohort.as_dict())
+    write_json(work.fingerprint_file, fingerprint.as_dict())
+    write_json(work.plan_file, plan.as_dict())
+    write_json(work.excluded_file, excluded)
+    write_folds(work.splits_file, folds)
+    return Preparation(
+        work=out,
+        cohort=cohort,
+        fingerprint=fingerprint,
+        plan=plan,
+        folds=folds,
+        excluded=excluded,
+    )
+
+
+def _survey(
+    cohort: Cohort, workers: int | None, progress: Progress
+) -> tuple[dict[str, Survey], dict[str, str]]:
+    """Look at every case; return what was found and, by case id, why others cannot be used."""
+    found: dict[str, Survey] = {}
+    excluded: dict[str, str] = {}
+    size = max(sum(p.stat().st_size for p in c.images if p.is_file()) for c in cohort.cases)
+    count = workers_for(30 * size, len(cohort.cases)) if workers is None else workers
+    task = partial(survey, channels=cohort.channels, labels=cohort.labels)
+    for done, (case, outcome) in enumerate(run_over(task, cohort.cases, count), start=1):
+        if isinstance(outcome, LaminaError):
+            excluded[case.case_id] = str(outcome)
+        else:
+            found[case.case_id] = outcome
+        progress(done, len(cohort.cases), "Reading")
+    _agree_on_dimensions(found, excluded)
+    if not found:
+        first = "; ".join(f"{case}: {why}" for case, why in list(excluded.items())[:3])
+        raise DatasetError(f"{cohort.name}: none of {len(excluded)} cases can be used. {first}")
+    return found, excluded
+
+
+def _agree_on_dimensions(found: dict[str, Survey], excluded: dict[str, str]) -> None:
+    """Leave out images among volumes, or volumes among images: one network takes one kind."""
+    kinds = [survey.spatial_dims for survey in found.values()]
+    usual = max(set(kinds), key=kinds.count, default=3)
+    for case_id, odd in list(found.items()):
+        if odd.spatial_dims != usual:
+            excluded[case_id] = f"{odd.spatial_dims} spatial axes where most cases have {usual}."
+            del found[case_id]
+
+
+def _plan(
+    fingerprint: Fingerprint,
+    cohort: Cohort,
+    model: str,
+    ram_bytes: float | None,
+    vram_bytes: float | None,
+    time_s: float | None,
+) -> Plan:
+    from lamina.models import configure
+    from lamina.training.cost import measure_cost
+
+    config = configure(
+        model,
+        in_channels=len(cohort.channels),
+        num_classes=cohort.labels.num_classes,
+        spatial_dims=fingerprint.spatial_dims,
+    )
+    budget = _budget(ram_bytes, vram_bytes, time_s)
+    return make_plan(fingerprint, cohort.labels, model, measure_cost(config), budget)
+
+
+def _budget(ram_bytes: float | None, vram_bytes: float | None, time_s: float | None) -> Budget:
+    import torch
+
+    if vram_bytes or (torch.cuda.is_available() and not ram_bytes):
+        granted = vram_bytes or torch.cuda.get_device_properties(0).total_memory
+        return Budget(memory_bytes=0.8 * granted, device="GPU memory", time_s=time_s)
+    free = psutil.virtual_memory().available
+    granted = ram_bytes or free / 2
+    if granted <= _PROCESS_BYTES:
+        raise ConfigError(
+            f"--ram {granted / 1e9:.2f} GB: the program alone takes {_PROCESS_BYTES / 1e9:.1f} GB.",
+            remedy="Grant at least 1 GB.",
+        )
+    return Budget(memory_bytes=granted - _PROCESS_BYTES, time_s=time_s)

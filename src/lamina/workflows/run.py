@@ -1,0 +1,130 @@
+"""The files of a run folder, which ``train`` writes and ``predict`` reads."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lamina.bundle import Bundle, save_bundle
+from lamina.data.case import Case
+from lamina.data.plan import Plan
+from lamina.errors import TrainingError
+from lamina.files import read_json, sha256
+
+_PACKAGES = ("lamina", "torch", "lightning", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One training run on disk."""
+
+    root: Path
+
+    @property
+    def config_file(self) -> Path:
+        """Resolved settings."""
+        return self.root / "config.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """What the run was made from: versions, machine, seed, hashes, plan, network, cases."""
+        return self.root / "manifest.json"
+
+    @property
+    def history_file(self) -> Path:
+        """One JSON object per epoch."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """``last.ckpt`` and ``best.ckpt``."""
+        return self.root / "checkpoints"
+
+    @property
+    def bundle_file(self) -> Path:
+        """The portable model."""
+        return self.root / "model.lamina"
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest.
+
+        Raises:
+            TrainingError: The folder holds no run.
+        """
+        if not self.manifest_file.is_file():
+            raise TrainingError(f"{self.root}: holds no training run.")
+        content: dict[str, Any] = read_json(self.manifest_file)
+        return content
+
+    def val_cases(self) -> tuple[Case, ...]:
+        """Return the cases that this run was validated on."""
+        return tuple(Case.from_dict(case) for case in self.manifest()["val_cases"])
+
+
+def software() -> dict[str, str]:
+    """Return the versions of everything that decides a result."""
+    found = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def write_bundle(run: RunFolder) -> Path:
+    """Make the portable model from the best checkpoint of a run.
+
+    Raises:
+        TrainingError: There is no checkpoint yet.
+    """
+    from lamina.training.checkpoints import BEST, read_checkpoint
+
+    manifest = run.manifest()
+    checkpoint = read_checkpoint(run.checkpoints / BEST)
+    state = checkpoint["state_dict"]
+    prefix = "average.module." if "average.n_averaged" in state else "network."
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+    history = [
+        line for line in read_history(run) if line["epoch"] == checkpoint["run"]["best_epoch"]
+    ]
+    bundle = Bundle(
+        network=manifest["network"],
+        weights=weights,
+        plan=Plan.from_dict(manifest["plan"]),
+        training={
+            "config": manifest["config"],
+            "fold": manifest["fold"],
+            "num_training_cases": manifest["num_training_cases"],
+            "num_validation_cases": len(manifest["val_cases"]),
+            "epochs": checkpoint["run"]["epochs_done"],
+            "steps": int(state["steps_done"]),
+            "seconds": round(checkpoint["run"]["elapsed_s"]),
+        },
+        metrics=_metrics(history[-1]) if history else {},
+        provenance={
+            key: manifest[key] for key in ("created", "software", "seed", "dataset", "hashes")
+        },
+    )
+    save_bundle(bundle, run.bundle_file)
+    return run.bundle_file
+
+
+def read_history(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the finished epochs of a run, oldest first."""
+    import json
+
+    if not run.history_file.is_file():
+        return []
+    return [json.loads(line) for line in run.history_file.read_text("utf-8").splitlines()]
+
+
+def hashes(work_files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by name."""
+    return {name: sha256(path) for name, path in work_files.items()}
+
+
+def _metrics(line: Mapping[str, Any]) -> dict[str, Any]:
+    dice = {key.removeprefix("dice/"): line[key] for key in line if key.startswith("dice/")}
+    return {"mean_dice": line["dice"], "dice": dice}

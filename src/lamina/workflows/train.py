@@ -1,0 +1,250 @@
+"""Train: fit a network to one fold of a prepared dataset and leave a portable model."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import yaml
+from torch import nn
+
+from lamina.config import load_yaml, resolve
+from lamina.data.cache import PreparedCase, open_cases
+from lamina.data.case import Cohort
+from lamina.data.folds import Fold
+from lamina.data.patches import PatchDataset
+from lamina.data.plan import Plan
+from lamina.data.sampling import PatchSampler
+from lamina.errors import TrainingError
+from lamina.evaluation.scores import Scores, score_case
+from lamina.files import write_json, write_text
+from lamina.inference.sliding_window import sliding_window
+from lamina.losses import build_loss
+from lamina.models import NetworkConfig, configure
+from lamina.training.callbacks import EpochReport, Validate
+from lamina.training.config import TrainConfig
+from lamina.training.fit import fit, resolve_precision
+from lamina.training.history import HistoryLogger
+from lamina.workflows.run import RunFolder, hashes, software, write_bundle
+from lamina.workflows.work import WorkFolder
+
+_LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a training run reached."""
+
+    run: Path
+    bundle: Path
+    best_dice: float
+    """Mean foreground Dice of the best epoch on the validation cases, on the prepared grid."""
+    best_epoch: int
+    epochs: int
+    seconds: float
+    stopped_because: str
+    """Empty when the run came to its planned end."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"run": str(self.run), "bundle": str(self.bundle)}
+
+
+def train(
+    work: Path,
+    out: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    fold: int = 0,
+    resume: bool = False,
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    on_step: Callable[[int, float, float, float | None], None] | None = None,
+) -> Training:
+    """Train on one fold and leave checkpoints, history, manifest and ``model.lamina`` in ``out``.
+
+    Args:
+        work: Folder that ``prepare`` wrote.
+        out: Run folder; must not hold a run unless ``resume``.
+        settings: Fields of :class:`~lamina.training.config.TrainConfig`, nested as there.
+        fold: Which split of ``splits.json``.
+        resume: Go on with the run in ``out`` from its last checkpoint, with its own settings; only
+            its length may be changed by ``settings``.
+        on_epoch: Called after each epoch.
+        on_step: Called after each step with step, progress 0..1, loss and seconds to go.
+
+    Raises:
+        ConfigError: Settings are unknown or wrong; all of them are listed.
+        TrainingError: ``out`` already holds a run, or there is nothing to resume.
+        DatasetError: ``work`` is not prepared or lacks the fold.
+    """
+    folder, run = WorkFolder(work), RunFolder(out)
+    plan, cohort, split = folder.plan(), folder.cohort(), folder.fold(fold)
+    config = _config(run, plan, settings or {}, resume)
+    network = _network(config, plan)
+    patches = _patches(config, plan, open_cases(folder.cache, split.train))
+    validation = open_cases(folder.cache, split.val)
+    if not resume:
+        manifest = _manifest(folder, cohort, plan, split, fold, config, network)
+        write_json(run.manifest_file, manifest)
+        write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
+    torch.manual_seed(config.seed)
+    assert config.patch_size is not None
+    state = fit(
+        network.build(),
+        build_loss(config.loss, **config.loss_options),
+        patches,
+        config,
+        run.checkpoints,
+        validate=_validator(plan, validation),
+        resume=resume,
+        loggers=_loggers(run),
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
+    return Training(
+        run=out,
+        bundle=write_bundle(run),
+        best_dice=state.best_dice,
+        best_epoch=state.best_epoch,
+        epochs=state.epochs_done,
+        seconds=round(state.elapsed_s, 1),
+        stopped_because=state.stopped_because,
+    )
+
+
+def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any], resume: bool) -> TrainConfig:
+    """Fill in what the settings leave to the plan, or take up the settings of the run to resume."""
+    if resume:
+        recorded = load_yaml(run.config_file) if run.manifest() else {}
+        changed = sorted(set(settings) - set(_LENGTH))
+        if changed:
+            raise TrainingError(
+                f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
+                remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
+            )
+        return resolve(TrainConfig, recorded, settings)
+    if run.manifest_file.is_file():
+        raise TrainingError(
+            f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
+        )
+    config = resolve(TrainConfig, settings)
+    timed = config.time_budget_s is not None
+    return replace(
+        config,
+        model=config.model or plan.network,
+        patch_size=config.patch_size or plan.patch_size,
+        batch_size=config.batch_size or plan.batch_size,
+        steps_per_epoch=config.steps_per_epoch or plan.steps_per_epoch,
+        epochs=config.epochs or (None if timed else plan.epochs),
+        precision=resolve_precision(config.precision),
+    )
+
+
+def _network(config: TrainConfig, plan: Plan) -> NetworkConfig:
+    assert config.model is not None
+    return configure(
+        config.model,
+        in_channels=len(plan.channels),
+        num_classes=plan.labels.num_classes,
+        **{"spatial_dims": plan.spatial_dims, **config.model_options},
+    )
+
+
+def _patches(config: TrainConfig, plan: Plan, cases: list[PreparedCase]) -> PatchDataset:
+    assert config.patch_size is not None
+    assert config.batch_size is not None
+    sampler = PatchSampler(
+        cases=cases,
+        patch_size=config.patch_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        oversample_foreground=config.oversample_foreground,
+    )
+    return PatchDataset(
+        sampler=sampler, augmentation=config.augmentation, mirror_axes=plan.mirror_axes
+    )
+
+
+def _validator(plan: Plan, cases: list[PreparedCase]) -> Validate:
+    """Return the scoring of whole validation cases by sliding window, on the prepared grid."""
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        was_training = network.training
+        network.eval()
+        device = next(network.parameters()).device
+        rows = []
+        for case in cases:
+            image = torch.from_numpy(case.image[:]).to(device)
+            logits = sliding_window(network, image, plan.roi_size, overlap=plan.overlap)
+            found = logits.argmax(0).to(torch.uint8).cpu().numpy()
+            reference = case.label[0]
+            rows += score_case(case.case_id, found, reference, plan.labels, case.spacing, ["dice"])
+        network.train(was_training)
+        scores = Scores(labels=plan.labels, metrics=("dice",), rows=tuple(rows))
+        summary = scores.summary()
+        by_label = {f"dice/{name}": summary[name]["dice"].mean for name in summary}
+        found_any = {name: value for name, value in by_label.items() if value == value}
+        return {"dice": _number(scores.mean_foreground("dice")), **found_any}
+
+    return validate
+
+
+def _number(dice: float) -> float:
+    """Count a fold without any foreground as zero, so that epochs can still be ranked."""
+    return dice if dice == dice else 0.0
+
+
+def _loggers(run: RunFolder) -> list[Any]:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    board = TensorBoardLogger(run.root, name="tensorboard", version="")
+    return [HistoryLogger(run.history_file), board]
+
+
+def _manifest(
+    folder: WorkFolder,
+    cohort: Cohort,
+    plan: Plan,
+    split: Fold,
+    fold: int,
+    config: TrainConfig,
+    network: NetworkConfig,
+) -> dict[str, Any]:
+    cases = {case.case_id: case for case in cohort.cases}
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "software": software(),
+        "machine": {
+            "platform": platform.platform(),
+            "cores": len(psutil.Process().cpu_affinity() or [0]),
+            "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "seed": config.seed,
+        "dataset": {"name": cohort.name, "licence": cohort.licence},
+        "hashes": hashes(
+            {
+                "plan.json": folder.plan_file,
+                "splits.json": folder.splits_file,
+                "dataset.json": folder.cohort_file,
+            }
+        ),
+        "fold": fold,
+        "num_training_cases": len(split.train),
+        "val_cases": [cases[case_id].as_dict() for case_id in split.val],
+        "network": {"name": config.model, "fields": asdict(network)},
+        "config": _plain(config),
+        "plan": plan.as_dict(),
+    }
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as JSON and YAML know them: lists, not tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain

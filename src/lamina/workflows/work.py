@@ -1,0 +1,69 @@
+"""The files of a work folder, which ``prepare`` writes and ``train`` reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.data.case import Cohort
+from lamina.data.folds import Fold, read_fold
+from lamina.data.plan import Plan
+from lamina.errors import DatasetError
+from lamina.files import read_json
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """A prepared dataset on disk."""
+
+    root: Path
+
+    @property
+    def cohort_file(self) -> Path:
+        """The cases that can be used."""
+        return self.root / "dataset.json"
+
+    @property
+    def fingerprint_file(self) -> Path:
+        """What the scans are."""
+        return self.root / "fingerprint.json"
+
+    @property
+    def plan_file(self) -> Path:
+        """What was decided, and why."""
+        return self.root / "plan.json"
+
+    @property
+    def splits_file(self) -> Path:
+        """Folds by patient."""
+        return self.root / "splits.json"
+
+    @property
+    def excluded_file(self) -> Path:
+        """Cases that cannot be used, each with its reason."""
+        return self.root / "excluded.json"
+
+    @property
+    def cache(self) -> Path:
+        """One folder of arrays per case."""
+        return self.root / "cases"
+
+    def cohort(self) -> Cohort:
+        """Read the cases."""
+        self._check()
+        return Cohort.from_dict(read_json(self.cohort_file))
+
+    def plan(self) -> Plan:
+        """Read the plan."""
+        self._check()
+        return Plan.from_dict(read_json(self.plan_file))
+
+    def fold(self, number: int) -> Fold:
+        """Read one fold."""
+        self._check()
+        return read_fold(self.splits_file, number)
+
+    def _check(self) -> None:
+        if not self.splits_file.is_file():
+            raise DatasetError(
+                f"{self.root}: not a prepared dataset.",
+                remedy=f"Run lamina prepare DATASET --out {self.root} first.",
+            )

@@ -1,0 +1,108 @@
+"""The model card says what the bundle holds, and nothing it does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from lamina.bundle import build_network, model_card
+from lamina.labels import LabelSet
+
+
+def section(card: str, title: str) -> str:
+    return card.split(f"\n## {title}\n")[1].split("\n## ")[0].strip()
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, without its ruler."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_structures_are_listed_in_class_order(bundle):
+    text = section(model_card(bundle), "What it segments")
+    assert rows(text)[1:] == [["background", "0"], ["tumour", "7"], ["liver", "3"]]
+    assert "organ: liver + tumour." in text
+    assert "labelled 99" in text
+
+
+def test_needs_follow_the_plan(bundle):
+    needs = dict(rows(section(model_card(bundle), "What it needs"))[1:])
+    assert needs["Input channels, in this order"] == "CT, PET"
+    assert needs["Voxel size it works at"] == "1 × 0.75 × 2.5 mm"
+    assert needs["Orientation it works in"] == "RAS"
+
+
+def test_size_is_the_networks(bundle):
+    parameters = sum(weight.numel() for weight in build_network(bundle).parameters())
+    text = section(model_card(bundle), "Network")
+    assert f"{parameters:,} parameters, {parameters * 4 / 1e6:.2f} MB" in text
+    assert ["channels", "4, 4, 4, 4, 4"] in rows(text)
+
+
+def test_scores_are_tabulated_with_their_means(bundle):
+    metrics = {
+        "mean_dice": 0.81063,
+        "dice": {"tumour": 0.70119, "liver": 0.92},
+        "hd95": {"liver": 12.0, "tumour": None},
+        "cases": 38,
+    }
+    text = section(model_card(replace(bundle, metrics=metrics)), "Validation scores")
+    assert rows(text) == [
+        ["Structure", "dice", "hd95"],
+        ["tumour", "0.7012", "–"],
+        ["liver", "0.92", "12"],
+        ["mean", "0.8106", "–"],
+        ["Setting", "Value"],
+        ["cases", "38"],
+    ]
+
+
+@pytest.mark.parametrize("metrics", [{}, {"mean_dice": 0.8}, {"dice": {}}, {"dice": {"a": {}}}])
+def test_incomplete_scores_are_tolerated(metrics, bundle):
+    text = section(model_card(replace(bundle, metrics=metrics)), "Validation scores")
+    assert "0.8" in text if "mean_dice" in metrics else "0.8" not in text
+    assert ("Not recorded." in text) == (not metrics)
+
+
+def test_reasons_training_and_origin_are_reported(bundle):
+    card = model_card(bundle)
+    assert "- patch size: It holds 95 % of the cases whole." in card
+    assert ["optimizer.lr", "0.003"] in rows(section(card, "Training"))
+    assert ["licence", "–"] in rows(section(card, "Provenance"))
+
+
+def test_limits_and_use_are_stated(bundle):
+    card = model_card(bundle)
+    assert "Research use only; not a medical device." in card
+    assert "lamina predict -m FILE.lamina -i SCAN -o OUT" in card
+
+
+def test_long_records_are_counted_not_listed(bundle):
+    provenance = {"data_sha256": {f"case_{i}": "0" * 64 for i in range(500)}, "folds": [1] * 99}
+    card = model_card(replace(bundle, provenance=provenance))
+    assert rows(section(card, "Provenance"))[1:] == [
+        ["data_sha256", "500 entries"],
+        ["folds", "99 entries"],
+    ]
+
+
+def test_many_structures_keep_the_title_short(bundle):
+    labels = LabelSet(values={f"bone {i}": i for i in range(1, 41)})
+    fields = bundle.network["fields"] | {"num_classes": 41}
+    weights = {
+        name: tensor.new_zeros(41, *tensor.shape[1:]) if name.startswith("head.") else tensor
+        for name, tensor in bundle.weights.items()
+    }
+    network = {"name": "lightmedseg", "fields": fields}
+    plan = replace(bundle.plan, labels=labels)
+    card = model_card(replace(bundle, plan=plan, network=network, weights=weights))
+    assert card.splitlines()[0].endswith("bone 8 and 32 more")
+
+
+def test_names_cannot_break_the_page(bundle):
+    labels = LabelSet(values={"a|b\n# Cured!": 1, "<script>alert(1)</script>": 2})
+    card = model_card(replace(bundle, plan=replace(bundle.plan, labels=labels)))
+    assert "\n# Cured!" not in card
+    assert "a\\|b # Cured! | 1 |" in card
+    assert "\\<script\\>" in card
+    assert card.count("\n## ") == model_card(bundle).count("\n## ")

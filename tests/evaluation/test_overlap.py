@@ -1,0 +1,52 @@
+"""Dice, IoU and volume error against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from lamina.evaluation.metrics.dice import dice
+from lamina.evaluation.metrics.iou import iou
+from lamina.evaluation.metrics.volume_error import volume_error_ml
+
+
+@pytest.fixture
+def bars():
+    """Return two bars of 4 and 6 voxels that share 3."""
+    prediction, reference = np.zeros((2, 3, 10, 2), bool)
+    prediction[1, 0:4, 1] = True
+    reference[1, 1:7, 1] = True
+    return prediction, reference
+
+
+def test_dice_counts_the_shared_voxels_twice(bars):
+    assert dice(*bars, (1, 1, 1)) == pytest.approx(2 * 3 / (4 + 6))
+
+
+def test_iou_divides_by_the_union(bars):
+    assert iou(*bars, (1, 1, 1)) == pytest.approx(3 / 7)
+
+
+def test_overlaps_do_not_depend_on_spacing_but_volume_does(bars):
+    assert dice(*bars, (9, 2, 0.1)) == dice(*bars, (1, 1, 1))
+    assert iou(*bars, (9, 2, 0.1)) == iou(*bars, (1, 1, 1))
+    assert volume_error_ml(*bars, (10, 10, 5)) == pytest.approx(-2 * 0.5)
+
+
+def test_volume_error_keeps_its_sign_and_is_defined_for_empty_masks(bars):
+    prediction, reference = bars
+    empty = np.zeros_like(reference)
+    assert volume_error_ml(reference, prediction, (10, 10, 10)) == pytest.approx(2)
+    assert volume_error_ml(empty, reference, (10, 10, 10)) == pytest.approx(-6)
+    assert volume_error_ml(empty, empty, (10, 10, 10)) == 0
+
+
+def test_volume_error_of_an_image_takes_a_slice_of_one_millimetre():
+    full, empty = np.ones((10, 10), bool), np.zeros((10, 10), bool)
+    assert volume_error_ml(full, empty, (2, 5)) == pytest.approx(1.0)
+
+
+def test_dice_and_iou_are_one_number_in_two_clothes():
+    rng = np.random.default_rng(1)
+    for share in (0.1, 0.5, 0.9):
+        pair = [rng.random((5, 6, 7)) < share for _ in range(2)]
+        overlap = iou(*pair, (1, 1, 1))
+        assert dice(*pair, (1, 1, 1)) == pytest.approx(2 * overlap / (1 + overlap))

@@ -1,0 +1,96 @@
+"""What a reader of the printed table sees."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lamina.evaluation.metrics import METRICS
+from lamina.evaluation.scores import Score, Scores
+from lamina.evaluation.table import CASES_SHOWN, render_scores
+from lamina.labels import LabelSet
+
+LABELS = LabelSet(values={"[red]liver": 1, "tumour": 2}, regions={"both": ("[red]liver", "tumour")})
+
+
+def rows(label, *values, metric="dice", rule=""):
+    return tuple(
+        Score(case=f"case_{i}", label=label, metric=metric, value=value, rule=rule)
+        for i, value in enumerate(values)
+    )
+
+
+def rendered(scores, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render_scores(scores))
+    return console.file.getvalue()
+
+
+def line_with(text, start):
+    return next(
+        line
+        for line in (" ".join(line.split()) for line in text.splitlines())
+        if line.startswith(start)
+    )
+
+
+def test_shows_means_deviations_and_the_mean_foreground():
+    scores = Scores(
+        labels=LABELS,
+        metrics=("dice", "hd95", "volume_error_ml"),
+        rows=rows("[red]liver", 0.9, 0.8)
+        + rows("tumour", 0.5, 0.7)
+        + rows("tumour", 3.0, 4.0, metric="hd95")
+        + rows("tumour", 1.5, metric="volume_error_ml"),
+    )
+    text = rendered(scores)
+    assert "0.850 ± 0.071" in line_with(text, "[red]liver")
+    assert all(
+        part in line_with(text, "tumour") for part in ("0.600 ± 0.141", "3.50 ± 0.71", "+1.50")
+    )
+    assert line_with(text, "Mean") == "Mean foreground 0.725 3.50"
+    assert "Scores of 2 cases" in text
+
+
+def test_lists_what_the_means_would_hide():
+    scores = Scores(
+        labels=LABELS,
+        metrics=("dice",),
+        rows=rows("tumour", 0.0, 0.0, rule="prediction empty")
+        + rows("[red]liver", 0.0, rule="reference empty")
+        + rows("both", float("nan"), rule="both empty"),
+        failures={"case_7": "damaged.nii.gz: truncated."},
+        not_predicted=tuple(f"missing_{i}" for i in range(CASES_SHOWN + 2)),
+    )
+    text = rendered(scores)
+    assert line_with(text, "Missed") == "Missed structures 2 tumour in 2 cases"
+    assert line_with(text, "Invented") == "Invented structures 1 [red]liver in 1 case"
+    assert line_with(text, "Not app") == "Not applicable 1 both in 1 case"
+    assert line_with(text, "Failed") == "Failed cases 1 case_7: damaged.nii.gz: truncated."
+    assert f"cases {CASES_SHOWN + 2} missing_0, " in line_with(text, "Not predicted")
+    assert "and 2 more" in text
+
+
+def test_prints_the_rule_of_every_metric_for_empty_masks():
+    metrics = tuple(METRICS)
+    text = rendered(Scores(labels=LABELS, metrics=metrics, rows=()))
+    rules = text[text.index("If a structure is") :]
+    assert "NSD at 1 mm" in rules
+    assert line_with(rules, "HD95") == "HD95 grid diagonal grid diagonal not applicable"
+    assert line_with(rules, "Dice") == "Dice 0 0 not applicable"
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_fits_the_console(width):
+    labels = LabelSet(values={"left " * 12: 1})
+    scores = Scores(
+        labels=labels,
+        metrics=tuple(METRICS),
+        rows=tuple(
+            row for name in METRICS for row in rows("left " * 12, 231.1, 163.4, metric=name)
+        ),
+    )
+    text = rendered(scores, width)
+    assert max(map(len, text.splitlines())) <= width
+    if width == 100:
+        assert "197 ± 48" in text

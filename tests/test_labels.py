@@ -1,0 +1,141 @@
+"""Label sets: file values to class indices and back, whatever the values are."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina.errors import LabelError
+from lamina.labels import IGNORE_INDEX, LabelSet
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TUMOUR = LabelSet(
+    values={"necrosis": 1, "oedema": 2, "enhancing": 4},
+    regions={"whole": ("necrosis", "oedema", "enhancing"), "core": ("necrosis", "enhancing")},
+    ignore=9,
+)
+
+
+@st.composite
+def label_sets(draw) -> LabelSet:
+    values = draw(st.lists(INT64, min_size=3, max_size=9, unique=True))
+    names = [f"structure {i}" for i in range(len(values) - 2)]
+    ignored = draw(st.booleans())
+    regions = {"two": tuple(names[:2])} if draw(st.booleans()) else {}
+    return LabelSet(
+        values=dict(zip(names, values[2:], strict=True)),
+        background=values[0],
+        regions=regions,
+        ignore=values[1] if ignored else None,
+    )
+
+
+def _file_values(labels: LabelSet) -> list[int]:
+    ignored = [] if labels.ignore is None else [labels.ignore]
+    return [labels.background, *labels.values.values(), *ignored]
+
+
+@given(label_sets(), st.data())
+def test_decode_undoes_encode_for_any_values(labels, data):
+    values = _file_values(labels)
+    picks = data.draw(st.lists(st.sampled_from(values), min_size=6, max_size=6))
+    array = np.array(picks, dtype=np.int64).reshape(1, 2, 3)
+    indices = labels.encode(array, "scan.nii.gz")
+    assert indices.dtype == np.uint8
+    assert indices.shape == array.shape
+    decoded = labels.decode(indices)
+    np.testing.assert_array_equal(decoded, array)
+    assert np.issubdtype(decoded.dtype, np.integer)
+    assert np.iinfo(decoded.dtype).min <= min(values) <= max(values) <= np.iinfo(decoded.dtype).max
+
+
+@given(label_sets())
+def test_plain_data_round_trip_keeps_everything_and_the_order(labels):
+    again = LabelSet.from_dict(json.loads(json.dumps(labels.as_dict())))
+    assert again == labels
+    assert again.foreground == labels.foreground
+
+
+def test_class_indices_follow_the_order_of_the_names():
+    array = np.array([[0, 1, 2, 4, 9]], dtype=np.int16)
+    assert TUMOUR.encode(array, "a").tolist() == [[0, 1, 2, 3, IGNORE_INDEX]]
+    assert TUMOUR.num_classes == 4
+    assert TUMOUR.foreground == ("necrosis", "oedema", "enhancing")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ((0, 1), "uint8"),
+        ((0, 300), "uint16"),
+        ((-1, 0), "int8"),
+        ((-1, 200), "int16"),
+        ((-1, 2**40), "int64"),
+        ((0, 2**40), "uint64"),
+    ],
+)
+def test_decoded_maps_use_the_smallest_integers_that_hold_all_values(values, dtype):
+    labels = LabelSet(background=values[0], values={"a": values[1]})
+    assert labels.decode(np.array([0, 0], dtype=np.uint8)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64", "bool"])
+def test_encode_takes_any_dtype_that_holds_whole_numbers(dtype):
+    array = np.array([0, 1, 1], dtype=dtype)
+    assert LabelSet(values={"a": 1}).encode(array, "a").tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("stranger", [7, -3, 1.5, float("nan")])
+def test_undeclared_values_are_named_with_their_file(stranger):
+    array = np.array([0.0, 1.0, stranger])
+    with pytest.raises(LabelError) as caught:
+        TUMOUR.encode(array, "case_7.nii.gz")
+    assert "case_7.nii.gz" in str(caught.value)
+    assert str(stranger) in str(caught.value)
+    assert "[0, 1, 2, 4, 9]" in str(caught.value)
+
+
+def test_masks_give_structures_then_regions_and_leave_the_ignored_out():
+    masks = TUMOUR.masks(TUMOUR.encode(np.array([0, 1, 2, 4, 9]), "a"))
+    assert list(masks) == ["necrosis", "oedema", "enhancing", "whole", "core"]
+    assert masks["oedema"].tolist() == [False, False, True, False, False]
+    assert masks["whole"].tolist() == [False, True, True, True, False]
+    assert masks["core"].tolist() == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"values": {}}, "no foreground"),
+        ({"values": {"a": 1, "b": 1}}, "'b' and 'a' share the value 1"),
+        ({"values": {"a": 0}}, "'a' and 'background' share the value 0"),
+        ({"values": {"a": 1}, "ignore": 0}, "'ignore' and 'background' share the value 0"),
+        ({"values": {"a": 1}, "ignore": 1}, "'a' and 'ignore' share the value 1"),
+        ({"values": {"a": 2**63}}, "beyond 64 bits"),
+        ({"values": {"a": 1}, "regions": {"r": ("b",)}}, r"region 'r' names \['b'\]"),
+        ({"values": {"a": 1}, "regions": {"r": ()}}, "region 'r' is empty"),
+        ({"values": {"a": 1}, "regions": {"a": ("a",)}}, "region 'a' is empty or has"),
+        ({"values": {str(i): i for i in range(1, 256)}}, "at most 254"),
+    ],
+)
+def test_contradictions_are_refused(fields, message):
+    with pytest.raises(LabelError, match=message):
+        LabelSet(**fields)
+
+
+def test_254_structures_fit_beside_the_ignore_index():
+    labels = LabelSet(values={str(i): i for i in range(1, 255)}, ignore=1000)
+    array = np.array([254, 1000, 0])
+    assert labels.encode(array, "a").tolist() == [254, IGNORE_INDEX, 0]
+    assert labels.decode(labels.encode(array, "a")).tolist() == [254, 1000, 0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"values": 3}, {"values": {"a": 1.7}}, {"values": {"a": "1"}}, [], {"values": None}],
+)
+def test_data_that_is_no_label_set_is_refused(data):
+    with pytest.raises(LabelError, match="labels: cannot be read"):
+        LabelSet.from_dict(data)

@@ -1,0 +1,68 @@
+"""What ``import lamina`` offers, and how little it costs."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+import lamina
+from lamina import errors
+
+PUBLIC = [
+    "LabelSet",
+    "Volume",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "predict",
+    "prepare",
+    "read_volume",
+    "train",
+    "write_volume",
+]
+HEAVY = ["torch", "monai", "SimpleITK", "nibabel", "scipy", "pandas", "matplotlib", "lightning"]
+
+
+def test_the_public_names_are_these():
+    assert lamina.__all__ == PUBLIC
+    assert dir(lamina) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there(name):
+    assert getattr(lamina, name) is not None
+
+
+def test_another_name_is_not():
+    name = "segment"
+    with pytest.raises(AttributeError, match="module 'lamina' has no attribute 'segment'"):
+        getattr(lamina, name)
+
+
+def test_the_version_is_the_packages():
+    assert lamina.__version__ == importlib.metadata.version("lamina")
+
+
+@pytest.mark.parametrize("statement", ["import lamina", "import lamina, lamina.cli"])
+def test_importing_loads_nothing_heavy(statement):
+    script = f"{statement}; import sys; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_every_error_is_in_the_tree_and_speaks_plainly():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert len(kinds) == 10
+    for kind in kinds:
+        error = kind("a.nii: is empty.", remedy="Send it again.")
+        assert isinstance(error, errors.LaminaError)
+        assert str(error) == "a.nii: is empty. Send it again."
+        assert error.as_dict() == {
+            "error": kind.__name__,
+            "message": "a.nii: is empty.",
+            "remedy": "Send it again.",
+        }

@@ -1,0 +1,184 @@
+"""Evaluating folders of label maps, good and bad."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lamina.errors import DatasetError, LabelError, UnknownNameError
+from lamina.evaluation.metrics import METRICS
+from lamina.labels import LabelSet
+from lamina.workflows.evaluate import evaluate
+
+SPACING = (1.0, 2.0, 2.5)
+ORGANS = LabelSet(values={"liver": 1, "spleen": 5})
+
+
+def label_map():
+    array = np.zeros((8, 7, 6), np.uint8)
+    array[1:5, 1:5, 1:4] = 1
+    array[5:7, 4:6, 3:5] = 5
+    return array
+
+
+def save(path, array, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([*SPACING, 1]) if affine is None else affine), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Return predictions and references of two cases: one perfect, one with a missed spleen."""
+    predictions, references = tmp_path / "predictions", tmp_path / "labelsTr"
+    for case in ("a", "b"):
+        save(references / f"{case}.nii.gz", label_map())
+    save(predictions / "a.nii.gz", label_map())
+    save(predictions / "b.nii", np.where(label_map() == 5, 0, label_map()).astype(np.int16))
+    return predictions, references
+
+
+def test_scores_every_pair_and_leaves_both_files(folders, tmp_path):
+    calls = []
+    scores = evaluate(
+        *folders,
+        tmp_path / "out",
+        labels=ORGANS,
+        progress=lambda done, total, case: calls.append((done, total, case)),
+    )
+    values = {(row.case, row.label, row.metric): row.value for row in scores.rows}
+    assert len(values) == 2 * 2 * len(METRICS)
+    assert values["a", "spleen", "dice"] == 1
+    assert values["b", "spleen", "dice"] == 0
+    assert values["b", "spleen", "volume_error_ml"] == pytest.approx(-8 * 5 / 1000)
+    assert scores.summary()["spleen"]["hd95"].missed == 1
+    assert (scores.failures, scores.not_predicted) == ({}, ())
+    assert calls == [(1, 2, "a"), (2, 2, "b")]
+    data = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
+    assert data["mean_foreground"]["dice"] == pytest.approx(0.75)
+    with (tmp_path / "out" / "scores.csv").open(encoding="utf-8") as stream:
+        assert [line["case"] for line in csv.DictReader(stream)] == ["a", "a", "b", "b"]
+
+
+def test_bad_cases_are_listed_and_the_others_go_on(folders):
+    predictions, references = folders
+    shifted = np.diag([*SPACING, 1.0])
+    shifted[0, 3] = 3
+    for case in ("cut", "moved", "cropped", "undeclared", "waiting"):
+        save(references / f"{case}.nii.gz", label_map())
+    save(predictions / "cut.nii.gz", label_map())
+    whole = (predictions / "cut.nii.gz").read_bytes()
+    (predictions / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    save(predictions / "moved.nii.gz", label_map(), shifted)
+    save(predictions / "cropped.nii.gz", label_map()[:-1])
+    save(predictions / "undeclared.nii.gz", label_map() + 1)
+    save(predictions / "stray.nii.gz", label_map())
+    (predictions / "notes.txt").write_text("no scan")
+    scores = evaluate(predictions, references, labels=ORGANS, metrics=["dice"])
+    assert scores.cases == ("a", "b")
+    assert scores.not_predicted == ("waiting",)
+    reasons = {
+        "cut": "cut.nii.gz",
+        "moved": "positions differ by 3 mm",
+        "cropped": "sizes differ, 7 x 7 x 6 and 8 x 7 x 6",
+        "undeclared": "label values [2, 6] are not declared",
+        "stray": "has no reference",
+    }
+    assert scores.failures.keys() == reasons.keys()
+    for case, reason in reasons.items():
+        assert reason in scores.failures[case]
+        assert f"{case}.nii.gz" in scores.failures[case]
+
+
+def test_two_files_are_a_pair_whatever_they_are_called(folders):
+    predictions, references = folders
+    scores = evaluate(predictions / "b.nii", references / "a.nii.gz", labels=ORGANS)
+    assert scores.cases == ("a",)
+    assert scores.mean_foreground("dice") == 0.5
+
+
+def test_one_prediction_does_not_ask_for_the_rest_of_the_references(folders):
+    predictions, references = folders
+    scores = evaluate(predictions / "a.nii.gz", references, labels=ORGANS)
+    assert (scores.cases, scores.not_predicted) == (("a",), ())
+
+
+class TestLabels:
+    """Where the names of the values come from when nobody gives them."""
+
+    def test_the_prediction_says_first(self, folders):
+        predictions, references = folders
+        (predictions / "prediction.json").write_text(json.dumps({"labels": ORGANS.as_dict()}))
+        (references.parent / "dataset.json").write_text('{"labels": {"0": "background", "1": "x"}}')
+        assert evaluate(predictions, references, metrics=["dice"]).labels == ORGANS
+
+    @pytest.mark.parametrize(
+        "declared",
+        [
+            {"0": "background", "1": "liver", "5": "spleen"},
+            {"background": 0, "liver": 1, "spleen": 5},
+        ],
+    )
+    @pytest.mark.parametrize("place", ["labelsTr", "."])
+    def test_then_the_dataset(self, folders, declared, place):
+        predictions, references = folders
+        path = references.parent / place / "dataset.json"
+        path.write_text(json.dumps({"labels": declared}))
+        assert evaluate(predictions, references, metrics=["dice"]).labels == ORGANS
+
+    def test_then_the_values_of_all_references(self, folders):
+        predictions, references = folders
+        save(references / "c.nii.gz", np.where(label_map() == 1, 1000, 0).astype(np.int16))
+        (references / "d.nii.gz").write_bytes(b"no scan")
+        scores = evaluate(predictions, references, metrics=["dice"])
+        assert dict(scores.labels.values) == {"label_1": 1, "label_5": 5, "label_1000": 1000}
+        assert scores.cases == ("a", "b")
+
+    @pytest.mark.parametrize("labels", [["liver"], {"liver": "one"}, {"background": 0}])
+    def test_a_damaged_declaration_is_refused(self, folders, labels):
+        predictions, references = folders
+        (references.parent / "dataset.json").write_text(json.dumps({"labels": labels}))
+        with pytest.raises(LabelError, match="labels"):
+            evaluate(predictions, references)
+
+
+def test_ignored_voxels_of_the_reference_do_not_count(folders):
+    predictions, references = folders
+    ignoring = np.where(label_map() == 5, 99, label_map()).astype(np.uint8)
+    save(references / "b.nii.gz", ignoring)
+    labels = LabelSet(values=ORGANS.values, ignore=99)
+    scores = evaluate(predictions / "b.nii", references, labels=labels, metrics=["dice"])
+    assert {row.label: row.rule for row in scores.rows} == {"liver": "", "spleen": "both empty"}
+
+
+def test_nothing_to_pair_is_an_error_that_shows_both_names(folders, tmp_path):
+    predictions, _ = folders
+    save(tmp_path / "other" / "z.nii.gz", label_map())
+    with pytest.raises(DatasetError, match=r"a, b is among the references z.*same file name"):
+        evaluate(predictions, tmp_path / "other", labels=ORGANS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="no file"):
+        evaluate(tmp_path / "empty", predictions, labels=ORGANS)
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        evaluate(tmp_path / "nowhere", predictions, labels=ORGANS)
+
+
+def test_one_case_in_two_formats_is_an_error(folders):
+    predictions, references = folders
+    save(predictions / "a.nii", label_map())
+    with pytest.raises(DatasetError, match=r"a.nii and a.nii.gz"):
+        evaluate(predictions, references, labels=ORGANS)
+
+
+def test_an_unknown_metric_is_refused_before_any_file_is_read(tmp_path):
+    with pytest.raises(UnknownNameError, match="hd95"):
+        evaluate(tmp_path, tmp_path, metrics=["hd59"])
+
+
+def test_real_references_agree_with_themselves(shared):
+    folder = shared / "data" / "hippocampus" / "labelsTr"
+    scores = evaluate(folder / "hippocampus_001.nii.gz", folder)
+    assert tuple(scores.labels.values) == ("Anterior", "Posterior")
+    assert scores.mean_foreground("dice") == scores.mean_foreground("nsd") == 1
+    assert scores.mean_foreground("hd95") == 0
