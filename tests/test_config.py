@@ -1,12 +1,14 @@
 """Settings: precedence, types, and every fault in one message."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.config import load_yaml, parse_overrides, resolve
+import lamina.config
+from lamina.config import layered, load_recipe, load_yaml, parse_overrides, resolve
 from lamina.errors import ConfigError
 
 
@@ -177,6 +179,30 @@ def test_several_sets_add_up_and_the_last_wins():
 def test_a_malformed_set_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         parse_overrides(settings)
+
+
+def test_layers_are_merged_name_by_name():
+    merged = layered({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}}, {"d": {"e": 6}})
+    assert merged == {"a": {"b": 5, "c": 2}, "d": {"e": 6}}
+
+
+def test_recipes_are_shipped_or_files_of_ones_own(tmp_path):
+    assert load_recipe("demo")
+    own = tmp_path / "own.yaml"
+    own.write_text("epochs: 3\n")
+    assert load_recipe(str(own)) == {"epochs": 3}
+    with pytest.raises(ConfigError, match=r"recipe 'demos': unknown; known: .*demo"):
+        load_recipe("demos")
+
+
+def test_every_shipped_recipe_holds_valid_settings():
+    from lamina.training.config import TrainConfig
+
+    recipes = Path(lamina.config.__file__).parent / "recipes"
+    names = [path.stem for path in recipes.glob("*.yaml")]
+    assert names
+    for name in names:
+        resolve(TrainConfig, load_recipe(name))
 
 
 def test_yaml_files_are_read(tmp_path):

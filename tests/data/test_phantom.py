@@ -66,7 +66,7 @@ def test_every_structure_is_there_in_a_plausible_size(phantoms):
         "spleen": (60, 250),
         "kidneys": (90, 300),
         "aorta": (30, 110),
-        "lesion": (4, 70),
+        "lesion": (8, 90),
     }
     for _, label in phantoms:
         for name, (low, high) in plausible_ml.items():

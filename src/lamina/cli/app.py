@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="lamina",
-    help="Thin networks for medical image segmentation: labelled scans in, a small measured model out.",
+    help="Thin networks for medical image segmentation: labelled scans in, a small model out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -29,7 +29,7 @@ HU: Mapping[str, float] = {
     "bile": 12,
     "vein": 128,
     "liver": 104,
-    "lesion": 58,
+    "lesion": 48,
     "spleen": 128,
     "kidneys": 165,
     "aorta": 150,
@@ -150,9 +150,9 @@ def _vary(shape: Ellipsoid, rng: np.random.Generator) -> Ellipsoid:
 def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
     """Place a lesion inside the right lobe, at a height that mostly cuts spleen and kidneys too."""
     direction = rng.normal(size=3)
-    direction *= rng.uniform(0.2, 0.55) / np.linalg.norm(direction)
+    direction *= rng.uniform(0.1, 0.45) / np.linalg.norm(direction)
     centre = liver.centre + direction * liver.radii * np.array((1, 1, 0.4))
-    radii = rng.uniform(13, 20) * rng.uniform(0.85, 1.15, 3)
+    radii = rng.uniform(16, 23) * rng.uniform(0.85, 1.15, 3)
     return Ellipsoid("lesion", _triple(centre), _triple(radii), _triple(rng.uniform(-90, 90, 3)))
 
 

@@ -90,11 +90,11 @@ def augment(
 def _affine(
     image: Tensor, label: Tensor, how: Augmentation, spacing: Sequence[float], rng: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rotate and scale about the patch's centre in mm; beyond its edge the patch goes on as it ends."""
+    """Rotate and scale about the patch's centre in mm, continuing the patch at its edges."""
     dims = len(spacing)
     rotation = _rotation(np.deg2rad(rng.uniform(-how.rotation_deg, how.rotation_deg, 3)), dims)
     zoom = 1 + how.scale * rng.uniform(-1, 1)
-    # grid_sample wants the map from output to input in units of half the patch's extent, last axis first.
+    # grid_sample maps output to input in units of half the patch's extent, last axis first.
     extent = np.array(image.shape[1:]) * np.array(spacing)
     matrix = (rotation / zoom * extent[None, :] / extent[:, None])[::-1, ::-1]
     theta = torch.from_numpy(np.concatenate([matrix, np.zeros((dims, 1))], axis=1)).float()[None]
@@ -109,7 +109,7 @@ def _affine(
 
 
 def _rotation(angles: np.ndarray, dims: int) -> np.ndarray:
-    """Return the rotation matrix for angles in radians about the three axes; 2D uses the last one."""
+    """Return the rotation by angles in radians about the axes; 2D has the last one only."""
     matrix = np.eye(dims)
     planes = ((1, 2), (0, 2), (0, 1)) if dims == 3 else ((0, 1),)
     for angle, (a, b) in zip(angles[-len(planes) :], planes, strict=True):

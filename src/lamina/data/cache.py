@@ -17,7 +17,7 @@ from lamina.errors import DatasetError
 from lamina.files import atomic_path, read_json, sha256, write_json
 from lamina.labels import IGNORE_INDEX
 
-_VERSION = 1
+_VERSION = 2
 _POSITIONS = 20_000
 
 
@@ -35,18 +35,20 @@ class PreparedCase:
     @cached_property
     def image(self) -> NDArray[np.float32]:
         """Normalised image ``(C, *S)`` on the prepared grid."""
-        return np.load(self.folder / "image.npy", mmap_mode="r")
+        mapped: NDArray[np.float32] = np.load(self.folder / "image.npy", mmap_mode="r")
+        return mapped
 
     @cached_property
     def label(self) -> NDArray[np.uint8]:
         """Class indices ``(1, *S)``; 255 is to be ignored."""
-        return np.load(self.folder / "label.npy", mmap_mode="r")
+        mapped: NDArray[np.uint8] = np.load(self.folder / "label.npy", mmap_mode="r")
+        return mapped
 
     @cached_property
     def positions(self) -> dict[int, NDArray[np.int32]]:
         """Class index -> voxel positions ``(n, dims)`` drawn from that class, where it occurs."""
-        with np.load(self.folder / "positions.npz") as stored:
-            return {int(name): stored[name] for name in stored.files}
+        rows = np.load(self.folder / "positions.npy")
+        return {int(index): rows[rows[:, 0] == index, 1:] for index in np.unique(rows[:, 0])}
 
     @cached_property
     def spacing(self) -> tuple[float, ...]:
@@ -55,7 +57,7 @@ class PreparedCase:
 
 
 def prepare_case(case: Case, plan: Plan, cache: Path) -> PreparedCase:
-    """Bring one case onto the plan's grid and scale and store it; done already, it is left as it is.
+    """Store one case on the plan's grid and scale, unless that has been done already.
 
     Raises:
         LaminaError: The case cannot be read or does not fit the plan; nothing is stored.
@@ -73,7 +75,7 @@ def prepare_case(case: Case, plan: Plan, cache: Path) -> PreparedCase:
         part.mkdir()
         np.save(part / "image.npy", prepared)
         np.save(part / "label.npy", indices)
-        np.savez(part / "positions.npz", **_positions(indices[0]))
+        np.save(part / "positions.npy", _positions(indices[0]))
         write_json(part / "case.json", {"key": key, "spacing": list(plan.target_spacing)})
     return PreparedCase(folder)
 
@@ -104,15 +106,16 @@ def _key(case: Case, plan: Plan) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _positions(label: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
-    """Draw positions of each foreground class, so that a patch can be centred without a search."""
+def _positions(label: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Draw rows of class and position, so that a patch can be centred on a class at once."""
     rng = np.random.default_rng(0)
-    drawn = {}
+    drawn = [np.empty((0, 1 + label.ndim), np.int32)]
     for index in np.unique(label):
         if index in (0, IGNORE_INDEX):
             continue
         flat = np.flatnonzero(label == index)
         if flat.size > _POSITIONS:
             flat = np.sort(rng.choice(flat, _POSITIONS, replace=False))
-        drawn[str(index)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
-    return drawn
+        positions = np.stack(np.unravel_index(flat, label.shape), axis=1)
+        drawn.append(np.insert(positions, 0, index, axis=1).astype(np.int32))
+    return np.concatenate(drawn)

@@ -20,7 +20,7 @@ _VISIT = re.compile(
 
 
 def patient_of(case_id: str) -> str:
-    """Return the patient a case id names: what stands before a visit, session, frame or phase suffix."""
+    """Return the patient in a case id: what stands before a visit, session or frame suffix."""
     match = _VISIT.match(case_id)
     return match.group(1) if match else case_id
 
@@ -66,8 +66,8 @@ class Case:
         """Read the label map as class indices ``(1, *S)`` on the grid of ``image``.
 
         Raises:
-            FileError, GeometryError, LabelError: The file is missing or damaged, lies on another grid, or
-                holds values that are not declared.
+            FileError, GeometryError, LabelError: The file is missing or damaged, lies on another
+                grid, or holds values that are not declared.
         """
         if self.label is None:
             raise LabelError(f"{self.case_id}: has no label file.")

@@ -46,7 +46,7 @@ class Fingerprint:
     channels: tuple[str, ...]
     cases: tuple[CaseFacts, ...]
     foreground_intensity: tuple[dict[str, float], ...]
-    """Per channel, over the labelled voxels of all cases: ``p00_5``, ``mean``, ``std``, ``p99_5``."""
+    """Per channel, over the labelled voxels of all cases; the names are those of a case."""
 
     @property
     def median_spacing(self) -> tuple[float, ...]:

@@ -30,7 +30,7 @@ def make_folds(cases: Sequence[Case], num_folds: int = 5, seed: int = 0) -> tupl
     groups = sorted({case.group for case in cases})
     if len(groups) < 2:
         raise DatasetError(
-            f"{len(cases)} usable scans of {len(groups)} patient; validation needs two patients at least.",
+            f"{len(cases)} usable scans of {len(groups)} patient; validation needs two patients.",
             remedy="Add scans of other patients.",
         )
     order = np.random.default_rng(seed).permutation(len(groups))

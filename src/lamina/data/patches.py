@@ -22,6 +22,11 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     augmentation: Augmentation
     mirror_axes: tuple[int, ...]
 
+    @property
+    def spatial_dims(self) -> int:
+        """Number of spatial axes of a patch."""
+        return len(self.sampler.patch_size)
+
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Return image ``(C, *patch)`` float32 and class indices ``(*patch)`` uint8."""
         step, slot = divmod(number, self.sampler.batch_size)
@@ -64,7 +69,7 @@ class StepSampler(Sampler[list[int]]):
 def cut(
     case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut image ``(C, *patch)`` and label ``(1, *patch)`` from a case; outside, the edge goes on."""
+    """Cut image ``(C, *patch)`` and label ``(1, *patch)``, continuing the case at its edges."""
     size = case.label.shape[1:]
     ends = [low + length for low, length in zip(start, patch_size, strict=True)]
     inside = tuple(

@@ -13,7 +13,7 @@ class Normalisation:
     """How the intensities of one channel are brought to a common scale."""
 
     scheme: str
-    """``"zscore"``: each scan by its own clipped mean and deviation; ``"ct"``: all by the numbers below."""
+    """``"zscore"``: each scan by its own mean and deviation; ``"ct"``: all by the numbers below."""
     low: float = 0.0
     """Lower clip of the ``ct`` scheme, in the scan's units."""
     high: float = 0.0
@@ -26,7 +26,7 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that prediction needs to know about how a network was trained, with the reasons."""
+    """Everything that training and prediction must agree on, with the reasons."""
 
     spatial_dims: int
     """2 for images, 3 for volumes."""
@@ -57,7 +57,7 @@ class Plan:
     steps_per_epoch: int
     """Training steps between two validations."""
     estimates: dict[str, float] = field(default_factory=dict)
-    """Predicted ``training_memory_gb`` and, where a step was timed, ``step_s`` and ``training_s``."""
+    """Predicted ``training_memory_gb``, ``step_s`` and ``training_s``, on the planning machine."""
     reasons: dict[str, str] = field(default_factory=dict)
     """One sentence per choice: field name -> why."""
 

@@ -55,8 +55,8 @@ def make_plan(
     step_s = cost.seconds_per_voxel * batch * prod(patch)
     epochs = _epochs(steps, step_s, budget, reasons)
     reasons["orientation"] = (
-        f"Volumes are brought to {fingerprint.orientation} axis order so that anatomy always points "
-        "the same way."
+        f"Volumes are brought to {fingerprint.orientation} axis order so that anatomy always "
+        "points the same way."
         if fingerprint.spatial_dims == 3
         else f"Most images run {fingerprint.orientation}; the others are turned to match."
     )
@@ -92,8 +92,8 @@ def _target_spacing(fingerprint: Fingerprint, reasons: dict[str, str]) -> tuple[
     if max(median) / min(median) > _ANISOTROPIC:
         median[coarse] = fingerprint.spacing_percentile(coarse, 10)
         reasons["target_spacing"] = (
-            f"Median spacing; axis {coarse} is over {_ANISOTROPIC:g} times coarser, so its finest tenth "
-            "is taken to keep detail."
+            f"Median spacing; axis {coarse} is over {_ANISOTROPIC:g} times coarser, so its finest "
+            "tenth is taken to keep detail."
         )
     elif len({case.spacing for case in fingerprint.cases}) == 1:
         reasons["target_spacing"] = "All scans share this spacing; nothing is resampled."
@@ -145,13 +145,13 @@ def _patch_size(
         if longest is None:
             raise ConfigError(
                 f"memory budget {budget.memory_bytes / 2**30:.2f} GB: the smallest patch "
-                f"{tuple(patch)} needs {_step_bytes(patch, 2, cost) / 2**30:.2f} GB for a batch of two.",
+                f"{tuple(patch)} needs {_step_bytes(patch, 2, cost) / 2**30:.2f} GB for two.",
                 remedy="Grant more memory or choose a smaller network.",
             )
         patch[longest] -= divisor
     size = " x ".join(str(n) for n in shape)
     reasons["patch_size"] = (
-        f"The median scan is {size} voxels; the nearest multiple of {divisor} holds it whole."
+        f"The median scan is {size} voxels; this is the nearest multiple of {divisor}."
         if tuple(patch) == whole
         else f"The median scan is {size} voxels; this is what fits twice into "
         f"{budget.memory_bytes / 2**30:.1f} GB of {budget.device}."
@@ -162,7 +162,7 @@ def _patch_size(
 def _batch_size(
     patch: Sequence[int], cost: NetworkCost, budget: Budget, reasons: dict[str, str]
 ) -> int:
-    """Aim at about 200,000 voxels a step, within memory: enough for steady gradients, quick steps."""
+    """Aim at about 200,000 voxels a step, within memory: steady gradients, quick steps."""
     wanted = max(2, min(_MAX_BATCH, round(200_000 / prod(patch))))
     fits = int(budget.memory_bytes // _step_bytes(patch, 1, cost))
     batch = max(2, min(wanted, fits))
@@ -189,8 +189,8 @@ def _epochs(steps: int, step_s: float, budget: Budget, reasons: dict[str, str]) 
     affordable = max(1, int(0.9 * budget.time_s / (step_s * steps)))
     epochs = min(default, affordable)
     reasons["epochs"] = (
-        f"{budget.time_s / 60:.0f} minutes allow about {affordable * steps:,} steps of {step_s:.2f} s "
-        "here, a tenth being kept for validation."
+        f"{budget.time_s / 60:.0f} minutes allow about {affordable * steps:,} steps of "
+        f"{step_s:.2f} s here, a tenth being kept for validation."
     )
     return epochs
 

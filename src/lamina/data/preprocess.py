@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 class Alignment:
     """The way from a scan's own grid to the prepared grid and back; both cover the same box.
 
-    ``source`` is the scan's grid, ``oriented`` the same voxels in the plan's axis order, ``prepared`` the
-    oriented box at the target spacing. Neighbouring grids share their middle, so a map between the last
-    two is ``source index = step * target index + offset`` along each axis.
+    ``source`` is the scan's grid, ``oriented`` the same voxels in the plan's axis order,
+    ``prepared`` the oriented box at the target spacing. Neighbouring grids share their middle, so
+    a map between the last two is ``source index = step * target index + offset`` along each axis.
     """
 
     reorientation: Reorientation
@@ -63,7 +63,7 @@ class Alignment:
         return np.stack([self._to_prepared(channel, order=3) for channel in oriented])
 
     def prepare_label(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring class indices ``(1, *S)`` onto the prepared grid: the class with the largest share."""
+        """Bring class indices ``(1, *S)`` onto the prepared grid; the largest share wins."""
         oriented = self.reorientation.apply(indices)[0]
         if self._is_identity:
             return np.ascontiguousarray(oriented[None])
@@ -74,8 +74,8 @@ class Alignment:
     def restore(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         """Turn logits ``(K, *prepared)`` into class indices ``(1, *source)``.
 
-        Classes are resampled one by one and compared as they come, so that the full-size logits of all
-        classes never exist at once.
+        Classes are resampled one by one and compared as they come, so that the full-size logits of
+        all classes never exist at once.
         """
         full = (channel if self._is_identity else self._to_oriented(channel) for channel in logits)
         return np.ascontiguousarray(self.reorientation.undo(_running_argmax(full)[None]))
@@ -132,19 +132,19 @@ def finite(channel: NDArray[np.float32], source: str) -> NDArray[np.float32]:
 
 def _normalise_channel(channel: NDArray[np.float32], how: Normalisation) -> NDArray[np.float32]:
     if how.scheme == "ct":
-        return (np.clip(channel, how.low, how.high) - how.mean) / max(how.std, 1e-8)
+        clipped = np.clip(channel, how.low, how.high)
+        return ((clipped - how.mean) / max(how.std, 1e-8)).astype(np.float32)
     low, high = np.percentile(channel, (0.5, 99.5)).astype(np.float32)
-    clipped = np.clip(channel, low, high).astype(np.float64)
-    deviation = clipped.std()
+    own = np.clip(channel, low, high).astype(np.float64)
     # A constant image carries nothing to scale: it becomes zero rather than rounding noise.
-    scale = 1 / deviation if deviation > 1e-6 * max(1.0, abs(clipped.mean())) else 0.0
-    return ((clipped - clipped.mean()) * scale).astype(np.float32)
+    scale = 1 / own.std() if own.std() > 1e-6 * max(1.0, abs(own.mean())) else 0.0
+    return ((own - own.mean()) * scale).astype(np.float32)
 
 
 def _resample(
     array: NDArray[Any], step: Sequence[float], shape: tuple[int, ...], order: int
 ) -> NDArray[np.float32]:
-    """Sample ``array`` at ``step`` voxels apart, middles aligned; beyond the edge it goes on as it ends."""
+    """Sample ``array`` every ``step`` voxels, middles aligned, continued at its edges."""
     size = np.array(array.shape)
     offset = (size - 1) / 2 - np.asarray(step) * (np.array(shape) - 1) / 2
     # Without smoothing, every other voxel of a finer scan would be skipped and its noise kept.

@@ -17,7 +17,7 @@ _ORDER_STREAM = 2**63
 
 
 def random_for(seed: int, step: int, slot: int) -> Generator:
-    """Return the generator of one patch: the same for the same numbers, independent for any others."""
+    """Return one patch's generator: same numbers, same draws; other numbers, independent."""
     return Generator(Philox(key=seed, counter=[0, 0, step, slot]))
 
 
@@ -25,8 +25,8 @@ def random_for(seed: int, step: int, slot: int) -> Generator:
 class PatchSampler:
     """Chooses case and centre of every patch.
 
-    Cases come in shuffled rounds, so that each is seen equally often; of the patches, a share is centred
-    on a voxel of a structure drawn evenly from those in the case, the rest lie anywhere.
+    Cases come in shuffled rounds, so that each is seen equally often; of the patches, a share is
+    centred on a voxel of a structure drawn evenly from those in the case, the rest lie anywhere.
     """
 
     cases: Sequence[PreparedCase]
@@ -40,10 +40,10 @@ class PatchSampler:
         """Return the case that the patch is cut from."""
         round_, place = divmod(step * self.batch_size + slot, len(self.cases))
         order = random_for(self.seed, round_, _ORDER_STREAM).permutation(len(self.cases))
-        return self.cases[order[place]]
+        return self.cases[int(order[place])]
 
     def start_for(self, case: PreparedCase, rng: Generator) -> tuple[int, ...]:
-        """Return the patch's first voxel; it may lie outside where the patch is larger than the case."""
+        """Return the patch's first voxel, outside the case where the patch is larger."""
         size = np.array(case.label.shape[1:])
         patch = np.array(self.patch_size)
         low, high = np.minimum(0, size - patch), np.maximum(0, size - patch)

@@ -39,7 +39,8 @@ def run_over(
     """Yield every item with its result, or with the error that it raised.
 
     A worker process that the system kills (usually for memory) does not hang or lose anything: the
-    remaining items are run again by half as many workers; an item that kills a lone worker is reported.
+    remaining items are run again by half as many workers; an item that kills a lone worker is
+    reported.
 
     Args:
         function: Called with one item; picklable when ``workers`` > 0.
@@ -63,7 +64,7 @@ def run_over(
 
 
 def _can_start_workers() -> bool:
-    """Tell whether a new process comes up at all: it does not when Python reads a program from stdin."""
+    """Tell whether a new process would come up: not when the program was read from stdin."""
     program = getattr(sys.modules["__main__"], "__file__", None)
     return program is None or Path(program).is_file()
 

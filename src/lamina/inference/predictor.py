@@ -16,7 +16,7 @@ class Predictor:
     """Segments volumes of any orientation, spacing and size; it touches no files."""
 
     network: Network
-    """``(B, C, *S) -> (B, K, *S)`` logits; a torch module must be in eval mode and on ``device``."""
+    """``(B, C, *S) -> (B, K, *S)`` logits; a torch module in eval mode, on ``device``."""
     plan: Plan
     device: str = "cpu"
 

@@ -58,8 +58,8 @@ def read_volume(path: str | Path) -> Volume:
     path = Path(path)
     try:
         if not path.is_file():
-            kind = "is no file" if path.exists() else "does not exist"
-            raise FileError(f"{path}: {kind}.", remedy="Give the path of a scan file.")
+            fault = "is a folder or device" if path.exists() else "does not exist"
+            raise FileError(f"{path}: {fault}.", remedy="Give the path of a scan file.")
         volume = _format_of(path)[1].read(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error

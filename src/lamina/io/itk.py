@@ -2,8 +2,8 @@
 
 SimpleITK 2.5 reads and writes; what it leaves unguarded is checked here. It takes memory for
 whatever size a header claims, loads compressed voxels that are damaged, crashes on a MetaImage
-header with too many axes or an NRRD header with long fields, and does not notice a disk that is
-full when it closes the file.
+header with too many axes, on an NRRD header with long fields and on a name that is not UTF-8, and
+does not notice a disk that is full when it closes the file.
 
 Formats: G. Kindlmann, "Definition of NRRD file format", teem.sourceforge.net/nrrd/format.html, and
 "MetaIO", itk.org/Wiki/MetaIO/Documentation.
@@ -13,7 +13,6 @@ import errno
 import logging
 import math
 import re
-import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def _read(image_io: str, read_header: Callable[[Path], _Header], path: Path) -> 
     reader.SetImageIO(image_io)
     try:
         header = read_header(path)
-        reader.SetFileName(str(path))
+        reader.SetFileName(_utf8(path))
         reader.ReadImageInformation()
         if reader.GetPixelID() in _COMPLEX:
             raise ValueError("its voxels are complex numbers; real ones are needed")
@@ -88,11 +87,10 @@ def _write(read_header: Callable[[Path], _Header], volume: Volume, path: Path) -
         raise OSError(errno.EINVAL, f"its voxels would need a second file; write {other} instead")
     image = _image(volume)
     try:
-        sitk.WriteImage(image, str(path), useCompression=True)
+        sitk.WriteImage(image, _utf8(path), useCompression=True)
         _check_stored(read_header(path), volume.array.size, image)
     except _FAULTS as error:
-        full = shutil.disk_usage(path.parent).free < volume.array.nbytes
-        raise OSError(errno.ENOSPC if full else errno.EIO, _cause(error)) from error
+        raise OSError(errno.EIO, _cause(error)) from error
 
 
 def _nrrd_header(path: Path) -> _Header:
@@ -158,6 +156,13 @@ def _fields(path: Path, is_last: Callable[[bytes], bool]) -> tuple[dict[str, str
             if is_last(line):
                 break
         return fields, stream.tell()
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return str(path).encode().decode()
+    except UnicodeEncodeError as error:
+        raise ValueError("its name is not valid text; rename it") from error
 
 
 def _is_true(value: str) -> bool:
@@ -226,7 +231,7 @@ def _array(image: sitk.Image, path: Path) -> NDArray[Any]:
 def _affine(image: sitk.Image, path: Path) -> Affine:
     dims = image.GetDimension()
     axes = np.reshape(image.GetDirection(), (dims, dims)) * image.GetSpacing()
-    if axes[3:, :3].any() or axes[:3, 3:].any():
+    if not (np.allclose(axes[3:, :3], 0) and np.allclose(axes[:3, 3:], 0)):
         raise GeometryError(f"{path}: its fourth axis runs through space; channels do not.")
     space, affine = min(dims, 3), np.eye(4)
     affine[:space, :space] = axes[:space, :space]

@@ -27,7 +27,7 @@ STOP_FILE = "stop"
 
 @dataclass
 class RunState:
-    """What a run must remember besides weights, so that a resumed one goes on as if never stopped."""
+    """What a run must remember besides weights to go on as if it had never stopped."""
 
     elapsed_s: float = 0.0
     best_dice: float = -1.0

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and read without unpickling anything but tensors and numbers."""
+"""Checkpoints: whole or absent, and nothing but tensors and plain values in them."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,7 +15,7 @@ BEST = "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and moves into place, so that a kill leaves the earlier checkpoint."""
+    """Writes beside the target and moves into place: a kill leaves the earlier file."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

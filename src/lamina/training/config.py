@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from lamina.data.augment import Augmentation
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
@@ -72,12 +74,12 @@ class TrainConfig:
     """Epochs without a better validation Dice after which training stops."""
     oversample_foreground: float = 0.5
     """Share of patches centred on a structure."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
     seed: int = 0
     """Decides initial weights, patches and their changes."""
     workers: int | None = None
-    """Processes that cut patches; ``None``: none on a CPU, up to 8 beside a GPU. No effect on results."""
+    """Processes that cut patches, without effect on results; ``None``: 8 beside a GPU, else 0."""
     checkpoint_every_s: float = 300.0
     """A run that is killed loses at most this much."""
 

@@ -25,7 +25,7 @@ from lamina.training.callbacks import (
     Validate,
 )
 from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_checkpoint
-from lamina.training.config import TrainConfig
+from lamina.training.config import Precision, TrainConfig
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
 
@@ -52,8 +52,9 @@ def fit(
 ) -> RunState:
     """Train ``network`` and leave ``last.ckpt`` and ``best.ckpt`` in ``folder``.
 
-    Same seed, same data, same machine: the same weights, bit for bit, on a CPU, whatever the number of
-    loader workers and however often the run was killed and resumed (as long as it is not timed).
+    Same seed, same data, same machine: the same weights, bit for bit, on a CPU, whatever the
+    number of loader workers and however often the run was killed and resumed (as long as it is not
+    timed).
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits, in its initial state.
@@ -80,6 +81,8 @@ def fit(
     state = replace(state, stopped_because="")
     max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
     clock = Clock(max_steps, config.time_budget_s, time.monotonic() - state.elapsed_s)
+    if patches.spatial_dims == 3:
+        network = network.to(memory_format=torch.channels_last_3d)  # twice as fast on a CPU
     module = Supervised(network, loss, config.optimiser, clock, config.seed)
 
     def report(line: EpochReport) -> None:
@@ -120,8 +123,8 @@ class _Restore(Callback):
 
 
 def _trainer(config: TrainConfig, callbacks: list[Callback], loggers: Sequence[Logger]) -> Trainer:
-    # One pass over one long list of steps: epochs, validation and checkpoints are ours to place, which
-    # is what makes a run resumable at any step.
+    # One pass over one long list of steps: epochs, validation and checkpoints are ours to place,
+    # which is what makes a run resumable at any step.
     for noisy in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return Trainer(
@@ -156,7 +159,7 @@ def _loader(
     )
 
 
-def resolve_precision(precision: str) -> str:
+def resolve_precision(precision: Precision) -> Precision:
     """Return the number format that ``auto`` stands for on this machine."""
     if precision != "auto":
         return precision

@@ -26,7 +26,7 @@ class Clock:
         return time.monotonic() - self.started
 
     def progress(self, step: int) -> float:
-        """Return how much of the run is behind, 0 to 1: the larger of its shares of steps and time."""
+        """Return how much of the run is behind, 0 to 1: by steps or by time, the larger."""
         shares = [0.0]
         if self.max_steps:
             shares.append(step / self.max_steps)

@@ -18,8 +18,9 @@ _MAX_BAD_STEPS = 25
 class Supervised(LightningModule):
     """Fits a network's logits to label maps.
 
-    A step whose loss or gradient is not finite changes nothing and is counted; too many in a row end
-    the run. Random numbers inside the network are seeded by step, so that a resumed run repeats them.
+    A step whose loss or gradient is not finite changes nothing and is counted; too many in a row
+    end the run. Random numbers inside the network are seeded by step, so that a resumed run repeats
+    them.
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits.
@@ -113,7 +114,7 @@ class Supervised(LightningModule):
         self.bad_steps_in_a_row += 1
         if self.bad_steps_in_a_row > _MAX_BAD_STEPS:
             raise TrainingError(
-                f"Loss or gradient was NaN or infinite in {self.bad_steps_in_a_row} steps in a row; "
+                f"Loss or gradient was NaN or infinite {self.bad_steps_in_a_row} times in a row; "
                 f"stopped at step {int(self.steps_done)}.",
-                remedy="Lower optimiser.lr, or use --set precision=fp32; the last checkpoint is intact.",
+                remedy="Lower optimiser.lr, or use --set precision=fp32; last.ckpt is intact.",
             )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -90,7 +91,8 @@ class Model:
                 f"array of shape {array.shape} and spacing {tuple(spacing)} do not match; "
                 "one spacing per spatial axis is needed."
             )
-        return self.predictor(Volume(channels, affine_from(spacing), "array")).array[0]
+        found = self.predictor(Volume(channels, affine_from(spacing), "array"))
+        return np.asarray(found.array[0])
 
 
 def load(path: str | Path, device: str | None = None) -> Model:

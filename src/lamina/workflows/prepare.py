@@ -65,8 +65,8 @@ def prepare(
 ) -> Preparation:
     """Read a dataset, verify it, and leave fingerprint, plan, folds and prepared cases in ``out``.
 
-    A case that cannot be used is listed with its reason and left out; the others go on. Run again after
-    an interruption, it goes on where it stopped.
+    A case that cannot be used is listed with its reason and left out; the others go on. Run again
+    after an interruption, it goes on where it stopped.
 
     Args:
         dataset: Folder of labelled scans.

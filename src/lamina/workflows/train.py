@@ -120,14 +120,7 @@ def train(
 def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any], resume: bool) -> TrainConfig:
     """Fill in what the settings leave to the plan, or take up the settings of the run to resume."""
     if resume:
-        recorded = load_yaml(run.config_file) if run.manifest() else {}
-        changed = sorted(set(settings) - set(_LENGTH))
-        if changed:
-            raise TrainingError(
-                f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
-                remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
-            )
-        return resolve(TrainConfig, recorded, settings)
+        return _resumed_config(run, settings)
     if run.manifest_file.is_file():
         raise TrainingError(
             f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
@@ -143,6 +136,23 @@ def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any], resume: boo
         epochs=config.epochs or (None if timed else plan.epochs),
         precision=resolve_precision(config.precision),
     )
+
+
+def _resumed_config(run: RunFolder, settings: Mapping[str, Any]) -> TrainConfig:
+    run.manifest()
+    recorded = resolve(TrainConfig, load_yaml(run.config_file))
+    config = resolve(TrainConfig, _plain(recorded), settings)
+    changed = [
+        name
+        for name, value in asdict(recorded).items()
+        if name not in _LENGTH and getattr(config, name) != getattr(recorded, name)
+    ]
+    if changed:
+        raise TrainingError(
+            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
+            remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
+        )
+    return config
 
 
 def _network(config: TrainConfig, plan: Plan) -> NetworkConfig:

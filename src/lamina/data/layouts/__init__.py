@@ -18,7 +18,7 @@ class Layout:
     matches: Callable[[Path], bool]
     """Tells from file names alone whether a folder is laid out so."""
     read: Callable[[Path], Cohort]
-    """Lists the cases; raises :class:`~lamina.errors.DatasetError` when the folder contradicts itself."""
+    """Lists the cases, or raises a ``DatasetError`` when the folder contradicts itself."""
 
 
 LAYOUTS: Registry[Layout] = Registry("layout", __name__)

@@ -1,4 +1,4 @@
-"""Medical Segmentation Decathlon: ``imagesTr``, ``labelsTr`` and a ``dataset.json`` that lists the pairs."""
+"""Medical Segmentation Decathlon: a ``dataset.json`` that lists pairs of image and label."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def _case(folder: Path, entry: Mapping[str, str]) -> Case:
 
 
 def label_set(labels: Mapping[str, Any]) -> LabelSet:
-    """Read the labels of a ``dataset.json``: ``{"1": "liver"}`` (Decathlon) or ``{"liver": 1}`` (nnU-Net)."""
+    """Read a ``dataset.json``'s labels: ``{"1": "liver"}`` (Decathlon) or ``{"liver": 1}``."""
     by_value = all(str(key).lstrip("-").isdigit() for key in labels)
     pairs = [(v, int(k)) if by_value else (k, int(v)) for k, v in labels.items()]
     values = {str(name): value for name, value in pairs}
