@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -149,13 +150,15 @@ def _fields(path: Path, is_last: Callable[[bytes], bool]) -> tuple[dict[str, str
     """Return the fields of a text header, names in lower case, and the byte where it ends."""
     fields: dict[str, str] = {}
     with path.open("rb") as stream:
-        while stream.tell() < _HEADER_LIMIT and (line := stream.readline(_HEADER_LIMIT)):
-            name, *value = re.split("[:=]", line.decode("latin-1"), maxsplit=1)
-            if not name.startswith("#"):
-                fields[name.strip().lower()] = "".join(value).strip()
-            if is_last(line):
-                break
-        return fields, stream.tell()
+        start, end = stream.read(_HEADER_LIMIT), 0
+    for line in BytesIO(start):
+        end += len(line)
+        name, *value = re.split("[:=]", line.decode("latin-1"), maxsplit=1)
+        if not name.startswith("#"):
+            fields[name.strip().lower()] = "".join(value).strip()
+        if is_last(line):
+            break
+    return fields, end
 
 
 def _utf8(path: Path) -> str:
