@@ -24,15 +24,15 @@ HU: Mapping[str, float] = {
     "cord": 35,
     "stomach": 75,
     "bowel": 50,
-    "opacified bowel": 125,
+    "opacified bowel": 115,
     "gas": -700,
     "bile": 12,
-    "vein": 128,
+    "vein": 122,
     "liver": 104,
     "lesion": 48,
-    "spleen": 128,
-    "kidneys": 165,
-    "aorta": 150,
+    "spleen": 132,
+    "kidneys": 185,
+    "aorta": 155,
 }
 """Mean of each tissue in the portal venous phase, in HU."""
 
@@ -159,7 +159,7 @@ def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
 def _draw_bowel(rng: np.random.Generator) -> list[Ellipsoid]:
     """Draw loops, some with gas on top: never labelled, and as bright as the organs."""
     loops = []
-    for centre in rng.uniform((-85, -10, -120), (85, 55, 40), (22, 3)):
+    for centre in rng.uniform((-85, -10, -120), (85, 55, 20), (20, 3)):
         tissue = "opacified bowel" if rng.random() < 0.5 else "bowel"
         radii = rng.uniform(12, 24, 3)
         loops.append(Ellipsoid(tissue, _triple(centre), _triple(radii)))
