@@ -48,10 +48,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _remove(part)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed left in ``folder``; nobody may be writing to it now."""
+    for part in folder.glob(".part-*"):
+        _remove(part)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
+    """Write ``text`` as UTF-8, atomically; stray bytes of file names are escaped as JSON does."""
     with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -66,7 +66,7 @@ def test_lists_what_the_means_would_hide():
     assert line_with(text, "Missed") == "Missed structures 2 tumour in 2 cases"
     assert line_with(text, "Invented") == "Invented structures 1 [red]liver in 1 case"
     assert line_with(text, "Not app") == "Not applicable 1 both in 1 case"
-    assert line_with(text, "Failed") == "Failed cases 1 case_7: damaged.nii.gz: truncated."
+    assert line_with(text, "Failed") == "Failed cases 1 case_7"
     assert f"cases {CASES_SHOWN + 2} missing_0, " in line_with(text, "Not predicted")
     assert "and 2 more" in text
 

@@ -1,11 +1,13 @@
 """One program, one verb per job."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lamina.cli.terminal import FAILED, Terminal
+from lamina.cli.terminal import Program, Terminal
 from lamina.cli.units import duration, memory
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="lamina",
+    cls=Program,
     help="Thin networks for medical image segmentation: labelled scans in, a small model out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -21,12 +24,13 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Debugging messages too.")]
 
 
 def main() -> None:
-    """Run the program."""
+    """Run the program; being told to end leaves no more behind than Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 
@@ -72,7 +76,7 @@ def prepare(
         from lamina.cli import views
         from lamina.workflows import prepare as workflow
 
-        with terminal.counting() as progress:
+        with terminal.bar() as progress:
             result = workflow.prepare(
                 dataset,
                 out,
@@ -85,9 +89,8 @@ def prepare(
                 workers=workers,
                 progress=progress,
             )
-        terminal.result(result.as_dict(), views.preparation(result))
-        if result.excluded:
-            raise typer.Exit(FAILED)
+        terminal.result(result.as_dict(), *views.preparation(result))
+        terminal.failures(result.excluded, "Left out")
 
 
 @app.command(epilog="Example: lamina train work --fold 0 --time-budget 20m --out run")
@@ -95,7 +98,9 @@ def train(
     work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     model: Annotated[str | None, typer.Option(help="Network; the plan's by default.")] = None,
-    fold: Annotated[int, typer.Option(min=0, help="Which split of splits.json.")] = 0,
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Which split of splits.json; 0 by default.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
     time_budget: Annotated[
         float | None,
@@ -139,14 +144,9 @@ def train(
             {name: value for name, value in flags.items() if value is not None},
             parse_overrides(set_ or []),
         )
-        with terminal.advancing() as show:
+        with terminal.bar() as show:
             result = workflow.train(
-                work,
-                out,
-                settings,
-                fold=fold,
-                resume=resume,
-                **_listeners(terminal, show),
+                work, out, settings, fold=fold, resume=resume, **_listeners(show)
             )
         terminal.result(result.as_dict(), views.training(result))
 
@@ -172,13 +172,12 @@ def predict(
         from lamina.cli import views
         from lamina.workflows import predict as workflow
 
-        with terminal.counting() as progress:
+        with terminal.bar() as progress:
             result = workflow.predict(
                 model, out, inputs, split=split, device=device, progress=progress
             )
         terminal.result(result.as_dict(), views.prediction(result))
-        if result.failures:
-            raise typer.Exit(FAILED)
+        terminal.failures(result.failures, "Failed")
 
 
 @app.command(epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores")
@@ -199,13 +198,12 @@ def evaluate(
         from lamina.evaluation.table import render_scores
         from lamina.workflows import evaluate as workflow
 
-        with terminal.counting() as progress:
+        with terminal.bar() as progress:
             scores = workflow.evaluate(
                 predictions, references, out, metrics=metric, progress=progress
             )
         terminal.result(scores.as_dict(), render_scores(scores))
-        if scores.failures:
-            raise typer.Exit(FAILED)
+        terminal.failures(scores.failures, "Failed")
 
 
 @app.command(epilog="Example: lamina demo --out demo")
@@ -213,6 +211,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Decides scans and training.")] = 0,
+    time_budget: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="To train: 95s.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -220,15 +221,22 @@ def demo(
     """Do the main job on made-up scans: prepare, train, predict, evaluate, draw."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
+        from lamina.cli import views
         from lamina.evaluation.table import render_scores
         from lamina.workflows import demo as workflow
 
-        with terminal.advancing() as show:
+        settings = {"time_budget_s": time_budget} if time_budget else {}
+        with terminal.bar() as show:
             result = workflow.demo(
-                out, spatial_dims=spatial_dims, seed=seed, **_listeners(terminal, show)
+                out,
+                spatial_dims=spatial_dims,
+                seed=seed,
+                settings=settings,
+                progress=show,
+                **_listeners(show),
             )
-        terminal.result(result.as_dict(), render_scores(result.scores))
-        terminal.note(f"Picture: {result.overlay}\nModel: {result.training.bundle}")
+        terminal.result(result.as_dict(), render_scores(result.scores), views.demonstration(result))
+        terminal.failures(result.scores.failures, "Failed")
 
 
 @app.command(epilog="Example: lamina models --in-channels 4 --num-classes 4")
@@ -249,15 +257,15 @@ def models(
         terminal.result({"models": [fact.as_dict() for fact in facts]}, views.models(facts))
 
 
-def _listeners(terminal: Terminal, show: Any) -> dict[str, Any]:
+def _listeners(show: Callable[..., None]) -> dict[str, Any]:
     """Return what training calls after epochs and steps."""
-    latest = {"dice": ""}
+    latest = ""
 
     def on_epoch(report: "EpochReport") -> None:
-        latest["dice"] = f"  Dice {report.scores['dice']:.3f}"
+        nonlocal latest
+        latest = f"  Dice {report.scores['dice']:.3f}"
 
     def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
-        left = f"{to_go / 60:.1f} min to go" if to_go is not None else ""
-        show(progress, f"step {step}  loss {loss:.3f}{latest['dice']}", left)
+        show(progress, 1, f"Step {step}  loss {loss:.3f}{latest}", to_go)
 
     return {"on_epoch": on_epoch, "on_step": on_step}

@@ -1,26 +1,23 @@
 """What a person, or a program, sees of a command."""
 
+import io
 import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
-from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+from typer.core import TyperGroup
 
+from lamina.cli.units import spoken
 from lamina.errors import LaminaError
 
 FAILED = 1
@@ -30,30 +27,62 @@ REFUSED = 2
 INTERRUPTED = 130
 
 
+class Program(TyperGroup):
+    """The verbs together; who asks for JSON gets wrong usage as JSON too."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run one command line."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # file names may hold what UTF-8 cannot
+                stream.reconfigure(errors="backslashreplace")
+        given = list(sys.argv[1:] if args is None else args)
+        if "--json" not in given:
+            return super().main(given, *rest, **extra)
+        try:
+            status = super().main(given, *rest, **extra | {"standalone_mode": False})
+        except typer.TyperException as error:
+            _write_json({"error": "UsageError", "message": error.format_message(), "remedy": ""})
+            sys.exit(error.exit_code)
+        sys.exit(status)
+
+
 class Terminal:
     """Prints results to standard output, and progress, warnings and errors to standard error.
 
     Args:
         as_json: Print one JSON document instead of tables and bars.
-        quiet: No progress, no warnings.
-        verbose: Debugging messages too.
+        quiet: Print nothing but errors.
+        verbose: Print debugging messages, of other packages too.
     """
 
     def __init__(self, as_json: bool, quiet: bool, verbose: bool) -> None:
         self.as_json = as_json
+        self.quiet = quiet or as_json
         self.out = Console()
         self.err = Console(stderr=True)
-        self.quiet = quiet or as_json
-        level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
-        handler = RichHandler(console=self.err, show_path=verbose, show_time=verbose)
-        logging.basicConfig(level=level, handlers=[handler], format="%(message)s", force=True)
+        level = logging.ERROR if quiet else logging.WARNING
+        others = logging.DEBUG if verbose else logging.ERROR
+        logging.basicConfig(level=others, handlers=[_Handler(self)], force=True)
+        logging.getLogger("lamina").setLevel(min(level, others))
+        logging.captureWarnings(True)
 
-    def result(self, data: dict[str, Any], shown: RenderableType | None = None) -> None:
-        """Print a command's result: ``data`` as JSON, or ``shown`` for people."""
+    def result(self, data: dict[str, Any], *shown: RenderableType) -> None:
+        """Print a command's result: ``data`` as JSON, or what is ``shown`` to people."""
         if self.as_json:
-            sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
-        elif shown is not None:
-            self.out.print(shown)
+            _write_json(data)
+        elif not self.quiet:
+            for part in shown:
+                self.out.print(part, crop=False, highlight=False)
+
+    def failures(self, found: Mapping[str, str], what: str) -> None:
+        """List what failed, unless the JSON document does, and exit so that a script notices."""
+        if not found:
+            return
+        if not self.as_json:
+            self._say(what, f"{len(found)}", "bold red")
+            for name, why in found.items():
+                self._say("", why if name in why else f"{name}: {why}")
+        raise typer.Exit(FAILED)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -63,67 +92,90 @@ class Terminal:
         except LaminaError as error:
             self._refuse(error)
         except KeyboardInterrupt:
-            self.err.print("Interrupted; nothing half-written was left behind.")
+            self._say("Interrupted", "nothing half-written was left behind.", "bold red")
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            raise typer.Exit(FAILED) from None
 
     @contextmanager
-    def counting(self) -> Iterator[Callable[[int, int, str], None]]:
-        """Yield a listener ``(done, in all, what)`` that shows a bar of countable work."""
+    def bar(self) -> Iterator[Callable[..., None]]:
+        """Yield a listener ``(done, in all, what, seconds to go)``; the last may be left out."""
+        label = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.err, disable=self.quiet) as bar:
-            task = bar.add_task("", total=None)
-
-            def listen(done: int, total: int, what: str) -> None:
-                bar.update(task, completed=done, total=total, description=what)
-
-            yield listen
-
-    @contextmanager
-    def advancing(self) -> Iterator[Callable[[float, str, str], None]]:
-        """Yield a listener ``(progress 0..1, what, time to go)`` for work measured as a share."""
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False, table_column=label),
+            BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[to_go]}"),
+            _ToGo(),
         )
-        with Progress(*columns, console=self.err, disable=self.quiet) as bar:
-            task = bar.add_task("", total=1.0, to_go="")
+        hidden = self.quiet or not self.err.is_terminal
+        with Progress(
+            *columns, console=self.err, disable=hidden, transient=True, expand=True
+        ) as bar:
+            task = bar.add_task("Starting", total=None, to_go=None)
 
-            def listen(progress: float, what: str, to_go: str) -> None:
-                bar.update(task, completed=progress, description=what, to_go=to_go)
+            def listen(done: float, total: float, what: str, to_go: float | None = None) -> None:
+                if done < bar.tasks[0].completed:  # the next stage
+                    bar.reset(task)
+                bar.update(task, completed=done, total=total, description=what, to_go=to_go)
 
             yield listen
-
-    def note(self, message: str) -> None:
-        """Tell a person something that is no result."""
-        if not self.quiet:
-            self.err.print(message, highlight=False)
 
     def _refuse(self, error: LaminaError) -> NoReturn:
         if self.as_json:
-            sys.stdout.write(json.dumps(error.as_dict(), indent=2, ensure_ascii=False) + "\n")
+            _write_json(error.as_dict())
         else:
-            self.err.print(f"[bold red]Error:[/] {_plain(error.message)}", highlight=False)
+            self._say("Error", error.message, "bold red")
             if error.remedy:
-                self.err.print(_plain(error.remedy), highlight=False)
+                self._say("", error.remedy)
         raise typer.Exit(REFUSED) from None
 
+    def _say(self, title: str, message: str, style: str = "") -> None:
+        """Print a message whose words, long paths among them, are never cut."""
+        lines = f"{title}: {message}" if title else f"  {message}"
+        if self.err.is_terminal:
+            lines = "\n".join(_wrapped(line, self.err.width) for line in lines.splitlines())
+        text = Text(lines)
+        text.stylize(style, 0, len(title) + 1)
+        self.err.print(text, soft_wrap=True)
 
-def _plain(text: str) -> str:
-    """Keep square brackets in file names and lists from being read as markup."""
-    return text.replace("[", "\\[")
+
+class _Handler(logging.Handler):
+    """Prints log messages, each once: a scan is read more than once, its faults stay the same."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self.terminal = terminal
+        self.seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = self.format(record)
+        if message not in self.seen:
+            self.seen.add(message)
+            self.terminal._say(record.levelname.capitalize(), message, "yellow")
+
+
+class _ToGo(ProgressColumn):
+    """Time to go: as the listener says, else by the speed so far."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.time_remaining if task.fields["to_go"] is None else task.fields["to_go"]
+        return Text(f"{spoken(seconds)} to go" if seconds else "", style="progress.remaining")
+
+
+def _wrapped(line: str, width: int) -> str:
+    text = line.lstrip()
+    indent = " " * (len(line) - len(text))
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _write_json(data: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
 
 
 def _finite(data: Any) -> Any:

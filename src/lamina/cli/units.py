@@ -18,6 +18,18 @@ def duration(text: str) -> float:
     return _amount(text.lower(), _TIMES, "20m or 1.5h")
 
 
+def spoken(seconds: float) -> str:
+    """Return a duration in the two largest units that matter: ``"1 h 20 min"``, ``"45 s"``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
 def _amount(text: str, units: dict[str, float], example: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]?)\s*", text)
     if match is None or match[2] not in units or float(match[1]) == 0:

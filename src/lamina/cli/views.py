@@ -1,45 +1,49 @@
-"""Results as tables."""
+"""Results as people read them, made for 80 columns and more."""
 
-from collections.abc import Mapping
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
+
+from lamina.cli.units import spoken
 
 if TYPE_CHECKING:
+    from lamina.data.fingerprint import Fingerprint
     from lamina.data.plan import Plan
+    from lamina.workflows.demo import Demonstration
     from lamina.workflows.models import ModelFacts
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
     from lamina.workflows.train import Training
 
+_NAMED = 3
+"""Scans named of those that share an oddity."""
 
-def preparation(result: "Preparation") -> RenderableType:
-    """Show what was found and decided, and why."""
-    count, patients = len(result.cohort.cases), len({c.group for c in result.cohort.cases})
-    lines: list[RenderableType] = [
-        f"[bold]{escape(result.cohort.name)}[/]: {count} scans of {patients} patients, "
-        f"{len(result.folds)} folds, in {escape(str(result.work))}",
+
+def preparation(result: "Preparation") -> tuple[RenderableType, ...]:
+    """Say what was found, what is odd about it, what was decided, and what comes next."""
+    patients = len({case.group for case in result.cohort.cases})
+    return (
+        _lines(
+            f"{result.cohort.name}: {len(result.cohort.cases)} scans of {patients} patients, "
+            f"{len(result.folds)} folds",
+            *_oddities(result.fingerprint),
+        ),
         plan(result.plan),
-    ]
-    odd = {facts.case_id: facts.oddities for facts in result.fingerprint.cases if facts.oddities}
-    if odd:
-        lines.append(
-            problems("Worth a look", {case: "; ".join(what) for case, what in odd.items()})
-        )
-    if result.excluded:
-        lines.append(problems("Left out", result.excluded))
-    return Group(*lines)
+        _lines(f"Prepared in {result.work}", f"Next: lamina train {result.work} --out RUN"),
+    )
 
 
 def plan(decided: "Plan") -> Table:
     """Show every choice with its reason."""
-    table = Table("Choice", "Value", "Because", title="Plan", title_justify="left")
+    table = Table("Choice", "Value", "Because", box=SIMPLE_HEAD)
     shown = {
         "orientation": decided.orientation,
-        "target_spacing": " x ".join(f"{mm:g}" for mm in decided.target_spacing) + " mm",
-        "normalisation": ", ".join(
+        "target_spacing": f"{' x '.join(f'{mm:.3g}' for mm in decided.target_spacing)} mm",
+        "normalisation": "\n".join(
             f"{channel}: {how.scheme}"
             for channel, how in zip(decided.channels, decided.normalisation, strict=True)
         ),
@@ -50,44 +54,60 @@ def plan(decided: "Plan") -> Table:
         "steps_per_epoch": str(decided.steps_per_epoch),
         "epochs": str(decided.epochs),
     }
+    why = {**decided.reasons, "network": "The default, or what --model asked for."}
+    why["epochs"] += f" They take about {spoken(decided.estimates['training_s'])} here."
     for name, value in shown.items():
-        table.add_row(name.replace("_", " "), escape(value), escape(decided.reasons.get(name, "")))
+        table.add_row(name.replace("_", " "), Text(value), Text(why.get(name, "")))
     return table
 
 
-def training(result: "Training") -> RenderableType:
-    """Show what a run reached and what to do next."""
-    why = f" ({result.stopped_because})" if result.stopped_because else ""
-    return Group(
-        f"Best validation Dice [bold]{result.best_dice:.4f}[/] in epoch {result.best_epoch} of "
-        f"{result.epochs}, {result.seconds / 60:.1f} minutes{why}",
-        f"Model: {escape(str(result.bundle))}",
+def training(result: "Training") -> Text:
+    """Say what a run reached, and what comes next."""
+    why = f", stopped: {result.stopped_because}" if result.stopped_because else ""
+    return _lines(
+        f"Best validation Dice {result.best_dice:.4f}, in epoch {result.best_epoch + 1} of "
+        f"{result.epochs}; {spoken(result.seconds)}{why}",
+        f"Model: {result.bundle}",
+        f"Next: lamina predict --model {result.run} --split val --output SEGMENTATIONS",
     )
 
 
-def prediction(result: "Prediction") -> RenderableType:
-    """Show how many scans were segmented, and which were not."""
+def prediction(result: "Prediction") -> Text:
+    """Say how many scans were segmented."""
     done = len(result.outcomes) - len(result.failures)
     seconds = sum(outcome.seconds for outcome in result.outcomes)
-    line = f"{done} of {len(result.outcomes)} scans segmented in {seconds:.1f} s, in "
-    lines: list[RenderableType] = [line + escape(str(result.out))]
-    if result.failures:
-        lines.append(problems("Failed", result.failures))
-    return Group(*lines)
+    return _lines(
+        f"{done} of {len(result.outcomes)} scans segmented in {spoken(seconds)}, in {result.out}"
+    )
+
+
+def demonstration(result: "Demonstration") -> Text:
+    """Say where to look."""
+    return _lines(f"Picture: {result.overlay}", f"Model: {result.training.bundle}")
 
 
 def models(facts: list["ModelFacts"]) -> Table:
     """Show the registered networks."""
-    table = Table("Model", "Dimensions", "Parameters", "Described in")
+    table = Table("Model", "Dimensions", "Parameters", "Described as", box=SIMPLE_HEAD)
     for fact in facts:
         dims = ", ".join(f"{d}D" for d in fact.spatial_dims)
-        table.add_row(fact.name, dims, f"{fact.parameters:,}", escape(fact.source))
+        table.add_row(fact.name, dims, f"{fact.parameters:,}", Text(fact.source))
     return table
 
 
-def problems(title: str, found: Mapping[str, str]) -> Table:
-    """Show what is wrong, case by case."""
-    table = Table("Case", "What", title=f"{title}: {len(found)}", title_justify="left")
-    for case, what in found.items():
-        table.add_row(escape(case), escape(what))
-    return table
+def _oddities(fingerprint: "Fingerprint") -> list[str]:
+    """Group the scans by what is odd about them."""
+    scans = defaultdict(list)
+    for facts in fingerprint.cases:
+        for oddity in facts.oddities:
+            scans[oddity].append(facts.case_id)
+    return [
+        f"  {oddity}: {', '.join(ids[:_NAMED])}"
+        + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+        for oddity, ids in scans.items()
+    ]
+
+
+def _lines(*lines: str) -> Text:
+    """Return text that is not wrapped: the terminal does it without cutting a path in two."""
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")

@@ -1,7 +1,7 @@
 """Random changes to a training patch: every one drawn from the patch's own generator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -40,11 +40,15 @@ class Augmentation:
     """Largest change of the logarithm of the exponent."""
 
     def __post_init__(self) -> None:
-        for name in ("p_affine", "p_mirror", "p_noise", "p_blur", "p_brightness", "p_gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"augmentation.{name} = {getattr(self, name)}: must be 0 to 1.")
-        if not 0 <= self.scale < 1:
-            raise ConfigError(f"augmentation.scale = {self.scale}: must be at least 0 and below 1.")
+        wider = {"rotation_deg": 180.0, "noise_std": 10.0, "gamma": 10.0, "scale": 0.9}
+        highest = dict.fromkeys(asdict(self), 1.0) | wider
+        faults = [
+            f"{name} = {getattr(self, name)}: must be 0 to {high:g}"
+            for name, high in highest.items()
+            if not 0 <= getattr(self, name) <= high
+        ]
+        if faults:
+            raise ConfigError(f"augmentation: {'; '.join(faults)}.")
 
 
 def augment(

@@ -13,17 +13,22 @@ from numpy.typing import NDArray
 from lamina.data.case import Case
 from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment, normalise
-from lamina.errors import DatasetError
+from lamina.errors import DatasetError, FileError
 from lamina.files import atomic_path, read_json, sha256, write_json
 from lamina.labels import IGNORE_INDEX
 
 _VERSION = 2
 _POSITIONS = 20_000
+_ARRAYS = ("image.npy", "label.npy", "positions.npy")
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case as training reads it; arrays are mapped, not loaded."""
+    """One case as training reads it.
+
+    Arrays are mapped, not loaded, and anew at each access: a map that is kept holds a file open,
+    and a process may open fewer files than a cohort has.
+    """
 
     folder: Path
 
@@ -32,28 +37,48 @@ class PreparedCase:
         """The case's id, which is the name of its folder."""
         return self.folder.name
 
-    @cached_property
+    @property
     def image(self) -> NDArray[np.float32]:
         """Normalised image ``(C, *S)`` on the prepared grid."""
-        mapped: NDArray[np.float32] = np.load(self.folder / "image.npy", mmap_mode="r")
-        return mapped
+        return self._map("image.npy")
 
-    @cached_property
+    @property
     def label(self) -> NDArray[np.uint8]:
         """Class indices ``(1, *S)``; 255 is to be ignored."""
-        mapped: NDArray[np.uint8] = np.load(self.folder / "label.npy", mmap_mode="r")
-        return mapped
+        return self._map("label.npy")
 
-    @cached_property
+    @property
     def positions(self) -> dict[int, NDArray[np.int32]]:
         """Class index -> voxel positions ``(n, dims)`` drawn from that class, where it occurs."""
-        rows = np.load(self.folder / "positions.npy")
-        return {int(index): rows[rows[:, 0] == index, 1:] for index in np.unique(rows[:, 0])}
+        rows = self._map("positions.npy")
+        first = np.flatnonzero(np.diff(rows[:, 0], prepend=0))
+        parts = np.split(rows[:, 1:], first)[1:]
+        return dict(zip(rows[first, 0].tolist(), parts, strict=True))
 
     @cached_property
     def spacing(self) -> tuple[float, ...]:
         """Voxel size in mm of the prepared grid."""
         return tuple(read_json(self.folder / "case.json")["spacing"])
+
+    def check(self) -> None:
+        """Open the arrays once.
+
+        Raises:
+            FileError: One of them is missing or damaged.
+        """
+        for name in _ARRAYS:
+            self._map(name)
+
+    def _map(self, name: str) -> NDArray[Any]:
+        path = self.folder / name
+        try:
+            mapped: NDArray[Any] = np.load(path, mmap_mode="r")
+        except (OSError, EOFError, ValueError) as error:
+            raise FileError(
+                f"{path}: missing or damaged ({type(error).__name__}).",
+                remedy=f"Remove {self.folder} and run lamina prepare again.",
+            ) from error
+        return mapped
 
 
 def prepare_case(case: Case, plan: Plan, cache: Path) -> PreparedCase:
@@ -85,6 +110,7 @@ def open_cases(cache: Path, case_ids: tuple[str, ...]) -> list[PreparedCase]:
 
     Raises:
         DatasetError: Some of them were not prepared.
+        FileError: One of them is damaged.
     """
     cases = [PreparedCase(cache / case_id) for case_id in case_ids]
     absent = [case.case_id for case in cases if not (case.folder / "case.json").is_file()]
@@ -93,17 +119,24 @@ def open_cases(cache: Path, case_ids: tuple[str, ...]) -> list[PreparedCase]:
             f"{cache}: {len(absent)} cases are not prepared: {absent[:5]}.",
             remedy="Run lamina prepare again; it goes on where it stopped.",
         )
+    for case in cases:
+        case.check()
     return cases
+
+
+def preparation_of(plan: Plan) -> str:
+    """Return the part of a plan that the prepared arrays depend on, as text to compare."""
+    record = plan.as_dict()
+    names = ("channels", "labels", "orientation", "target_spacing", "normalisation")
+    # Keys stay in their order, which for labels is the order of the classes.
+    return json.dumps([record[name] for name in names])
 
 
 def _key(case: Case, plan: Plan) -> str:
     """Hash everything the prepared arrays depend on: the files' content and the plan's geometry."""
     files = [*case.images, *([case.label] if case.label else [])]
-    parts: list[Any] = [_VERSION, [sha256(path) for path in files if path.is_file()]]
-    record = plan.as_dict()
-    names = ("channels", "labels", "orientation", "target_spacing", "normalisation")
-    parts += [record[name] for name in names]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    parts = [_VERSION, [sha256(path) for path in files if path.is_file()], preparation_of(plan)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _positions(label: NDArray[np.uint8]) -> NDArray[np.int32]:

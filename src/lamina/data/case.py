@@ -1,6 +1,7 @@
 """One labelled scan and one collection of them, as files; voxels are read when asked for."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from lamina.io import read_labels, read_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
+# A name without a digit before the visit, such as ct_scan_01, is a data set's, not a patient's.
 _VISIT = re.compile(
-    r"^(.+?)[_-](?:frame|ses|visit|timepoint|tp|phase|scan)[-_]?\w+$", re.IGNORECASE
+    r"(.*?\d.*?)[_-](?:frame|ses(?:sion)?|visit|timepoint|tp|phase|scan)(?:[_-]|\d|$)",
+    re.IGNORECASE,
 )
 
 
@@ -119,8 +122,8 @@ class Cohort:
     def __post_init__(self) -> None:
         if not self.cases:
             raise DatasetError(f"{self.name}: no cases with an image and a label were found.")
-        ids = [case.case_id for case in self.cases]
-        twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
+        ids = Counter(case.case_id for case in self.cases)
+        twice = sorted(case_id for case_id, count in ids.items() if count > 1)
         if twice:
             raise DatasetError(f"{self.name}: case ids stand for more than one scan: {twice[:5]}.")
 

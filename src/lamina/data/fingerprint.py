@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from lamina.data.case import Case, Cohort
 from lamina.data.preprocess import finite
+from lamina.errors import DatasetError
 from lamina.geometry import is_sheared, orientation_of, reorientation, spacing_of
 from lamina.labels import IGNORE_INDEX, LabelSet
+from lamina.volume import Volume
 
 CANONICAL = "RAS"
 """Array order in which the sizes and spacings of volumes are compared."""
@@ -90,20 +92,29 @@ def survey(case: Case, channels: tuple[str, ...], labels: LabelSet) -> Survey:
     affine = turn.affine(image.affine, image.spatial_shape)
     array = np.stack([finite(c.astype(np.float32), image.source) for c in image.array])
     voxels = {name: int(mask.sum()) for name, mask in labels.masks(label.array).items()}
+    intensity = tuple(_describe(channel) for channel in array)
     facts = CaseFacts(
         case_id=case.case_id,
         shape=tuple(image.spatial_shape[axis] for axis in turn.axes),
         spacing=spacing_of(affine, dims),
         orientation=orientation_of(image.affine, dims),
-        intensity=tuple(_describe(channel) for channel in array),
+        intensity=intensity,
         voxels=voxels,
-        oddities=tuple(_oddities(image.array, image.affine, voxels, label.array)),
+        oddities=tuple(_oddities(image, intensity, label.array, voxels)),
     )
     return Survey(facts, dims, _foreground_sample(array, label.array[0]))
 
 
 def make_fingerprint(cohort: Cohort, surveys: Sequence[Survey]) -> Fingerprint:
-    """Put the cases' facts together."""
+    """Put the cases' facts together.
+
+    Raises:
+        DatasetError: No case has a labelled voxel, so there is nothing to learn.
+    """
+    if not any(survey.foreground.size for survey in surveys):
+        raise DatasetError(
+            f"{cohort.name}: all labels are empty.", remedy="Give at least one scan with a label."
+        )
     pooled = np.concatenate([survey.foreground for survey in surveys], axis=1)
     dims = surveys[0].spatial_dims
     frequent = Counter(s.facts.orientation for s in surveys).most_common(1)[0][0]
@@ -112,7 +123,7 @@ def make_fingerprint(cohort: Cohort, surveys: Sequence[Survey]) -> Fingerprint:
         orientation=CANONICAL if dims == 3 else frequent,
         channels=cohort.channels,
         cases=tuple(s.facts for s in surveys),
-        foreground_intensity=tuple(_describe(channel) for channel in pooled if pooled.size),
+        foreground_intensity=tuple(_describe(channel) for channel in pooled),
     )
 
 
@@ -137,13 +148,17 @@ def _foreground_sample(array: NDArray[np.float32], label: NDArray[np.uint8]) -> 
 
 
 def _oddities(
-    image: NDArray[Any], affine: NDArray[np.float64], voxels: dict[str, int], label: NDArray[Any]
+    image: Volume,
+    intensity: Sequence[dict[str, float]],
+    label: NDArray[np.uint8],
+    voxels: dict[str, int],
 ) -> list[str]:
     found = []
-    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
-        found.append(f"{int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
-    found += [f"channel {i} is constant" for i, c in enumerate(image) if c.min() == c.max()]
-    if is_sheared(affine):
+    broken = int((~np.isfinite(image.array)).sum())
+    if broken:
+        found.append(f"{broken} voxels are NaN or infinite")
+    found += [f"channel {i} is constant" for i, c in enumerate(intensity) if c["min"] == c["max"]]
+    if is_sheared(image.affine):
         found.append("axes are not at right angles")
     if not label.any():
         found.append("the label is empty")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.case import Case
-from lamina.errors import DatasetError
+from lamina.errors import ConfigError, DatasetError
 from lamina.files import read_json, write_json
 
 
@@ -25,13 +25,17 @@ def make_folds(cases: Sequence[Case], num_folds: int = 5, seed: int = 0) -> tupl
     With fewer patients than folds there are as many folds as patients.
 
     Raises:
+        ConfigError: ``num_folds`` is below 2.
         DatasetError: There is only one patient, so nothing can be kept out.
     """
+    if num_folds < 2:
+        raise ConfigError(f"{num_folds} folds: at least 2 are needed to train and to validate.")
     groups = sorted({case.group for case in cases})
     if len(groups) < 2:
         raise DatasetError(
             f"{len(cases)} usable scans of {len(groups)} patient; validation needs two patients.",
-            remedy="Add scans of other patients.",
+            remedy="Add scans of other patients; what a file name has before _visit, _ses, _scan, "
+            "_frame, _phase or _tp is taken for the patient.",
         )
     order = np.random.default_rng(seed).permutation(len(groups))
     count = min(num_folds, len(groups))
@@ -54,9 +58,17 @@ def read_fold(path: Path, fold: int) -> Fold:
     """Read one fold of ``splits.json``.
 
     Raises:
-        DatasetError: There is no fold of that number.
+        DatasetError: There is no fold of that number, it has an empty side, or a case on both.
     """
-    splits = read_json(path)
-    if not 0 <= fold < len(splits):
-        raise DatasetError(f"--fold {fold}: {path} has folds 0 to {len(splits) - 1}.")
-    return Fold(train=tuple(splits[fold]["train"]), val=tuple(splits[fold]["val"]))
+    try:
+        folds = [Fold(tuple(split["train"]), tuple(split["val"])) for split in read_json(path)]
+    except (KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: not a list of train and val: {error!r}.") from error
+    if not 0 <= fold < len(folds):
+        raise DatasetError(f"--fold {fold}: {path} has folds 0 to {len(folds) - 1}.")
+    train, val = folds[fold].train, folds[fold].val
+    if not train or not val:
+        raise DatasetError(f"{path}: fold {fold} has an empty side.")
+    if both := sorted({*train} & {*val}):
+        raise DatasetError(f"{path}: fold {fold} has {both[:5]} on both sides.")
+    return folds[fold]

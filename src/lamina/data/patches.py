@@ -1,5 +1,6 @@
 """Training patches as torch reads them."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,11 +67,20 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch_size))
 
 
+def ignore_ctrl_c(worker: int) -> None:
+    """Make a loader process deaf to Ctrl-C, which a terminal sends to all processes of a run.
+
+    The main process answers it, and needs patches until it has finished its step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def cut(
     case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut image ``(C, *patch)`` and label ``(1, *patch)``, continuing the case at its edges."""
-    size = case.label.shape[1:]
+    image, label = case.image, case.label
+    size = label.shape[1:]
     ends = [low + length for low, length in zip(start, patch_size, strict=True)]
     inside = tuple(
         slice(max(0, low), min(end, length))
@@ -80,5 +90,5 @@ def cut(
         (max(0, -low), max(0, end - length))
         for low, end, length in zip(start, ends, size, strict=True)
     ]
-    image, label = case.image[(slice(None), *inside)], case.label[(slice(None), *inside)]
+    image, label = image[(slice(None), *inside)], label[(slice(None), *inside)]
     return np.pad(image, missing, mode="edge"), np.pad(label, missing, mode="edge")

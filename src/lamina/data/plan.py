@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lamina.config import resolve
+from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 
 
@@ -12,7 +13,7 @@ from lamina.labels import LabelSet
 class Normalisation:
     """How the intensities of one channel are brought to a common scale."""
 
-    scheme: str
+    scheme: Literal["zscore", "ct"]
     """``"zscore"``: each scan by its own mean and deviation; ``"ct"``: all by the numbers below."""
     low: float = 0.0
     """Lower clip of the ``ct`` scheme, in the scan's units."""
@@ -26,7 +27,11 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that training and prediction must agree on, with the reasons."""
+    """Everything that training and prediction must agree on, with the reasons.
+
+    Raises:
+        ConfigError: Fields have not one entry per axis; all of them are listed.
+    """
 
     spatial_dims: int
     """2 for images, 3 for volumes."""
@@ -60,6 +65,15 @@ class Plan:
     """Predicted ``training_memory_gb``, ``step_s`` and ``training_s``, on the planning machine."""
     reasons: dict[str, str] = field(default_factory=dict)
     """One sentence per choice: field name -> why."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} has {len(getattr(self, name))} entries"
+            for name in ("orientation", "target_spacing", "patch_size", "roi_size")
+            if len(getattr(self, name)) != self.spatial_dims
+        ]
+        if faults:
+            raise ConfigError(f"plan: {', '.join(faults)}; {self.spatial_dims} are needed.")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""

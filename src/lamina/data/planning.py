@@ -1,5 +1,6 @@
 """From fingerprint to plan: each choice with its reason in one sentence."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
@@ -11,7 +12,10 @@ from lamina.labels import LabelSet
 
 _ANISOTROPIC = 3.0
 _MAX_BATCH = 16
-_SIDE_WORDS = ("left", "right")
+_NUM_FOLDS = 5
+_BACKWARD = 3
+"""Forward and backward pass take about this many times as long as the forward pass alone."""
+_SIDE = re.compile(r"left|right|(?<![a-z0-9])[lr][ht]?(?![a-z0-9])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ def make_plan(
     shape = fingerprint.median_shape(spacing)
     patch = _patch_size(shape, spacing, cost, budget, reasons)
     batch = _batch_size(patch, cost, budget, reasons)
-    steps = _steps_per_epoch(len(fingerprint.cases), batch, reasons)
+    steps = _steps_per_epoch(len(fingerprint.cases), shape, patch, batch, reasons)
     step_s = cost.seconds_per_voxel * batch * prod(patch)
     epochs = _epochs(steps, step_s, budget, reasons)
     reasons["orientation"] = (
@@ -87,19 +91,27 @@ def make_plan(
 
 
 def _target_spacing(fingerprint: Fingerprint, reasons: dict[str, str]) -> tuple[float, ...]:
-    median = list(fingerprint.median_spacing)
-    coarse = median.index(max(median))
-    if max(median) / min(median) > _ANISOTROPIC:
-        median[coarse] = fingerprint.spacing_percentile(coarse, 10)
+    spacing = list(fingerprint.median_spacing)
+    fine, *_, coarsest = sorted(spacing)
+    coarse = spacing.index(coarsest)
+    if len({_rounded(case.spacing) for case in fingerprint.cases}) == 1:
+        reasons["target_spacing"] = "All scans share this spacing; nothing is resampled."
+    elif coarsest / fine > _ANISOTROPIC:
+        # Never finer than the other axes: there is no such detail to keep.
+        others = spacing[:coarse] + spacing[coarse + 1 :]
+        spacing[coarse] = max(*others, fingerprint.spacing_percentile(coarse, 10))
         reasons["target_spacing"] = (
             f"Median spacing; axis {coarse} is over {_ANISOTROPIC:g} times coarser, so its finest "
             "tenth is taken to keep detail."
         )
-    elif len({case.spacing for case in fingerprint.cases}) == 1:
-        reasons["target_spacing"] = "All scans share this spacing; nothing is resampled."
     else:
         reasons["target_spacing"] = "The median spacing needs the least resampling."
-    return tuple(round(x, 4) for x in median)
+    return _rounded(spacing)
+
+
+def _rounded(spacing: Sequence[float]) -> tuple[float, ...]:
+    """Keep six digits: a file's own rounding errors go, and grids still count as the same."""
+    return tuple(float(f"{x:.6g}") for x in spacing)
 
 
 def _normalisation(fingerprint: Fingerprint, reasons: dict[str, str]) -> tuple[Normalisation, ...]:
@@ -162,8 +174,8 @@ def _patch_size(
 def _batch_size(
     patch: Sequence[int], cost: NetworkCost, budget: Budget, reasons: dict[str, str]
 ) -> int:
-    """Aim at about 200,000 voxels a step, within memory: steady gradients, quick steps."""
-    wanted = max(2, min(_MAX_BATCH, round(200_000 / prod(patch))))
+    """Aim at about 100,000 voxels a step: at equal cost, more steps beat larger ones."""
+    wanted = max(2, min(_MAX_BATCH, round(100_000 / prod(patch))))
     fits = int(budget.memory_bytes // _step_bytes(patch, 1, cost))
     batch = max(2, min(wanted, fits))
     reasons["batch_size"] = (
@@ -173,10 +185,19 @@ def _batch_size(
     return batch
 
 
-def _steps_per_epoch(num_cases: int, batch: int, reasons: dict[str, str]) -> int:
-    steps = min(250, max(25, ceil(num_cases / batch)))
+def _steps_per_epoch(
+    num_cases: int, shape: Sequence[int], patch: Sequence[int], batch: int, reasons: dict[str, str]
+) -> int:
+    """Let validation of a fifth of the scans, window by window, take about a tenth of the time."""
+    windows = prod(
+        1 + max(0, ceil((size - side) / (side / 2)))
+        for size, side in zip(shape, patch, strict=True)
+    )
+    as_steps = num_cases / _NUM_FOLDS * windows / (_BACKWARD * batch)
+    steps = min(500, max(50, ceil(10 * as_steps)))
     reasons["steps_per_epoch"] = (
-        f"About one patch from each of {num_cases} scans between validations."
+        f"{steps * batch} patches of {num_cases} scans between validations, which then take about "
+        "a tenth of the time."
     )
     return steps
 
@@ -196,7 +217,7 @@ def _epochs(steps: int, step_s: float, budget: Budget, reasons: dict[str, str]) 
 
 
 def _mirror_axes(labels: LabelSet, dims: int, reasons: dict[str, str]) -> tuple[int, ...]:
-    sided = [n for n in labels.foreground if any(word in n.lower() for word in _SIDE_WORDS)]
+    sided = [name for name in labels.foreground if _SIDE.search(name)]
     if sided:
         reasons["mirror_axes"] = f"Never mirrored: {sided[0]!r} names a side of the body."
         return ()

@@ -32,6 +32,8 @@ class Alignment:
     prepared_affine: Affine
     step: tuple[float, ...]
     """Oriented voxels per prepared voxel, along each axis."""
+    source: str
+    """The scan's file, for messages."""
 
     @classmethod
     def of(cls, volume: Volume, plan: Plan) -> "Alignment":
@@ -53,14 +55,22 @@ class Alignment:
         dims = plan.spatial_dims
         lengths = np.linalg.norm(affine[:3, :dims], axis=0)
         step = lengths / np.linalg.norm(oriented_affine[:3, :dims], axis=0)
-        return cls(turn, oriented_shape, shape, affine, tuple(float(ratio) for ratio in step))
+        ratios = tuple(float(ratio) for ratio in step)
+        return cls(turn, oriented_shape, shape, affine, ratios, volume.source)
 
     def prepare_image(self, array: NDArray[Any]) -> NDArray[np.float32]:
-        """Bring an image ``(C, *S)`` onto the prepared grid by cubic interpolation."""
+        """Bring an image ``(C, *S)`` onto the prepared grid by cubic interpolation.
+
+        NaN and infinite voxels are replaced first, for a spline would spread them over the scan.
+
+        Raises:
+            DatasetError: A channel has no finite voxel.
+        """
         oriented = self.reorientation.apply(array).astype(np.float32)
-        if self._is_identity:
-            return np.ascontiguousarray(oriented)
-        return np.stack([self._to_prepared(channel, order=3) for channel in oriented])
+        channels = [finite(channel, self.source) for channel in oriented]
+        if not self._is_identity:
+            channels = [self._to_prepared(channel, order=3) for channel in channels]
+        return np.stack(channels)
 
     def prepare_label(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring class indices ``(1, *S)`` onto the prepared grid; the largest share wins."""
@@ -134,11 +144,13 @@ def _normalise_channel(channel: NDArray[np.float32], how: Normalisation) -> NDAr
     if how.scheme == "ct":
         clipped = np.clip(channel, how.low, how.high)
         return ((clipped - how.mean) / max(how.std, 1e-8)).astype(np.float32)
-    low, high = np.percentile(channel, (0.5, 99.5)).astype(np.float32)
-    own = np.clip(channel, low, high).astype(np.float64)
+    own = channel.astype(np.float64)
+    low, high = np.percentile(own, (0.5, 99.5))
+    if low < high:  # a structure below 0.5 % of an even background must not be clipped away
+        own = own.clip(low, high)
     # A constant image carries nothing to scale: it becomes zero rather than rounding noise.
-    scale = 1 / own.std() if own.std() > 1e-6 * max(1.0, abs(own.mean())) else 0.0
-    return ((own - own.mean()) * scale).astype(np.float32)
+    scale = 1 / own.std() if own.std() > 1e-6 * np.abs(own).max() else 0.0
+    return np.asarray((own - own.mean()) * scale, np.float32)
 
 
 def _resample(

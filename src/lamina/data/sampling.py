@@ -49,9 +49,9 @@ class PatchSampler:
         low, high = np.minimum(0, size - patch), np.maximum(0, size - patch)
         wants_foreground = rng.random() < self.oversample_foreground
         start = rng.integers(low, high + 1)
-        if wants_foreground and case.positions:
-            structure = rng.choice(sorted(case.positions))
-            centre = rng.choice(case.positions[structure])
+        if wants_foreground and (positions := case.positions):
+            structure = rng.choice(sorted(positions))
+            centre = rng.choice(positions[structure])
             inside = np.clip(centre - patch // 2, low, high)
             start = np.where(size > patch, inside, start)
         return tuple(int(x) for x in start)

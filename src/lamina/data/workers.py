@@ -1,12 +1,14 @@
 """Run a function over many cases, in this process or in several, losing none."""
 
 import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from pathlib import Path
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 import psutil
@@ -26,11 +28,17 @@ def workers_for(largest_case_bytes: int, num_cases: int) -> int:
         largest_case_bytes: Memory that preparing the largest case takes at its peak.
         num_cases: Number of cases to share out.
     """
-    cores = len(psutil.Process().cpu_affinity() or [0])
     by_memory = psutil.virtual_memory().available // 2 // max(1, largest_case_bytes)
-    workers = int(min(cores, by_memory, num_cases))
+    workers = int(min(num_cores(), by_memory, num_cases))
     small = largest_case_bytes * num_cases < 2**28
     return 0 if small or workers < 2 else workers
+
+
+def num_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run_over(
@@ -64,23 +72,45 @@ def run_over(
 
 
 def _can_start_workers() -> bool:
-    """Tell whether a new process would come up: not when the program was read from stdin."""
-    program = getattr(sys.modules["__main__"], "__file__", None)
-    return program is None or Path(program).is_file()
+    """Tell whether new processes come up.
+
+    They do not when the program was read from stdin, or is a script that has no
+    ``if __name__ == "__main__"``.
+    """
+    with _pool(1) as pool:
+        return pool.submit(int).exception() is None
 
 
 def _run_in_pool(
     function: Callable[[Item], Result], remaining: list[Item], workers: int
 ) -> Iterator[tuple[Item, Result | LaminaError]]:
     """Yield results in order and take each finished item off ``remaining``."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_attempt, function, item) for item in remaining]
-        try:
-            for future in futures:
-                outcome = future.result()
-                yield remaining.pop(0), outcome
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = _pool(workers)
+    try:
+        for future in [pool.submit(_attempt, function, item) for item in remaining]:
+            outcome = future.result()
+            yield remaining.pop(0), outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    level = (log.getEffectiveLevel(),)
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, level)
+
+
+def _start_worker(log_level: int) -> None:
+    """Make this worker warn as its parent does, and leave quietly on Ctrl-C or with its parent."""
+    logging.getLogger("lamina").setLevel(log_level)
+    signal.signal(signal.SIGINT, lambda number, frame: sys.exit(1))
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # returns when it is killed; on any other day this thread goes first
+        os._exit(1)
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result | LaminaError:

@@ -76,15 +76,14 @@ def _counts(scores: Scores, summary: Mapping[str, Mapping[str, Summary]]) -> Tab
     missed = {label: row[0].missed for label, row in by_label.items()}
     invented = {label: row[0].invented for label, row in by_label.items()}
     absent = {label: max(found.not_applicable for found in row) for label, row in by_label.items()}
-    failed = [f"{case}: {reason}" for case, reason in scores.failures.items()]
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     for name, count, details in (
         ("Missed structures", sum(missed.values()), _per_label(missed)),
         ("Invented structures", sum(invented.values()), _per_label(invented)),
         ("Not applicable", sum(absent.values()), _per_label(absent)),
-        ("Failed cases", len(failed), _some(failed, "\n")),
-        ("Not predicted cases", len(scores.not_predicted), _some(scores.not_predicted, ", ")),
+        ("Failed cases", len(scores.failures), _some([*scores.failures])),
+        ("Not predicted cases", len(scores.not_predicted), _some(scores.not_predicted)),
     ):
         table.add_row(name, str(count), Text(details), style="" if count else "dim")
     return table
@@ -94,10 +93,9 @@ def _per_label(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{label} in {_cases(count)}" for label, count in counts.items() if count)
 
 
-def _some(items: Sequence[str], separator: str) -> str:
-    more = len(items) - CASES_SHOWN
-    shown = [*items[:CASES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-    return separator.join(shown)
+def _some(cases: Sequence[str]) -> str:
+    more = len(cases) - CASES_SHOWN
+    return ", ".join([*cases[:CASES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _rules(metrics: Iterable[Metric]) -> Table:

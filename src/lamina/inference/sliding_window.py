@@ -15,7 +15,7 @@ def sliding_window(
     roi_size: Sequence[int],
     *,
     overlap: float = 0.5,
-    sw_batch_size: int = 1,
+    sw_batch_size: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return logits for a whole image, windows blended with Gaussian weights.
@@ -42,10 +42,10 @@ def sliding_window(
         nonlocal done
         if batch.ndim == 5:
             batch = batch.contiguous(memory_format=torch.channels_last_3d)
-        logits = network(batch).float()
+        logits = network(batch).to(torch.float32, copy=True)  # it is about to be weighted in place
         done += batch.shape[0]
         if progress is not None:
-            progress(min(done, total), total)
+            progress(done, total)
         return logits
 
     inferer = SlidingWindowInferer(

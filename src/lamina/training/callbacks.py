@@ -1,7 +1,9 @@
 """What happens around training steps: epochs, stopping, and telling how it goes."""
 
 import logging
+import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.training.checkpoints import BEST, LAST
 from lamina.training.config import TrainConfig
@@ -30,6 +32,7 @@ class RunState:
     """What a run must remember besides weights to go on as if it had never stopped."""
 
     elapsed_s: float = 0.0
+    reserve_s: float = 0.0
     best_dice: float = -1.0
     best_epoch: int = -1
     epochs_done: int = 0
@@ -66,7 +69,7 @@ class Epochs(Callback):
         validate: Scores a network.
         folder: Where checkpoints go.
         state: Of the run; changed as it goes.
-        report: Called after each epoch.
+        on_epoch: Called after each epoch.
     """
 
     def __init__(
@@ -76,14 +79,14 @@ class Epochs(Callback):
         validate: Validate,
         folder: Path,
         state: RunState,
-        report: Callable[[EpochReport], None],
+        on_epoch: Callable[[EpochReport], None],
     ) -> None:
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.validate = validate
         self.folder = folder
         self.state = state
-        self.report = report
+        self.on_epoch = on_epoch
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -91,24 +94,32 @@ class Epochs(Callback):
     ) -> None:
         """Close an epoch when its last step is done; save now and then in between."""
         assert isinstance(module, Supervised)
-        if outputs is not None:
-            loss: Tensor = outputs["loss"]
-            self.state.loss_sum += float(loss)
+        if math.isfinite(loss := float(outputs["loss"])):
+            self.state.loss_sum += loss
             self.state.loss_steps += 1
         if int(module.steps_done) % self.steps_per_epoch == 0:
             self._close_epoch(trainer, module)
+            self._save(trainer, LAST)
         elif time.monotonic() - self.saved_at > self.config.checkpoint_every_s:
             self._save(trainer, LAST)
         if module.clock.progress(int(module.steps_done)) >= 1:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Score and save what a run that stopped within an epoch has reached."""
+        """Save what a run that stopped within an epoch has reached; score it if it ends there.
+
+        A run stopped in its very first epoch is scored too, to have a model to ship, but only after
+        saving: resumed, it goes on as if it had never stopped.
+        """
         assert isinstance(module, Supervised)
-        if int(module.steps_done) % self.steps_per_epoch and self._ended(module):
+        if int(module.steps_done) % self.steps_per_epoch == 0:
+            return
+        ended = module.clock.progress(int(module.steps_done)) >= 1
+        if ended:
             self._close_epoch(trainer, module)
-        elif int(module.steps_done) % self.steps_per_epoch:
-            self._save(trainer, LAST)
+        self._save(trainer, LAST)
+        if not ended and self.state.best_epoch < 0:
+            self._close_epoch(trainer, module)
 
     def on_save_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
@@ -116,10 +127,8 @@ class Epochs(Callback):
         """Add the run's state."""
         assert isinstance(module, Supervised)
         self.state.elapsed_s = module.clock.elapsed_s
+        self.state.reserve_s = module.clock.reserve_s
         checkpoint["run"] = asdict(self.state)
-
-    def _ended(self, module: Supervised) -> bool:
-        return module.clock.progress(int(module.steps_done)) >= 1 or self.state.best_epoch < 0
 
     def _close_epoch(self, trainer: Trainer, module: Supervised) -> None:
         began = time.monotonic()
@@ -133,7 +142,7 @@ class Epochs(Callback):
             loss=state.loss_sum / max(1, state.loss_steps),
             lr=trainer.optimizers[0].param_groups[0]["lr"],
             scores=scores,
-            skipped_steps=module.bad_steps,
+            skipped_steps=int(module.steps_skipped),
         )
         state.epochs_done, state.loss_sum, state.loss_steps = epoch + 1, 0.0, 0
         better = scores["dice"] > state.best_dice
@@ -142,13 +151,14 @@ class Epochs(Callback):
         elif self.config.patience and epoch - state.best_epoch >= self.config.patience:
             state.stopped_because = f"no better Dice for {self.config.patience} epochs"
             trainer.should_stop = True
-        self.report(line)
+        for logger in trainer.loggers:
+            logger.log_metrics(line.flat(), step=line.step)
+        self.on_epoch(line)
         if better:
             self._save(trainer, BEST)
-        self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: str) -> None:
-        trainer.save_checkpoint(self.folder / name)
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.saved_at = time.monotonic()
 
 
@@ -168,8 +178,9 @@ class StopRequests(Callback):
             self._restore()
 
         self.file.unlink(missing_ok=True)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.earlier[number] = signal.signal(number, stop)
+        if threading.current_thread() is threading.main_thread():  # no other may listen
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.earlier[number] = signal.signal(number, stop)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -215,5 +226,5 @@ class StepMeter(Callback):
         """Pass on step, progress 0..1, loss, and seconds to go."""
         assert isinstance(module, Supervised)
         step = int(module.steps_done)
-        loss = float(outputs["loss"]) if outputs is not None else float("nan")
-        self.listen(step, self.clock.progress(step), loss, self.clock.remaining_s(step))
+        progress, to_go = self.clock.progress(step), self.clock.remaining_s(step)
+        self.listen(step, progress, float(outputs["loss"]), to_go)

@@ -1,8 +1,8 @@
 """Checkpoints: whole or absent, and nothing but tensors and plain values in them."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -12,6 +12,8 @@ from lamina.files import atomic_path
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
+
+_SECTIONS = {"run", "state_dict", "optimizer_states"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,7 +28,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             FileError: The disk is full or the folder cannot be written; the earlier file is intact.
         """
         with atomic_path(Path(path)) as part:
-            torch.save(checkpoint, part)
+            try:
+                torch.save(checkpoint, part)
+            except RuntimeError as error:  # what torch makes of a write that failed
+                raise OSError("the file system took only part of it") from error
+
+
+def read_latest(folder: Path) -> dict[str, Any] | None:
+    """Read the checkpoint to resume from: the last, or the best where that is gone.
+
+    Returns:
+        The checkpoint, or ``None`` for a run that was killed before it had one.
+
+    Raises:
+        TrainingError: It is damaged.
+    """
+    paths = [path for name in (LAST, BEST) if (path := folder / name).is_file()]
+    return read_checkpoint(paths[0]) if paths else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -37,15 +55,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TrainingError(
-            f"{path}: no checkpoint to resume from.", remedy="Train without --resume."
+            f"{path}: there is no checkpoint yet.", remedy="Let training finish an epoch first."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        with ZipFile(path):  # anything else than a zip would be an old pickle
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of any kind: depends on the byte that the reader stumbles over
         raise TrainingError(
             f"{path}: damaged or not a checkpoint of Lamina ({type(error).__name__}).",
-            remedy="Remove it; best.ckpt may still be intact.",
+            remedy="Remove it; --resume then goes on from best.ckpt.",
         ) from error
-    if not isinstance(content, dict) or "run" not in content:
+    if not isinstance(content, dict) or not content.keys() >= _SECTIONS:
         raise TrainingError(f"{path}: not a checkpoint of Lamina.")
     return content

@@ -1,5 +1,6 @@
 """The settings of a training run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class Optimiser:
     """AdamW and its learning-rate schedule: linear warm-up, then half a cosine."""
 
-    lr: float = 3e-3
+    lr: float = 6e-3
     """Highest learning rate."""
     weight_decay: float = 1e-2
     """Decoupled decay, as AdamW defines it."""
@@ -28,22 +29,17 @@ class Optimiser:
     """Memory of the averaged weights that are validated and shipped; 0 uses the plain weights."""
 
     def __post_init__(self) -> None:
-        faults = [
-            fault
-            for wrong, fault in (
-                (self.lr <= 0, f"lr = {self.lr}: must be above 0"),
-                (not 0 <= self.warmup < 1, f"warmup = {self.warmup}: must be at least 0, below 1"),
-                (not 0 <= self.final_lr <= 1, f"final_lr = {self.final_lr}: must be 0 to 1"),
-                (self.max_grad_norm <= 0, f"max_grad_norm = {self.max_grad_norm}: must be above 0"),
-                (
-                    not 0 <= self.ema_decay < 1,
-                    f"ema_decay = {self.ema_decay}: must be 0 to below 1",
-                ),
-            )
-            if wrong
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
+        _check(
+            {
+                f"lr = {self.lr}: must be above 0": self.lr > 0,
+                f"weight_decay = {self.weight_decay}: must be 0 or more": self.weight_decay >= 0,
+                f"betas = {self.betas}: must be 0 to below 1": all(0 <= b < 1 for b in self.betas),
+                f"warmup = {self.warmup}: must be 0 to below 1": 0 <= self.warmup < 1,
+                f"final_lr = {self.final_lr}: must be 0 to 1": 0 <= self.final_lr <= 1,
+                f"max_grad_norm = {self.max_grad_norm}: must be above 0": self.max_grad_norm > 0,
+                f"ema_decay = {self.ema_decay}: must be 0 to below 1": 0 <= self.ema_decay < 1,
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +81,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         counts = ("batch_size", "steps_per_epoch", "epochs", "time_budget_s", "patience")
-        faults = [
-            f"{name} = {getattr(self, name)}: must be above 0"
-            for name in counts
-            if getattr(self, name) is not None and getattr(self, name) <= 0
-        ]
-        if not 0 <= self.oversample_foreground <= 1:
-            faults.append(f"oversample_foreground = {self.oversample_foreground}: must be 0 to 1")
-        if faults:
-            raise ValueError("; ".join(faults))
+        given = {name: value for name in counts if (value := getattr(self, name)) is not None}
+        sides, share = self.patch_size or (), self.oversample_foreground
+        _check(
+            {f"{name} = {value}: must be above 0": value > 0 for name, value in given.items()}
+            | {
+                f"patch_size = {sides}: must be above 0": all(side > 0 for side in sides),
+                f"oversample_foreground = {share}: must be 0 to 1": 0 <= share <= 1,
+                f"seed = {self.seed}: must be 0 to below 2**32": 0 <= self.seed < 2**32,
+                f"workers = {self.workers}: must be 0 or more": (self.workers or 0) >= 0,
+            }
+        )
+
+
+def _check(constraints: Mapping[str, bool]) -> None:
+    """Refuse settings by listing the constraints that do not hold."""
+    if faults := [fault for fault, holds in constraints.items() if not holds]:
+        raise ValueError("; ".join(faults))

@@ -1,6 +1,8 @@
 """Run the training of one network from start, or from where it was stopped, to end."""
 
 import logging
+import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +16,8 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lamina.data.patches import PatchDataset, StepSampler
+from lamina.data.patches import PatchDataset, StepSampler, ignore_ctrl_c
+from lamina.errors import ConfigError
 from lamina.losses import Loss
 from lamina.training.callbacks import (
     EpochReport,
@@ -24,7 +27,7 @@ from lamina.training.callbacks import (
     StopRequests,
     Validate,
 )
-from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_checkpoint
+from lamina.training.checkpoints import AtomicCheckpointIO, read_latest
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
@@ -35,6 +38,10 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
 }
+_NOISE = (
+    ".*does not have many workers.*",  # cutting patches in this process is quickest on a CPU
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
+)
 
 
 def fit(
@@ -63,7 +70,8 @@ def fit(
         config: Settings, with ``steps_per_epoch`` and ``epochs`` or ``time_budget_s`` filled in.
         folder: For the checkpoints.
         validate: Scores a network; ``{"dice": mean, ...}``.
-        resume: Go on from ``last.ckpt``.
+        resume: Go on from ``last.ckpt``, or ``best.ckpt`` where that is gone; a run that was killed
+            before its first checkpoint starts again.
         loggers: Lightning loggers that get each epoch's numbers.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
@@ -72,39 +80,30 @@ def fit(
         The run's state at its end.
 
     Raises:
-        TrainingError: There is nothing to resume from, or the numbers stay NaN or infinite.
-        FileError: A checkpoint could not be written; the earlier one is intact.
+        TrainingError: The checkpoint is damaged, or the numbers stay NaN or infinite.
+        FileError: A checkpoint could not be written; the earlier one is intact. Or a prepared case
+            could not be read.
     """
     assert config.steps_per_epoch is not None
-    checkpoint = read_checkpoint(folder / LAST) if resume else None
-    state = RunState(**checkpoint["run"]) if checkpoint else RunState()
-    state = replace(state, stopped_because="")
+    checkpoint = read_latest(folder) if resume else None
+    state = replace(RunState(**checkpoint["run"]), stopped_because="") if checkpoint else RunState()
     max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
-    clock = Clock(max_steps, config.time_budget_s, time.monotonic() - state.elapsed_s)
-    if patches.spatial_dims == 3:
-        network = network.to(memory_format=torch.channels_last_3d)  # twice as fast on a CPU
-    module = Supervised(network, loss, config.optimiser, clock, config.seed)
-
-    def report(line: EpochReport) -> None:
-        for logger in loggers:
-            logger.log_metrics(line.flat(), step=line.step)
-        on_epoch(line)
-
+    started = time.monotonic() - state.elapsed_s
+    clock = Clock(max_steps, config.time_budget_s, started, state.reserve_s)
+    first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
+    last_step = max_steps or _ENDLESS
+    if first_step >= last_step:
+        return state
     callbacks: list[Callback] = [
         _Restore(checkpoint),
-        Epochs(config, config.steps_per_epoch, validate, folder, state, report),
+        Epochs(config, config.steps_per_epoch, validate, folder, state, on_epoch),
         StopRequests(folder, state),
     ]
     if on_step:
         callbacks.append(StepMeter(clock, on_step))
-    with warnings.catch_warnings():
-        # Cutting patches in this process is a choice here, made for speed on a CPU.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        trainer = _trainer(config, callbacks, loggers)
-        first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
-        loader = _loader(patches, config, first_step, max_steps or _ENDLESS)
-        if first_step < (max_steps or _ENDLESS):
-            trainer.fit(module, loader)
+    module = Supervised(network, loss, config.optimiser, clock, config.seed)
+    loader = _loader(patches, config, first_step, last_step)
+    _run(_trainer(config, callbacks, loggers), module, loader)
     return state
 
 
@@ -122,19 +121,31 @@ class _Restore(Callback):
         self.checkpoint = None
 
 
+def _run(trainer: Trainer, module: Supervised, loader: DataLoader[Any]) -> None:
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        for message in _NOISE:
+            warnings.filterwarnings("ignore", message)
+        try:
+            trainer.fit(module, loader)
+        except SystemExit as error:  # Lightning makes one of Ctrl-C, and is deaf to it from then on
+            signal.signal(signal.SIGINT, on_ctrl_c)
+            raise KeyboardInterrupt from error
+
+
 def _trainer(config: TrainConfig, callbacks: list[Callback], loggers: Sequence[Logger]) -> Trainer:
     # One pass over one long list of steps: epochs, validation and checkpoints are ours to place,
     # which is what makes a run resumable at any step.
-    for noisy in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
-        accelerator="auto",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=1,
         precision=_PRECISION[resolve_precision(config.precision)],
         max_epochs=1,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=list(loggers) or False,
+        log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -148,7 +159,7 @@ def _loader(
 ) -> DataLoader[Any]:
     workers = config.workers
     if workers is None:
-        workers = 8 if torch.cuda.is_available() else 0
+        workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     return DataLoader(
         patches,
         batch_sampler=StepSampler(first_step, last_step, patches.sampler.batch_size),
@@ -156,13 +167,21 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=ignore_ctrl_c,
     )
 
 
 def resolve_precision(precision: Precision) -> Precision:
-    """Return the number format that ``auto`` stands for on this machine."""
+    """Return the number format that ``auto`` stands for on this machine.
+
+    Raises:
+        ConfigError: It is ``fp16`` and there is no GPU.
+    """
+    gpu = torch.cuda.is_available()
+    if precision == "fp16" and not gpu:
+        raise ConfigError("precision = 'fp16': needs a GPU.", remedy="Use bf16, fp32 or auto.")
     if precision != "auto":
         return precision
-    if not torch.cuda.is_available():
+    if not gpu:
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"

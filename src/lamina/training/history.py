@@ -12,7 +12,7 @@ from lamina.files import write_text
 
 
 class HistoryLogger(Logger):
-    """Adds a line per epoch; lines of a future that a resumed run takes back are dropped."""
+    """Adds a line per epoch; lines of epochs that a resumed run does again are dropped."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class HistoryLogger(Logger):
         return ""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add one line; ``metrics`` holds its ``step``."""
+        """Add one line; ``metrics`` holds its ``epoch``."""
         lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] < metrics["step"]]
+        kept = [line for line in lines if json.loads(line)["epoch"] < metrics["epoch"]]
         write_text(self.path, "".join(f"{line}\n" for line in [*kept, json.dumps(dict(metrics))]))
 
     def log_hyperparams(

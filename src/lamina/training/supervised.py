@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, convert_conv3d_weight_memory_format
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lamina.errors import TrainingError
@@ -12,13 +13,13 @@ from lamina.losses import Loss
 from lamina.training.config import Optimiser
 from lamina.training.schedule import Clock, learning_rate
 
-_MAX_BAD_STEPS = 25
+_MAX_SKIPPED_IN_A_ROW = 25
 
 
 class Supervised(LightningModule):
     """Fits a network's logits to label maps.
 
-    A step whose loss or gradient is not finite changes nothing and is counted; too many in a row
+    A step whose loss or gradient is not finite changes no weight and is counted; too many in a row
     end the run. Random numbers inside the network are seeded by step, so that a resumed run repeats
     them.
 
@@ -31,12 +32,14 @@ class Supervised(LightningModule):
     """
 
     steps_done: Tensor
+    steps_skipped: Tensor
 
     def __init__(
         self, network: nn.Module, loss: Loss, optimiser: Optimiser, clock: Clock, seed: int
     ) -> None:
         super().__init__()
-        self.network = network
+        # Twice as fast on a CPU; no other weights know of it.
+        self.network = convert_conv3d_weight_memory_format(network, torch.channels_last_3d)
         self.loss = loss
         self.optimiser = optimiser
         self.clock = clock
@@ -49,8 +52,9 @@ class Supervised(LightningModule):
             else None
         )
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
-        self.bad_steps = 0
-        self.bad_steps_in_a_row = 0
+        self.register_buffer("steps_skipped", torch.zeros((), dtype=torch.int64))
+        self.skipped_in_a_row = 0
+        self.loss_is_finite = torch.tensor(True)
 
     @property
     def best_network(self) -> nn.Module:
@@ -64,6 +68,7 @@ class Supervised(LightningModule):
             lr=self.optimiser.lr,
             betas=self.optimiser.betas,
             weight_decay=self.optimiser.weight_decay,
+            fused=True,
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -74,16 +79,14 @@ class Supervised(LightningModule):
             group["lr"] = rate
         torch.manual_seed(self.seed * 1_000_003 + step)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
-        """Return the loss of one batch, or ``None`` to skip a step that is not finite."""
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
         image, target = batch
         if image.ndim == 5:
             image = image.contiguous(memory_format=torch.channels_last_3d)
         loss: Tensor = self.loss(self.network(image), target)
-        if torch.isfinite(loss):
-            return loss
-        self._count_bad_step()
-        return None
+        self.loss_is_finite = torch.isfinite(loss)
+        return loss
 
     def configure_gradient_clipping(
         self,
@@ -91,30 +94,27 @@ class Supervised(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Shorten long gradients; drop one that is not finite."""
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        if not parameters:
+        """Shorten long gradients; drop those that are not finite, or whose loss is not."""
+        norm = clip_grad_norm_(self.network.parameters(), self.optimiser.max_grad_norm)
+        if self.loss_is_finite and torch.isfinite(norm):
+            self.skipped_in_a_row = 0
             return
-        norm = nn.utils.clip_grad_norm_(parameters, self.optimiser.max_grad_norm)
-        if torch.isfinite(norm):
-            self.bad_steps_in_a_row = 0
-        else:
-            self.network.zero_grad(set_to_none=True)
-            self._count_bad_step()
+        self.network.zero_grad(set_to_none=True)  # AdamW leaves weights without a gradient alone
+        self._count_skipped()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, count it, and average the weights."""
         super().optimizer_step(*args, **kwargs)
         self.steps_done += 1
-        if self.average is not None:
+        if self.average is not None and not self.skipped_in_a_row:
             self.average.update_parameters(self.network)
 
-    def _count_bad_step(self) -> None:
-        self.bad_steps += 1
-        self.bad_steps_in_a_row += 1
-        if self.bad_steps_in_a_row > _MAX_BAD_STEPS:
+    def _count_skipped(self) -> None:
+        self.steps_skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row > _MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(
-                f"Loss or gradient was NaN or infinite {self.bad_steps_in_a_row} times in a row; "
+                f"Loss or gradient was NaN or infinite {self.skipped_in_a_row} times in a row; "
                 f"stopped at step {int(self.steps_done)}.",
                 remedy="Lower optimiser.lr, or use --set precision=fp32; last.ckpt is intact.",
             )

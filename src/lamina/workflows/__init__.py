@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
-Progress = Callable[[int, int, str], None]
-"""``(done, in all, what)``, called after each piece of work; a progress bar listens."""
+Progress = Callable[[float, int, str], None]
+"""``(done, in all, what)``, called as work goes on; a progress bar listens.
+
+``done`` counts the piece that is under way in part, so that one big scan moves the bar too.
+"""
 
 
-def no_progress(done: int, total: int, what: str) -> None:
+def no_progress(done: float, total: int, what: str) -> None:
     """Listen to nothing."""

@@ -1,13 +1,17 @@
 """Demo: the main job from end to end on made-up scans."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina.config import load_recipe
+from lamina import __version__
+from lamina.config import layered, load_recipe
 from lamina.data.phantom import PHANTOM_LABELS, write_phantom_dataset
+from lamina.errors import DatasetError
 from lamina.evaluation.scores import Scores
+from lamina.files import write_json
 from lamina.io import read_volume
 from lamina.report.overlay import save_overlay
 from lamina.training.callbacks import EpochReport
@@ -19,6 +23,8 @@ from lamina.workflows.train import Training, train
 
 _CASES = {2: 60, 3: 24}
 _KEPT_OUT = {2: 12, 3: 4}
+_MARK = "demo.json"
+_FOLDERS = ("scans", "work", "run", "predicted", "scores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,7 @@ def demo(
     *,
     spatial_dims: int = 3,
     seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] | None = None,
@@ -58,14 +65,19 @@ def demo(
         out: Folder for everything; what an earlier demo left there is made anew.
         spatial_dims: 2 for images, 3 for volumes.
         seed: Decides the phantoms and the training.
-        progress: Called after each case of each stage.
+        settings: Of the training, in place of the recipe's, as in :func:`~lamina.train`.
+        progress: Called as work on the cases of each stage goes on.
         on_epoch: Called after each epoch of training.
         on_step: Called after each step of training.
 
     Raises:
-        LaminaError: Something cannot be written.
+        DatasetError: ``out`` holds files that no demo made.
+        FileError: Something cannot be written.
+        ConfigError: A setting is unknown or wrong.
     """
-    scans, work, run = out / "scans", out / "work", out / "run"
+    _make_room(out)
+    scans, work, run, predicted, scored = (out / name for name in _FOLDERS)
+    write_json(out / _MARK, {"version": __version__, "spatial_dims": spatial_dims, "seed": seed})
     write_phantom_dataset(
         scans,
         _CASES[spatial_dims],
@@ -74,11 +86,10 @@ def demo(
         num_test=_KEPT_OUT[spatial_dims],
     )
     prepare(scans, work, progress=progress)
-    settings = {**load_recipe("demo"), "seed": seed}
-    training = train(work, run, settings, on_epoch=on_epoch, on_step=on_step)
-    predicted = out / "predicted"
+    chosen = layered(load_recipe("demo"), {"seed": seed}, settings or {})
+    training = train(work, run, chosen, on_epoch=on_epoch, on_step=on_step)
     predict(run, predicted, scans / "imagesTs", progress=progress)
-    scores = evaluate(predicted, scans / "labelsTs", out / "scores", progress=progress)
+    scores = evaluate(predicted, scans / "labelsTs", scored, progress=progress)
     name = scores.cases[0] + ".nii.gz"
     overlay = out / "overlay.png"
     save_overlay(
@@ -90,3 +101,14 @@ def demo(
         title=scores.cases[0],
     )
     return Demonstration(out=out, training=training, scores=scores, overlay=overlay)
+
+
+def _make_room(out: Path) -> None:
+    """Remove what an earlier demo made, and nothing else."""
+    if (out / _MARK).is_file():
+        for name in _FOLDERS:
+            shutil.rmtree(out / name, ignore_errors=True)
+    elif out.is_dir() and any(out.iterdir()):
+        raise DatasetError(
+            f"{out}: holds files that no demo made.", remedy="Choose another folder for --out."
+        )

@@ -1,8 +1,10 @@
 """Predict: segment scans with a trained model, each on its own grid."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from lamina.workflows import Progress, no_progress
 from lamina.workflows.run import RunFolder, write_bundle
 
 RECORD = "prediction.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +49,8 @@ class Prediction:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Case id -> why it could not be segmented."""
-        return {o.case_id: o.error for o in self.outcomes if o.segmentation is None}
+        """Scan's file name -> why it could not be segmented."""
+        return {Path(o.image).name: o.error for o in self.outcomes if o.segmentation is None}
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -103,8 +107,9 @@ def load(path: str | Path, device: str | None = None) -> Model:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
 
     Raises:
-        BundleError: The file is damaged, altered or none of Lamina's.
-        TrainingError: The run has no checkpoint yet.
+        BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
+            no model.
+        TrainingError: The run's best checkpoint is damaged.
     """
     bundle = load_bundle(find_bundle(Path(path)))
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,7 +131,10 @@ def find_bundle(path: Path) -> Path:
     ):
         return write_bundle(run)
     if not run.bundle_file.is_file():
-        raise BundleError(f"{path}: holds neither a model nor a checkpoint.")
+        raise BundleError(
+            f"{path}: holds neither a model nor a checkpoint.",
+            remedy="Give a .lamina file, or a folder in which lamina train finished an epoch.",
+        )
     return run.bundle_file
 
 
@@ -138,7 +146,6 @@ def predict(
     split: str | None = None,
     device: str | None = None,
     progress: Progress = no_progress,
-    on_window: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Segment a scan, a folder of scans, or a run's validation scans.
 
@@ -151,62 +158,87 @@ def predict(
         inputs: A scan or a folder of them; not needed with ``split``.
         split: ``"val"`` takes the scans the run was validated on.
         device: As for :func:`load`.
-        progress: Called after each scan.
-        on_window: Called within a scan with windows done and in all.
+        progress: Called after each window and each scan.
 
     Raises:
         BundleError: The model cannot be loaded.
-        DatasetError: There is nothing to segment.
+        DatasetError: There is nothing to segment, or ``out`` holds files of these names that no
+            prediction wrote.
+        FileError: ``out`` cannot be written, or the disk is full.
     """
     cases = _cases(model, inputs, split)
-    loaded = load(model, device)
-    outcomes = []
-    for done, case in enumerate(cases, start=1):
-        outcomes.append(_segment(loaded, case, out, on_window))
-        progress(done, len(cases), case.case_id)
-        write_json(out / RECORD, _record(loaded, model, outcomes))
+    bundle = find_bundle(model)
+    loaded = load(bundle, device)
+    _protect(out, cases)
+    record = {
+        "model": {"file": bundle.name, "sha256": sha256(bundle)},
+        "labels": loaded.bundle.plan.labels.as_dict(),
+    }
+    write_json(out / RECORD, record | {"cases": []})
+    outcomes: list[Outcome] = []
+    for done, case in enumerate(cases):
+        outcomes.append(
+            _segment(loaded, case, out, partial(_within, progress, done, len(cases), case.case_id))
+        )
+        write_json(out / RECORD, record | {"cases": [asdict(outcome) for outcome in outcomes]})
+        progress(done + 1, len(cases), case.case_id)
     return Prediction(out=out, outcomes=tuple(outcomes))
 
 
+def _within(
+    progress: Progress, done: int, total: int, what: str, windows: int, in_all: int
+) -> None:
+    progress(done + windows / in_all, total, what)
+
+
 def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, ...]:
-    if (inputs is None) == (split is None):
+    if (inputs is None) == (split is None) or split not in (None, "val"):
         raise DatasetError("Give either scans (-i) or --split val.")
     if inputs is None:
         return RunFolder(model).val_cases()
     if not inputs.exists():
-        raise DatasetError(f"{inputs}: no such file or folder.")
+        raise DatasetError(f"{inputs}: no such file or folder.", remedy="Give a scan or a folder.")
     paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]
     if not paths:
-        raise DatasetError(f"{inputs}: holds no scans.")
+        raise DatasetError(f"{inputs}: holds no scans.", remedy="Folders in it are not searched.")
     return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
 
 
-def _segment(
-    model: Model, case: Case, out: Path, on_window: Callable[[int, int], None] | None
-) -> Outcome:
+def _protect(out: Path, cases: Sequence[Case]) -> None:
+    """Refuse to write over scans, references, or anything but an earlier prediction."""
+    scans = {path.resolve() for case in cases for path in case.images}
+    ours = (out / RECORD).is_file()
+    files = (out / _name(case) for case in cases)
+    foreign = [p for p in files if p.exists() and not (ours and p.resolve() not in scans)]
+    if foreign:
+        raise DatasetError(
+            f"{foreign[0]}: would be written over, and no prediction wrote it.",
+            remedy="Choose another folder for --output.",
+        )
+
+
+def _name(case: Case) -> str:
+    """Name the segmentation after the case, in the format of its (first) file."""
+    first = case.images[0].name
+    return first if first.startswith(case.case_id) else f"{case.case_id}.nii.gz"
+
+
+def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int], None]) -> Outcome:
     began = time.perf_counter()
-    first = case.images[0]
-    suffix = first.name[len(case.case_id) :] if first.name.startswith(case.case_id) else ".nii.gz"
-    name, error = f"{case.case_id}{suffix}", ""
+    name, error = _name(case), ""
     try:
         image = case.read_image(model.bundle.plan.channels)
         write_volume(model.predictor(image, on_window), out / name)
     except LaminaError as problem:
         error = str(problem)
-    except (MemoryError, torch.OutOfMemoryError):
-        error = f"{first}: not enough memory for a scan of this size."
+    except (MemoryError, RuntimeError) as problem:  # torch says the one as the other
+        log.debug("%s", name, exc_info=True)
+        reason = str(problem).partition("\n")[0] or "out of memory"
+        error = f"{case.images[0]}: cannot be segmented on this machine: {reason}"
     return Outcome(
         case_id=case.case_id,
-        image=str(first),
+        image=str(case.images[0]),
         segmentation=None if error else name,
         seconds=round(time.perf_counter() - began, 2),
         error=error,
     )
-
-
-def _record(model: Model, path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    return {
-        "model": {"file": path.name, "sha256": sha256(find_bundle(path))},
-        "labels": model.bundle.plan.labels.as_dict(),
-        "cases": [asdict(outcome) for outcome in outcomes],
-    }

@@ -1,5 +1,6 @@
 """Prepare: understand a dataset, decide how to train on it, and store it ready for training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -16,8 +17,9 @@ from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
 from lamina.data.planning import Budget, make_plan
 from lamina.data.workers import run_over, workers_for
-from lamina.errors import ConfigError, DatasetError, LaminaError
-from lamina.files import write_json
+from lamina.errors import ConfigError, DatasetError, FileError, LaminaError
+from lamina.files import remove_parts, write_json
+from lamina.models import NETWORKS, configure
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.work import WorkFolder
 
@@ -83,24 +85,27 @@ def prepare(
     Raises:
         DatasetError: The folder is not understood, or no case in it can be used.
         ConfigError: The budget is too small for any plan.
+        UnknownNameError: The layout or the network is not registered.
+        FileError: The work folder cannot be written, or the disk is full; run again, it goes on.
     """
+    NETWORKS.get(model)  # a misspelt name is refused now, not after all scans have been read
+    budget = _budget(ram_bytes, vram_bytes, time_s)
     cohort = read_cohort(dataset, layout)
     work = WorkFolder(out)
     surveys, excluded = _survey(cohort, workers, progress)
-    cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id in surveys))
+    cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
-    plan = _plan(fingerprint, cohort, model, ram_bytes, vram_bytes, time_s)
-    largest = max(prod(facts.shape) for facts in fingerprint.cases) * len(cohort.channels)
-    workers = workers_for(20 * largest, len(cohort.cases)) if workers is None else workers
-    task = partial(prepare_case, plan=plan, cache=work.cache)
-    for done, (case, outcome) in enumerate(run_over(task, cohort.cases, workers), start=1):
-        if isinstance(outcome, LaminaError):
-            excluded[case.case_id] = str(outcome)
-        progress(done, len(cohort.cases), "Preparing")
-    cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id not in excluded))
+    plan = _plan(fingerprint, cohort, model, budget)
     folds = make_folds(cohort.cases, num_folds)
-    write_json(work.cohort_file, cohort.as_dict())
     write_json(work.fingerprint_file, fingerprint.as_dict())
+    work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
+    largest = max(prod(facts.shape) for facts in fingerprint.cases) * len(cohort.channels)
+    count = workers_for(20 * largest, len(cohort.cases)) if workers is None else workers
+    if unfit := _store(cohort, plan, work.cache, count, progress):
+        excluded |= unfit
+        cohort = _without(cohort, unfit)
+        folds = make_folds(cohort.cases, num_folds)
+    write_json(work.cohort_file, cohort.as_dict())
     write_json(work.plan_file, plan.as_dict())
     write_json(work.excluded_file, excluded)
     write_folds(work.splits_file, folds)
@@ -112,6 +117,10 @@ def prepare(
         folds=folds,
         excluded=excluded,
     )
+
+
+def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
+    return replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id not in excluded))
 
 
 def _survey(
@@ -136,6 +145,22 @@ def _survey(
     return found, excluded
 
 
+def _store(
+    cohort: Cohort, plan: Plan, cache: Path, workers: int, progress: Progress
+) -> dict[str, str]:
+    """Store every case as training reads it; return, by case id, why some cannot be."""
+    remove_parts(cache)
+    excluded: dict[str, str] = {}
+    task = partial(prepare_case, plan=plan, cache=cache)
+    for done, (case, outcome) in enumerate(run_over(task, cohort.cases, workers), start=1):
+        if isinstance(outcome, FileError):  # the scan was read a moment ago: this is the disk
+            raise outcome
+        if isinstance(outcome, LaminaError):
+            excluded[case.case_id] = str(outcome)
+        progress(done, len(cohort.cases), "Preparing")
+    return excluded
+
+
 def _agree_on_dimensions(found: dict[str, Survey], excluded: dict[str, str]) -> None:
     """Leave out images among volumes, or volumes among images: one network takes one kind."""
     kinds = [survey.spatial_dims for survey in found.values()]
@@ -150,11 +175,8 @@ def _plan(
     fingerprint: Fingerprint,
     cohort: Cohort,
     model: str,
-    ram_bytes: float | None,
-    vram_bytes: float | None,
-    time_s: float | None,
+    budget: Budget,
 ) -> Plan:
-    from lamina.models import configure
     from lamina.training.cost import measure_cost
 
     config = configure(
@@ -163,7 +185,6 @@ def _plan(
         num_classes=cohort.labels.num_classes,
         spatial_dims=fingerprint.spatial_dims,
     )
-    budget = _budget(ram_bytes, vram_bytes, time_s)
     return make_plan(fingerprint, cohort.labels, model, measure_cost(config), budget)
 
 
@@ -173,11 +194,11 @@ def _budget(ram_bytes: float | None, vram_bytes: float | None, time_s: float | N
     if vram_bytes or (torch.cuda.is_available() and not ram_bytes):
         granted = vram_bytes or torch.cuda.get_device_properties(0).total_memory
         return Budget(memory_bytes=0.8 * granted, device="GPU memory", time_s=time_s)
-    free = psutil.virtual_memory().available
-    granted = ram_bytes or free / 2
+    granted = ram_bytes or psutil.virtual_memory().available / 2
     if granted <= _PROCESS_BYTES:
+        whose = "--ram" if ram_bytes else "half of the free memory"
         raise ConfigError(
-            f"--ram {granted / 1e9:.2f} GB: the program alone takes {_PROCESS_BYTES / 1e9:.1f} GB.",
-            remedy="Grant at least 1 GB.",
+            f"{whose}: {granted / 1e6:.0f} MB; the program alone takes {_PROCESS_BYTES / 1e6:.0f}.",
+            remedy="Grant at least 1G with --ram.",
         )
     return Budget(memory_bytes=granted - _PROCESS_BYTES, time_s=time_s)

@@ -54,7 +54,9 @@ class RunFolder:
             TrainingError: The folder holds no run.
         """
         if not self.manifest_file.is_file():
-            raise TrainingError(f"{self.root}: holds no training run.")
+            raise TrainingError(
+                f"{self.root}: holds no training run.", remedy="Give a folder that train wrote."
+            )
         content: dict[str, Any] = read_json(self.manifest_file)
         return content
 

@@ -14,15 +14,14 @@ import yaml
 from torch import nn
 
 from lamina.config import load_yaml, resolve
-from lamina.data.cache import PreparedCase, open_cases
-from lamina.data.case import Cohort
+from lamina.data.cache import PreparedCase, open_cases, preparation_of
 from lamina.data.folds import Fold
 from lamina.data.patches import PatchDataset
 from lamina.data.plan import Plan
 from lamina.data.sampling import PatchSampler
-from lamina.errors import TrainingError
+from lamina.errors import ConfigError, TrainingError
 from lamina.evaluation.scores import Scores, score_case
-from lamina.files import write_json, write_text
+from lamina.files import remove_parts, sha256, write_json, write_text
 from lamina.inference.sliding_window import sliding_window
 from lamina.losses import build_loss
 from lamina.models import NetworkConfig, configure
@@ -60,7 +59,7 @@ def train(
     out: Path,
     settings: Mapping[str, Any] | None = None,
     *,
-    fold: int = 0,
+    fold: int | None = None,
     resume: bool = False,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] | None = None,
@@ -71,32 +70,39 @@ def train(
         work: Folder that ``prepare`` wrote.
         out: Run folder; must not hold a run unless ``resume``.
         settings: Fields of :class:`~lamina.training.config.TrainConfig`, nested as there.
-        fold: Which split of ``splits.json``.
-        resume: Go on with the run in ``out`` from its last checkpoint, with its own settings; only
-            its length may be changed by ``settings``.
+        fold: Which split of ``splits.json``; 0 if not given, or that of the run to resume.
+        resume: Go on with the run in ``out`` from its last checkpoint, with its own settings, plan
+            and fold; only its length may be changed by ``settings``.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
 
     Raises:
         ConfigError: Settings are unknown or wrong; all of them are listed.
-        TrainingError: ``out`` already holds a run, or there is nothing to resume.
+        TrainingError: ``out`` already holds a run, there is nothing to resume, or the run to resume
+            was of another fold or other prepared cases.
         DatasetError: ``work`` is not prepared or lacks the fold.
+        FileError: A prepared case is damaged, or the disk is full.
     """
     folder, run = WorkFolder(work), RunFolder(out)
-    plan, cohort, split = folder.plan(), folder.cohort(), folder.fold(fold)
-    config = _config(run, plan, settings or {}, resume)
-    network = _network(config, plan)
+    if resume:
+        plan, fold = _recorded(run, folder, fold)
+        config = _resumed_config(run, plan, settings or {})
+    else:
+        plan, fold = folder.plan(), fold or 0
+        config = _config(run, plan, settings or {})
+    split = folder.fold(fold)
+    network, loss = _network(config, plan), build_loss(config.loss, **config.loss_options)
     patches = _patches(config, plan, open_cases(folder.cache, split.train))
     validation = open_cases(folder.cache, split.val)
     if not resume:
-        manifest = _manifest(folder, cohort, plan, split, fold, config, network)
-        write_json(run.manifest_file, manifest)
         write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
+        write_json(run.manifest_file, _manifest(folder, plan, split, fold, config, network))
+    for place in (run.root, run.checkpoints):
+        remove_parts(place)
     torch.manual_seed(config.seed)
-    assert config.patch_size is not None
     state = fit(
         network.build(),
-        build_loss(config.loss, **config.loss_options),
+        loss,
         patches,
         config,
         run.checkpoints,
@@ -117,15 +123,20 @@ def train(
     )
 
 
-def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any], resume: bool) -> TrainConfig:
-    """Fill in what the settings leave to the plan, or take up the settings of the run to resume."""
-    if resume:
-        return _resumed_config(run, settings)
+def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
     if run.manifest_file.is_file():
         raise TrainingError(
             f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
         )
-    config = resolve(TrainConfig, settings)
+    return _completed(resolve(TrainConfig, settings), plan)
+
+
+def _completed(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """Fill in what the settings leave to the plan."""
+    if config.patch_size and len(config.patch_size) != plan.spatial_dims:
+        raise ConfigError(
+            f"patch_size = {config.patch_size}: {plan.spatial_dims} sizes are needed."
+        )
     timed = config.time_budget_s is not None
     return replace(
         config,
@@ -138,15 +149,26 @@ def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any], resume: boo
     )
 
 
-def _resumed_config(run: RunFolder, settings: Mapping[str, Any]) -> TrainConfig:
-    run.manifest()
-    recorded = resolve(TrainConfig, load_yaml(run.config_file))
-    config = resolve(TrainConfig, _plain(recorded), settings)
-    changed = [
-        name
-        for name, value in asdict(recorded).items()
-        if name not in _LENGTH and getattr(config, name) != getattr(recorded, name)
-    ]
+def _recorded(run: RunFolder, folder: WorkFolder, fold: int | None) -> tuple[Plan, int]:
+    """Return plan and fold of the run to resume, sure that its prepared cases are still there."""
+    manifest = run.manifest()
+    plan = Plan.from_dict(manifest["plan"])
+    if fold not in (None, manifest["fold"]):
+        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
+    same = preparation_of(plan) == preparation_of(folder.plan())
+    if not same or sha256(folder.splits_file) != manifest["hashes"]["splits.json"]:
+        raise TrainingError(
+            f"{folder.root}: is not what {run.root} was trained on: it was prepared anew.",
+            remedy="Give the work folder that the run began with, or start another run.",
+        )
+    return plan, manifest["fold"]
+
+
+def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
+    recorded = load_yaml(run.config_file)
+    config = _completed(resolve(TrainConfig, recorded, settings), plan)
+    now = _plain(config)
+    changed = [name for name in now if name not in _LENGTH and now[name] != recorded.get(name)]
     if changed:
         raise TrainingError(
             f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
@@ -189,7 +211,7 @@ def _validator(plan: Plan, cases: list[PreparedCase]) -> Validate:
         device = next(network.parameters()).device
         rows = []
         for case in cases:
-            image = torch.from_numpy(case.image[:]).to(device)
+            image = torch.tensor(case.image, device=device)
             logits = sliding_window(network, image, plan.roi_size, overlap=plan.overlap)
             found = logits.argmax(0).to(torch.uint8).cpu().numpy()
             reference = case.label[0]
@@ -218,13 +240,13 @@ def _loggers(run: RunFolder) -> list[Any]:
 
 def _manifest(
     folder: WorkFolder,
-    cohort: Cohort,
     plan: Plan,
     split: Fold,
     fold: int,
     config: TrainConfig,
     network: NetworkConfig,
 ) -> dict[str, Any]:
+    cohort = folder.cohort()
     cases = {case.case_id: case for case in cohort.cases}
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -37,6 +37,7 @@ def read_cohort(folder: Path, layout: str | None = None) -> Cohort:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder.", remedy="Give the dataset's folder.")
+    folder = folder.resolve()  # the cohort is used later, from wherever the user then is
     if layout:
         return LAYOUTS.get(layout).read(folder)
     for name in LAYOUTS:

@@ -1,14 +1,15 @@
 """Two plain folders, ``images/`` and ``labels/``, whose files pair up by name."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
-from lamina.data.layouts.msd import label_set
-from lamina.errors import DatasetError
-from lamina.files import read_json
+from lamina.data.layouts.msd import lists_cases, read_task
+from lamina.errors import DatasetError, LaminaError
 from lamina.io import is_scan, read_labels, read_volume, strip_suffix
 from lamina.labels import LabelSet
 
@@ -17,7 +18,8 @@ _LABELS = ("labels", "labelsTr", "masks")
 
 
 def _matches(folder: Path) -> bool:
-    return all(any((folder / name).is_dir() for name in names) for names in (_IMAGES, _LABELS))
+    both = all(any((folder / name).is_dir() for name in names) for names in (_IMAGES, _LABELS))
+    return both and not lists_cases(folder)
 
 
 def _read(folder: Path) -> Cohort:
@@ -35,34 +37,46 @@ def _read(folder: Path) -> Cohort:
         for case_id, path in images.items()
     )
     description = folder / "dataset.json"
-    data = read_json(description) if description.is_file() else {}
-    channels = data.get("modality") or data.get("channel_names")
-    return Cohort(
-        name=str(data.get("name") or folder.name),
-        channels=tuple(channels.values()) if channels else _guess_channels(cases[0]),
-        labels=label_set(data["labels"]) if "labels" in data else _found_labels(cases),
-        cases=cases,
-        licence=str(data.get("licence") or data.get("license") or ""),
-    )
+    task: dict[str, Any] = {"name": folder.name}
+    if description.is_file():
+        task = read_task(description)
+    if "channels" not in task:
+        task["channels"] = _guess_channels(cases)
+    if "labels" not in task:
+        task["labels"] = _found_labels(cases)
+    return Cohort(cases=cases, **task)
 
 
 def _scans(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
     home = next((folder / name for name in names if (folder / name).is_dir()), None)
     if home is None:
         raise DatasetError(f"{folder}: has none of the folders {', '.join(names)}.")
-    return {strip_suffix(path): path for path in sorted(home.iterdir()) if is_scan(path)}
+    scans: dict[str, Path] = {}
+    for path in sorted(path for path in home.iterdir() if is_scan(path)):
+        first = scans.setdefault(strip_suffix(path), path)
+        if first != path:
+            raise DatasetError(
+                f"{home}: {first.name} and {path.name} have one name.",
+                remedy="Keep one of them, or rename it.",
+            )
+    return scans
 
 
-def _guess_channels(case: Case) -> tuple[str, ...]:
-    count = sum(read_volume(path).num_channels for path in case.images)
-    return tuple(f"channel_{i}" for i in range(count))
+def _guess_channels(cases: tuple[Case, ...]) -> tuple[str, ...]:
+    """Count the channels of the first scan that can be read; the others are held to it."""
+    for case in cases:
+        with suppress(LaminaError):
+            count = read_volume(case.images[0]).num_channels
+            return tuple(f"channel_{i}" for i in range(count))
+    raise DatasetError(f"{cases[0].images[0].parent}: none of {len(cases)} scans can be read.")
 
 
 def _found_labels(cases: tuple[Case, ...]) -> LabelSet:
     """Name labels after the values that occur, since nobody declared them."""
     found: set[int] = set()
     for case in cases:
-        if case.label is not None:
+        assert case.label is not None
+        with suppress(LaminaError):  # a damaged file is reported when its case is surveyed
             found |= {int(value) for value in np.unique(read_labels(case.label).array)}
     return LabelSet(values={f"label_{value}": value for value in sorted(found - {0})})
 

@@ -6,48 +6,71 @@ from typing import Any
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
-from lamina.errors import DatasetError, LaminaError
+from lamina.errors import DatasetError, LabelError, LaminaError
 from lamina.files import read_json
 from lamina.io import strip_suffix
 from lamina.labels import LabelSet
 
 
-def _matches(folder: Path) -> bool:
+def lists_cases(folder: Path) -> bool:
+    """Tell whether the folder has a ``dataset.json`` that lists cases, or is too damaged to say."""
     description = folder / "dataset.json"
     if not description.is_file():
         return False
     try:
-        return "training" in read_json(description)
+        data = read_json(description)
     except LaminaError:
         return True
+    return not isinstance(data, dict) or "training" in data
 
 
 def _read(folder: Path) -> Cohort:
     path = folder / "dataset.json"
-    data = read_json(path)
+    task = read_task(path)
     try:
-        channels = data.get("modality") or data["channel_names"]
-        return Cohort(
-            name=str(data.get("name") or folder.name),
-            channels=tuple(channels[key] for key in sorted(channels, key=int)),
-            labels=label_set(data["labels"]),
-            cases=tuple(_case(folder, entry) for entry in data["training"]),
-            licence=str(data.get("licence") or data.get("license") or ""),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        cases = tuple(_case(path, entry) for entry in read_json(path)["training"])
+        return Cohort(cases=cases, **task)
+    except (AttributeError, KeyError, TypeError) as error:
         raise DatasetError(
             f"{path}: not a Decathlon description: {error!r}.",
             remedy="It needs modality, labels and training (a list of image and label).",
         ) from error
 
 
-def _case(folder: Path, entry: Mapping[str, str]) -> Case:
-    image, label = (folder / entry["image"]).resolve(), (folder / entry["label"]).resolve()
-    for path in (image, label):
-        if not path.is_relative_to(folder.resolve()):
-            raise DatasetError(f"{folder / 'dataset.json'}: {path} lies outside the dataset.")
+def _case(description: Path, entry: Mapping[str, str]) -> Case:
+    # Judged as it is written: the folder itself may well hold links to where the scans are.
+    for name in (entry["image"], entry["label"]):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DatasetError(f"{description}: {name} lies outside the dataset.")
+    image, label = description.parent / entry["image"], description.parent / entry["label"]
     case_id = strip_suffix(image)
     return Case(case_id=case_id, group=patient_of(case_id), images=(image,), label=label)
+
+
+def read_task(description: Path) -> dict[str, Any]:
+    """Read what a ``dataset.json`` says of the task.
+
+    Returns:
+        Fields of a :class:`Cohort`: ``name``, ``licence``, and ``channels`` and ``labels`` where
+        they are declared.
+
+    Raises:
+        DatasetError: Something is not of the form that these files have.
+        LabelError: The labels contradict themselves.
+    """
+    data = read_json(description)
+    try:
+        task: dict[str, Any] = {
+            "name": str(data.get("name") or description.parent.name),
+            "licence": str(data.get("licence") or data.get("license") or ""),
+        }
+        if channels := data.get("modality") or data.get("channel_names"):
+            task["channels"] = tuple(str(channels[key]) for key in sorted(channels, key=int))
+        if "labels" in data:
+            task["labels"] = label_set(data["labels"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{description}: cannot be understood: {error!r}.") from error
+    return task
 
 
 def label_set(labels: Mapping[str, Any]) -> LabelSet:
@@ -55,11 +78,14 @@ def label_set(labels: Mapping[str, Any]) -> LabelSet:
     by_value = all(str(key).lstrip("-").isdigit() for key in labels)
     pairs = [(v, int(k)) if by_value else (k, int(v)) for k, v in labels.items()]
     values = {str(name): value for name, value in pairs}
-    background = values.pop("background", 0)
-    ignore = values.pop("ignore", None)
+    if len(values) < len(pairs):
+        raise LabelError(f"labels: one name stands for several values in {dict(labels)}.")
+    special = {name.lower(): name for name in values if name.lower() in ("background", "ignore")}
+    background = values.pop(special.get("background", ""), 0)
+    ignore = values.pop(special.get("ignore", ""), None)
     return LabelSet(values=values, background=background, ignore=ignore)
 
 
 LAYOUTS.register("msd")(
-    Layout("imagesTr/, labelsTr/ and dataset.json with a training list", _matches, _read)
+    Layout("imagesTr/, labelsTr/ and dataset.json with a training list", lists_cases, _read)
 )

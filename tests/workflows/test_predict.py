@@ -1,0 +1,323 @@
+"""Segmenting files: what is asked for is done, what cannot be is listed, nothing is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lamina
+from lamina.errors import BundleError, DatasetError, GeometryError, TrainingError
+from lamina.files import read_json, sha256
+from lamina.geometry import affine_from
+from lamina.io import read_labels, read_volume, write_volume
+from lamina.volume import Volume
+from lamina.workflows.predict import Prediction, find_bundle, load, predict
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return load(tiny_run)
+
+
+@pytest.fixture
+def scan(tiny_dataset):
+    return tiny_dataset / "imagesTr" / "ball_000.nii.gz"
+
+
+@pytest.fixture
+def scans(tmp_path, scan):
+    """A folder to fill, with one good scan in it."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    shutil.copy(scan, folder)
+    return folder
+
+
+@pytest.fixture
+def run_copy(tmp_path, tiny_run):
+    return Path(shutil.copytree(tiny_run, tmp_path / "run copy"))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def on_one_grid(a, b):
+    return a.spatial_shape == b.spatial_shape and np.allclose(a.affine, b.affine, atol=1e-4)
+
+
+def test_bad_files_are_listed_by_name_and_the_good_one_is_done(scans, tiny_run, tmp_path):
+    whole = (scans / "ball_000.nii.gz").read_bytes()
+    (scans / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (scans / "text.nii.gz").write_text("not a scan")
+    (scans / "notes.txt").write_text("no scan, and nobody says it is one")
+    (scans / "folder.nii").mkdir()
+    write_volume(Volume(np.ones((2, 9, 9, 9)), affine_from((1, 1, 1))), scans / "two.nii.gz")
+    write_volume(Volume(np.ones((1, 9, 9)), affine_from((1, 1))), scans / "flat.nii.gz")
+    out, calls = tmp_path / "out", []
+    result = predict(tiny_run, out, scans, progress=lambda *call: calls.append(call))
+    reasons = {
+        "cut.nii.gz": "gzip data are wrong",
+        "flat.nii.gz": "has 2 spatial axes, the plan is for 3",
+        "folder.nii": "is a folder",
+        "text.nii.gz": "is no NIfTI file",
+        "two.nii.gz": "2 channels, 1 are declared",
+    }
+    assert result.failures.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert result.failures[name].startswith(f"{scans / name}: ")
+        assert reason in result.failures[name]
+        assert result.failures[name].endswith(".")
+    assert names(out) == ["ball_000.nii.gz", "prediction.json"]
+    assert on_one_grid(read_labels(out / "ball_000.nii.gz"), read_volume(scans / "ball_000.nii.gz"))
+    assert calls[-1] == (6, 6, "two")
+    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+
+
+def test_the_record_says_what_was_done_with_which_model(scans, tiny_run, tmp_path):
+    (scans / "void.nii").write_bytes(b"")
+    result = predict(tiny_run, tmp_path / "out", scans)
+    record = read_json(tmp_path / "out" / "prediction.json")
+    assert record["model"] == {
+        "file": "model.lamina",
+        "sha256": sha256(tiny_run / "model.lamina"),
+    }
+    assert record["labels"]["values"] == {"large": 3, "small": 7}
+    assert record["cases"] == result.as_dict()["cases"]
+    good, bad = record["cases"]
+    assert (good["segmentation"], good["error"]) == ("ball_000.nii.gz", "")
+    assert (bad["case_id"], bad["segmentation"]) == ("void", None)
+    assert bad["error"] == result.failures["void.nii"]
+
+
+def test_one_big_scan_moves_the_bar_window_by_window(tiny_run, tmp_path):
+    big = Volume(np.random.default_rng(0).normal(size=(1, 128, 32, 16)), affine_from((1, 1, 2)))
+    write_volume(big, tmp_path / "big.mha")
+    calls = []
+    predict(tiny_run, tmp_path / "out", tmp_path / "big.mha", progress=lambda *c: calls.append(c))
+    assert len({done for done, _, _ in calls if 0 < done < 1}) >= 1
+    assert calls[-1] == (1, 1, "big")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scan.nii",
+        "scan.nii.gz",
+        "scan.nrrd",
+        "scan.mha",
+        "71.name.with.dots.nii.gz",
+        "ünïcode näme 画像.nii.gz",
+        "[red]markup[.nii.gz",
+        "UPPER.NII.GZ",
+        " space .mha",
+        os.fsdecode(b"stray\xffbyte.nii.gz"),
+    ],
+)
+def test_what_comes_in_goes_out_under_the_same_name_and_format(name, scan, tiny_run, tmp_path):
+    image = read_volume(scan)
+    (tmp_path / "in").mkdir()
+    write_volume(image, tmp_path / "in" / name)
+    result = predict(tiny_run, tmp_path / "out", tmp_path / "in" / name)
+    assert not result.failures
+    assert names(tmp_path / "out") == sorted([name, "prediction.json"])
+    found = read_labels(tmp_path / "out" / name)
+    assert on_one_grid(found, image)
+    assert set(np.unique(found.array)) <= {0, 3, 7}
+    assert read_json(tmp_path / "out" / "prediction.json")["cases"][0]["segmentation"] == name
+
+
+def test_validation_scans_of_a_run(tiny_run, tiny_work, tmp_path):
+    result = predict(tiny_run, tmp_path / "out", split="val")
+    expected = read_json(tiny_work / "splits.json")[0]["val"]
+    assert [outcome.case_id for outcome in result.outcomes] == expected
+    assert names(tmp_path / "out") == sorted(
+        [*(f"{c}.nii.gz" for c in expected), "prediction.json"]
+    )
+
+
+def test_validation_scans_that_are_gone_are_listed(run_copy, tmp_path):
+    manifest = read_json(run_copy / "manifest.json")
+    manifest["val_cases"][0]["images"] = [str(tmp_path / "gone.nii.gz")]
+    (run_copy / "manifest.json").write_text(json.dumps(manifest))
+    result = predict(run_copy, tmp_path / "out", split="val")
+    assert list(result.failures) == ["gone.nii.gz"]
+    assert "does not exist" in result.failures["gone.nii.gz"]
+
+
+class TestNothingIsWrittenOver:
+    """Neither scans nor references; earlier predictions may be."""
+
+    def test_the_scans_themselves(self, scans, tiny_run):
+        before = (scans / "ball_000.nii.gz").read_bytes()
+        with pytest.raises(DatasetError, match=r"ball_000.nii.gz: would be written over.*--output"):
+            predict(tiny_run, scans, scans)
+        assert (scans / "ball_000.nii.gz").read_bytes() == before
+        assert names(scans) == ["ball_000.nii.gz"]
+
+    def test_references_of_the_same_name(self, scans, tiny_run, tiny_dataset, tmp_path):
+        shutil.copytree(tiny_dataset / "labelsTr", tmp_path / "labelsTr")
+        with pytest.raises(DatasetError, match="no prediction wrote it"):
+            predict(tiny_run, tmp_path / "labelsTr", scans)
+
+    def test_predictions_that_are_now_scans(self, scans, tiny_run, tmp_path):
+        predict(tiny_run, tmp_path / "out", scans)
+        with pytest.raises(DatasetError, match="would be written over"):
+            predict(tiny_run, tmp_path / "out", tmp_path / "out")
+        linked = tmp_path / "link"
+        linked.symlink_to(tmp_path / "out")
+        with pytest.raises(DatasetError, match="would be written over"):
+            predict(tiny_run, linked, tmp_path / "out")
+
+    def test_an_earlier_prediction_is_made_anew(self, scans, tiny_run, tmp_path):
+        predict(tiny_run, tmp_path / "out", scans)
+        (tmp_path / "out" / "ball_000.nii.gz").write_bytes(b"old")
+        assert not predict(tiny_run, tmp_path / "out", scans).failures
+        assert on_one_grid(
+            read_labels(tmp_path / "out" / "ball_000.nii.gz"),
+            read_volume(scans / "ball_000.nii.gz"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "split", "message"),
+    [
+        (None, None, "Give either scans"),
+        ("scans", "val", "Give either scans"),
+        (None, "train", "Give either scans"),
+        ("nowhere", None, "nowhere: no such file or folder"),
+        ("empty", None, "empty: holds no scans"),
+    ],
+)
+def test_nothing_to_segment_is_an_error_before_anything_is_written(
+    inputs, split, message, scans, tiny_run, tmp_path
+):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=message):
+        predict(tiny_run, tmp_path / "out", inputs and tmp_path / inputs, split=split)
+    assert not (tmp_path / "out").exists()
+
+
+class TestModels:
+    """What may be given as a model."""
+
+    def test_a_missing_one_is_refused(self, tmp_path):
+        with pytest.raises(BundleError, match=r"no.lamina: no such file.*Give the path"):
+            load(tmp_path / "no.lamina")
+
+    def test_a_damaged_one_is_refused(self, tiny_run, tmp_path):
+        data = bytearray((tiny_run / "model.lamina").read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        (tmp_path / "bad.lamina").write_bytes(data)
+        with pytest.raises(BundleError, match=r"bad\.lamina: .*(altered|damaged)"):
+            load(tmp_path / "bad.lamina")
+
+    def test_a_folder_without_a_model_is_refused(self, tmp_path):
+        with pytest.raises(BundleError, match="holds neither a model nor a checkpoint.*lamina tr"):
+            load(tmp_path)
+
+    def test_a_damaged_checkpoint_is_refused(self, run_copy):
+        (run_copy / "model.lamina").unlink()
+        (run_copy / "checkpoints" / "best.ckpt").write_bytes(b"half")
+        with pytest.raises(TrainingError, match=r"best\.ckpt: damaged"):
+            load(run_copy)
+
+    def test_the_bundle_of_a_run_without_checkpoints_is_enough(self, run_copy, model):
+        shutil.rmtree(run_copy / "checkpoints")
+        assert load(run_copy).bundle.plan == model.bundle.plan
+
+    def test_a_bundle_older_than_its_runs_best_checkpoint_is_made_anew(self, run_copy, model):
+        before = (run_copy / "model.lamina").read_bytes()
+        (run_copy / "model.lamina").write_bytes(b"stale")
+        os.utime(run_copy / "model.lamina", (0, 0))
+        assert find_bundle(run_copy).read_bytes() == before
+        (run_copy / "model.lamina").write_bytes(b"fresh")
+        assert find_bundle(run_copy).read_bytes() == b"fresh"
+
+
+class TestPython:
+    """The same from Python."""
+
+    def test_a_file_and_its_volume_give_the_same(self, model, scan):
+        by_file, by_volume = model.predict(scan), model.predict(read_volume(scan))
+        np.testing.assert_array_equal(by_file.array, by_volume.array)
+        assert on_one_grid(by_file, read_volume(scan))
+
+    def test_an_array_with_its_spacing(self, tiny_run, scan):
+        image = read_volume(scan)
+        model = lamina.load(str(tiny_run))
+        expected = model.predict(str(scan)).array[0]
+        np.testing.assert_array_equal(model(image.array, spacing=image.spacing), expected)
+        np.testing.assert_array_equal(model(image.array[0], spacing=image.spacing), expected)
+
+    @pytest.mark.parametrize("shape", [(9, 9), (1, 1, 9, 9, 9)])
+    def test_an_array_that_does_not_match_its_spacing_is_refused(self, model, shape):
+        with pytest.raises(GeometryError, match="one spacing per spatial axis"):
+            model(np.ones(shape), spacing=(1, 1, 1))
+
+    def test_predict_is_the_public_name(self, scans, tiny_run, tmp_path):
+        assert isinstance(lamina.predict(tiny_run, tmp_path / "out", scans), Prediction)
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import psutil
+from lamina.workflows.predict import predict
+model, out, scans = map(Path, sys.argv[1:])
+predict(model, out, scans / "ball_000.nii.gz")  # once before, to have everything loaded
+limit = psutil.Process().memory_info().vms + 400_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+print(predict(model, out, scans).failures)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to such a limit")
+def test_a_scan_too_large_for_the_memory_does_not_stop_the_others(scans, tiny_run, tmp_path):
+    large = Volume(np.zeros((1, 500, 500, 300), np.uint8), affine_from((1, 1, 2)))
+    write_volume(large, scans / "a_large.nii")
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, tiny_run, tmp_path / "out", scans],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("{'a_large.nii': '")
+    assert "emory" in done.stdout or "allocate" in done.stdout
+    assert names(tmp_path / "out") == ["ball_000.nii.gz", "prediction.json"]
+
+
+def test_ctrl_c_leaves_whole_files_and_no_traceback(scan, tiny_run, tmp_path):
+    folder, out = tmp_path / "many", tmp_path / "out"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number:03d}.nii.gz").symlink_to(scan)
+    arguments = ["predict", "-m", tiny_run, "-i", folder, "-o", out]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from lamina.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob("0*.nii.gz")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (stdout, stderr) == ("", "Interrupted: nothing half-written was left behind.\n")
+    done = [path for path in out.iterdir() if path.name != "prediction.json"]
+    assert 0 < len(done) < 200
+    assert not [path for path in done if path.name.startswith(".")]
+    for path in done:
+        assert on_one_grid(read_labels(path), read_volume(scan))
+    recorded = [case["segmentation"] for case in read_json(out / "prediction.json")["cases"]]
+    assert {*recorded} <= {path.name for path in done}
+    assert len(done) - len(recorded) <= 1

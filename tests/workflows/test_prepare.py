@@ -1,0 +1,359 @@
+"""Preparing a dataset: good cases go on, bad ones are listed, and every interruption is survived."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lamina.data.phantom import write_phantom_dataset
+from lamina.errors import ConfigError, DatasetError, FileError, UnknownNameError
+from lamina.files import read_json, write_json
+from lamina.workflows.prepare import prepare
+from lamina.workflows.work import WorkFolder
+
+SPACING = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+@pytest.fixture
+def dataset(tiny_dataset, tmp_path):
+    """The six tiny scans, to be damaged."""
+    return Path(shutil.copytree(tiny_dataset, tmp_path / "Task01_Bad"))
+
+
+def get(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def put(path, array, affine=SPACING):
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def add_case(dataset, case_id, suffix=".nii.gz", source="ball_000"):
+    """Add another copy of a sound case to the dataset and return its image and its label file."""
+    files = [dataset / f"{kind}Tr" / f"{case_id}{suffix}" for kind in ("images", "labels")]
+    for path in files:
+        put(path, get(path.with_name(f"{source}.nii.gz")))
+    description = read_json(dataset / "dataset.json")
+    entry = {kind: f"./{kind}sTr/{case_id}{suffix}" for kind in ("image", "label")}
+    description["training"].append(entry)
+    write_json(dataset / "dataset.json", description)
+    return files
+
+
+def files_of(folder):
+    """Return the content of all files below a folder by relative name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def spoil(dataset):
+    """Add one case of each kind of damage; return what its listed reason must say."""
+    moved = SPACING.copy()
+    moved[0, 3] = 5
+    image, label = add_case(dataset, "moved")
+    put(label, get(label), moved)
+    image, label = add_case(dataset, "cropped")
+    put(label, get(label)[:-1])
+    image, label = add_case(dataset, "twofold")
+    put(image, np.stack([get(image)] * 2, axis=-1))
+    image, label = add_case(dataset, "undeclared")
+    put(label, np.where(get(label) == 3, 9, get(label)))
+    image, label = add_case(dataset, "between")
+    put(label, get(label) / np.float32(2))
+    image, label = add_case(dataset, "cut")
+    image.write_bytes(image.read_bytes()[:5000])
+    image, label = add_case(dataset, "thin", ".nii")
+    header = bytearray(image.read_bytes())
+    header[42:44] = struct.pack("<h", 0)
+    image.write_bytes(header)
+    image, label = add_case(dataset, "gone")
+    image.unlink()
+    image, label = add_case(dataset, "planar")
+    for path in (image, label):
+        put(path, get(path)[..., 4])
+    image, label = add_case(dataset, "void")
+    put(image, np.full((32, 32, 16), np.nan, np.float32))
+    return {
+        "moved": "moved.nii.gz: positions differ by 5 mm",
+        "cropped": "cropped.nii.gz: sizes differ, 32 x 32 x 16 and 31 x 32 x 16 voxels",
+        "twofold": "twofold.nii.gz: 2 channels, 1 are declared (MR)",
+        "undeclared": "undeclared.nii.gz: label values [9] are not declared",
+        "between": "no whole numbers",
+        "cut": "cut.nii.gz: its gzip data are wrong",
+        "thin": "thin.nii: ",
+        "gone": "gone.nii.gz: does not exist",
+        "planar": "2 spatial axes where most cases have 3",
+        "void": "void.nii.gz: no voxel holds a finite number",
+    }
+
+
+def test_good_cases_go_on_and_bad_ones_are_listed_with_file_and_remedy(dataset, tmp_path):
+    image = dataset / "imagesTr" / "ball_002.nii.gz"
+    broken = get(image).copy()
+    broken[:3, 0, 0] = [np.nan, np.inf, -np.inf]
+    put(image, broken)
+    label = dataset / "labelsTr" / "ball_003.nii.gz"
+    put(label, np.zeros_like(get(label)))
+    reasons, calls = spoil(dataset), []
+    work = tmp_path / "work"
+    result = prepare(dataset, work, workers=0, progress=lambda *call: calls.append(call))
+    good = {f"ball_{number:03d}" for number in range(6)}
+    assert {case.case_id for case in result.cohort.cases} == good
+    assert result.excluded.keys() == reasons.keys()
+    for case_id, reason in reasons.items():
+        assert reason in result.excluded[case_id]
+        assert result.excluded[case_id].endswith(".")
+    odd = {facts.case_id: facts.oddities for facts in result.fingerprint.cases if facts.oddities}
+    assert odd == {
+        "ball_002": ("3 voxels are NaN or infinite",),
+        "ball_003": ("the label is empty",),
+    }
+    assert {path.name for path in (work / "cases").iterdir()} == good
+    assert np.isfinite(np.load(work / "cases" / "ball_002" / "image.npy")).all()
+    assert not np.load(work / "cases" / "ball_003" / "label.npy").any()
+    assert read_json(work / "excluded.json") == result.excluded
+    everybody = {*result.folds[0].train, *result.folds[0].val}
+    assert everybody == good
+    assert calls[0] == (1, 16, "Reading")
+    assert calls[-1] == (6, 6, "Preparing")
+    assert not list(work.rglob(".part-*"))
+
+
+def test_the_command_lists_them_too_and_its_status_says_so(dataset, tmp_path, cli):
+    reasons = spoil(dataset)
+    done = cli("prepare", dataset, "--out", tmp_path / "work", "--workers", 0)
+    assert done.exit_code == 1
+    assert f"Left out: {len(reasons)}\n" in done.stderr
+    for case_id, reason in reasons.items():
+        assert case_id in done.stderr
+        assert reason in done.stderr
+    assert "ball_000" not in done.stderr
+    assert "6 scans of 6 patients" in done.stdout
+
+
+def test_json_is_one_document(dataset, tmp_path, cli):
+    reasons = spoil(dataset)
+    done = cli("prepare", dataset, "--out", tmp_path / "work", "--workers", 0, "--json")
+    assert done.exit_code == 1
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    assert document["excluded"].keys() == reasons.keys()
+    assert document["num_cases"] == 6
+    assert document["plan"]["patch_size"] == [32, 32, 16]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("labels", "all labels are empty"),
+        ("images", "none of 6 cases can be used. ball_000: .*ball_000.nii.gz: is empty"),
+        ("patients", "1 usable scans of 1 patient; validation needs two patients.*Add scans"),
+    ],
+)
+def test_a_dataset_of_no_use_is_one_clear_error_that_leaves_nothing(
+    fault, message, dataset, tmp_path
+):
+    for path in sorted((dataset / "imagesTr").iterdir()):
+        if fault == "images" or (fault == "patients" and path.name != "ball_000.nii.gz"):
+            path.write_bytes(b"")
+        if fault == "labels":
+            put(dataset / "labelsTr" / path.name, np.zeros((32, 32, 16), np.uint8))
+    with pytest.raises(DatasetError, match=message):
+        prepare(dataset, tmp_path / "work", workers=0)
+    assert not (tmp_path / "work").exists()
+
+
+class TestAgain:
+    """Running it again."""
+
+    def test_keeps_what_is_done_and_gives_the_same_files(self, dataset, tiny_work, tmp_path):
+        work = tmp_path / "work"
+        prepare(dataset, work, num_folds=3, workers=0)
+        times = {path: path.stat().st_mtime_ns for path in (work / "cases").rglob("*.npy")}
+        image, _ = add_case(dataset, "new", source="ball_001")
+        result = prepare(dataset, work, num_folds=3, workers=0)
+        assert len(result.cohort.cases) == 7
+        assert {path: path.stat().st_mtime_ns for path in times} == times
+        for case in ("ball_000", "ball_005"):
+            assert files_of(work / "cases" / case) == files_of(tiny_work / "cases" / case)
+
+    def test_an_interrupted_one_is_not_taken_for_the_whole(self, dataset, tiny_work, tmp_path):
+        work = Path(shutil.copytree(tiny_work, tmp_path / "work"))
+        put(dataset / "imagesTr" / "ball_001.nii.gz", np.random.rand(32, 32, 16))
+
+        def stop(done, total, what):
+            if (done, what) == (2, "Preparing"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare(dataset, work, workers=0, progress=stop)
+        with pytest.raises(DatasetError, match="not a prepared dataset.*Run lamina prepare"):
+            WorkFolder(work).plan()
+        prepare(dataset, work, workers=0)
+        assert WorkFolder(work).plan().patch_size == (32, 32, 16)
+
+    def test_one_that_fails_to_begin_leaves_the_earlier_result(self, tiny_work, tmp_path):
+        work = Path(shutil.copytree(tiny_work, tmp_path / "work"))
+        with pytest.raises(DatasetError, match="no such folder"):
+            prepare(tmp_path / "misspelt", work)
+        assert files_of(work) == files_of(tiny_work)
+
+    def test_after_a_kill_gives_the_same_files(self, tiny_dataset, tiny_work, tmp_path):
+        work = tmp_path / "work"
+        arguments = [tiny_dataset, "--out", work, "--folds", "3", "--workers", "0"]
+        with subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments]) as process:
+            while not (work / "cases" / "ball_002").is_dir():
+                assert process.poll() is None
+            os.kill(process.pid, signal.SIGKILL)
+        half = work / "cases" / ".part-0123abcd-ball_003"  # as a kill in the midst of one leaves it
+        half.mkdir(exist_ok=True)
+        (half / "image.npy").write_bytes(b"half")
+        assert not (work / "splits.json").exists()
+        prepare(tiny_dataset, work, num_folds=3, workers=0)
+        assert files_of(work / "cases") == files_of(tiny_work / "cases")
+        for name in ("dataset.json", "fingerprint.json", "splits.json"):
+            assert (work / name).read_bytes() == (tiny_work / name).read_bytes()
+
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from lamina.workflows.prepare import prepare
+prepare(
+    Path(sys.argv[1]), Path(sys.argv[3]), num_folds=3, workers=0,
+    progress=lambda done, total, what: time.sleep(60 if (done, what) == (3, "Preparing") else 0),
+)
+"""
+
+
+FILL = """
+import subprocess, sys
+from pathlib import Path
+from lamina.cli.app import app
+from typer.testing import CliRunner
+dataset, mount = map(Path, sys.argv[1:])
+arguments = ["prepare", str(dataset), "--out", str(mount / "work"), "--workers", "0"]
+def go():
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    left = [path.name for path in mount.rglob(".*")]
+    print(done.exit_code, len(list(mount.rglob("image.npy"))), left, done.stderr)
+go()
+subprocess.run(["mount", "-o", "remount,size=8m", mount], check=True)
+go()
+"""
+
+
+def test_a_full_disk_is_one_clear_error_and_space_is_all_it_takes_to_go_on(tiny_dataset, tmp_path):
+    mount = f"mount -t tmpfs -o size=400k tmpfs {tmp_path}"
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*inside, mount], check=False).returncode:
+        pytest.skip("this system lets no ordinary user mount a file system of its own")
+    script = f'{mount} && exec "$0" -c "$1" {tiny_dataset} {tmp_path}'
+    done = subprocess.run(
+        [*inside, script, sys.executable, FILL], capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.split("\n0 6 [] ")
+    status, count, left, message = first.split(" ", 3)
+    assert (status, left) == ("2", "[]")
+    assert 0 < int(count) < 6
+    assert message.count("no space left on the disk") == message.count("Error") == 1
+    assert "then run the same command again" in message
+    assert second.strip() == ""
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tiny_dataset, tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(FileError, match=r"file/work/.*cannot be written"):
+        prepare(tiny_dataset, tmp_path / "file" / "work", workers=0)
+
+
+class TestBudget:
+    """The memory that is granted."""
+
+    def test_is_kept_to(self, tmp_path):
+        write_phantom_dataset(tmp_path / "scans", 2)
+        small = prepare(tmp_path / "scans", tmp_path / "work", ram_bytes=0.8e9, workers=0).plan
+        large = prepare(tmp_path / "scans", tmp_path / "work", ram_bytes=8e9, workers=0).plan
+        assert small.estimates["training_memory_gb"] * 2**30 <= 0.1e9 < 0.2e9
+        assert np.prod(small.patch_size) < np.prod(large.patch_size)
+        assert "what fits twice into 0.1 GB" in small.reasons["patch_size"]
+
+    @pytest.mark.parametrize("vram", [None, 1e6])
+    def test_that_is_too_small_is_refused(self, vram, tiny_dataset, tmp_path):
+        with pytest.raises(ConfigError, match=r"memory|--ram: 1 MB"):
+            prepare(tiny_dataset, tmp_path / "w", ram_bytes=1e6, vram_bytes=vram, workers=0)
+        assert not (tmp_path / "w").exists()
+
+    def test_on_the_command_line(self, tiny_dataset, tmp_path, cli):
+        done = cli("prepare", tiny_dataset, "--out", tmp_path / "w", "--ram", "1M")
+        assert done.exit_code == 2
+        assert done.stderr == (
+            "Error: --ram: 1 MB; the program alone takes 700.\n  Grant at least 1G with --ram.\n"
+        )
+
+
+def test_a_misspelt_network_is_refused_before_any_scan_is_read(dataset, tmp_path):
+    shutil.rmtree(dataset / "imagesTr")
+    with pytest.raises(UnknownNameError, match="Did you mean lightmedseg"):
+        prepare(dataset, tmp_path / "work", model="lightmedsegg")
+
+
+def test_images_are_prepared_as_volumes_are(tmp_path):
+    write_phantom_dataset(tmp_path / "scans", 4, spatial_dims=2)
+    result = prepare(tmp_path / "scans", tmp_path / "work", workers=0)
+    assert result.plan.spatial_dims == len(result.plan.patch_size) == 2
+    assert np.load(tmp_path / "work" / "cases" / "phantom_000" / "image.npy").ndim == 3
+    assert not result.excluded
+
+
+def test_worker_processes_change_nothing(tiny_dataset, tiny_work, tmp_path):
+    prepare(tiny_dataset, tmp_path / "work", num_folds=3, workers=2)
+    assert files_of(tmp_path / "work" / "cases") == files_of(tiny_work / "cases")
+
+
+def subset(source, folder, count):
+    """Link the first cases of a real dataset, as people do who have no disk to spare."""
+    description = read_json(source / "dataset.json")
+    description["training"] = description["training"][:count]
+    for entry in description["training"]:
+        for name in entry.values():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(source / name)
+    write_json(folder / "dataset.json", description)
+    return folder
+
+
+def test_real_volumes(shared, tmp_path):
+    dataset = subset(shared / "data" / "hippocampus", tmp_path / "hippocampus", 3)
+    result = prepare(dataset, tmp_path / "work", workers=0)
+    assert (result.excluded, len(result.folds)) == ({}, 3)
+    assert result.plan.target_spacing == (1, 1, 1)
+    assert result.plan.normalisation[0].scheme == "zscore"
+    assert dict(result.plan.labels.values) == {"Anterior": 1, "Posterior": 2}
+    for case in result.cohort.cases:
+        image = np.load(tmp_path / "work" / "cases" / case.case_id / "image.npy")
+        label = np.load(tmp_path / "work" / "cases" / case.case_id / "label.npy")
+        assert abs(image.mean()) < 1e-3
+        assert set(np.unique(label)) == {0, 1, 2}
+
+
+def test_real_volumes_of_three_channels(shared, tmp_path):
+    dataset = subset(shared / "data" / "sts_multimodal", tmp_path / "sts", 2)
+    result = prepare(dataset, tmp_path / "work", workers=0)
+    assert result.excluded == {}
+    assert [how.scheme for how in result.plan.normalisation] == ["ct", "zscore", "zscore"]
+    case = result.cohort.cases[0].case_id
+    image = np.load(tmp_path / "work" / "cases" / case / "image.npy")
+    assert (image.shape[0], image.dtype) == (3, np.float32)

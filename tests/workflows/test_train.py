@@ -1,0 +1,411 @@
+"""Training leaves a run that can be trusted, killed, resumed, read and shipped."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from multiprocessing import get_context
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lamina import load
+from lamina.bundle import load_bundle
+from lamina.config import load_yaml, resolve
+from lamina.errors import ConfigError, DatasetError, FileError, TrainingError
+from lamina.files import read_json, sha256, write_json
+from lamina.training.checkpoints import BEST, LAST, read_checkpoint
+from lamina.training.config import TrainConfig
+from lamina.workflows.prepare import prepare
+from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.train import train
+
+SETTINGS = {
+    "model_options": {"channels": [4] * 5, "anchors": False, "lspm": False, "router": False},
+    "optimiser": {"lr": 0.01, "ema_decay": 0.8},
+    "patch_size": [16, 16, 16],
+    "steps_per_epoch": 4,
+}
+LONG = SETTINGS | {"epochs": 3}
+SHORT = SETTINGS | {"epochs": 1, "steps_per_epoch": 1}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_work, tmp_path_factory):
+    """A run that nothing stopped."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(tiny_work, out, LONG)
+    return RunFolder(out)
+
+
+@pytest.fixture
+def short(tiny_work, tmp_path):
+    train(tiny_work, tmp_path / "run", SHORT)
+    return RunFolder(tmp_path / "run")
+
+
+def assert_same_run(ours, theirs):
+    """Compare two runs' weights, averages, optimisers, best epochs and histories, bit for bit."""
+    for name in (LAST, BEST):
+        left, right = (read_checkpoint(run.checkpoints / name) for run in (ours, theirs))
+        for part in ("state_dict", "optimizer_states"):
+            assert_close(left[part], right[part], rtol=0, atol=0)
+        assert untimed(left["run"]) == untimed(right["run"])
+    left, right = (load_bundle(run.bundle_file) for run in (ours, theirs))
+    assert_close(left.weights, right.weights, rtol=0, atol=0)
+    assert left.metrics == right.metrics
+    left, right = ([untimed(line) for line in read_history(run)] for run in (ours, theirs))
+    assert left == right
+
+
+def untimed(record):
+    return {name: value for name, value in record.items() if not name.endswith("_s")}
+
+
+def train_and_die(work, out, settings, resume, moment, number):
+    """Train until a moment, then kill this process as the kernel would."""
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_step(step, *_):
+        if (moment, number) == ("step", step):
+            die()
+
+    def on_epoch(report):
+        if (moment, number) == ("epoch", report.epoch):
+            die()
+
+    def save(content, path):
+        if (moment, number) == ("save", int(content["state_dict"]["steps_done"])):
+            path.write_bytes(b"half a checkpoint")
+            die()
+        write(content, path)
+
+    write, torch.save = torch.save, save
+    train(work, out, settings, resume=resume, on_step=on_step, on_epoch=on_epoch)
+
+
+def test_killed_and_resumed_run_gives_the_same_weights(tiny_work, whole, tmp_path):
+    """SIGKILL in the middle of epochs, of a write, and between history and checkpoint."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["lamina.workflows.train"])
+    run = RunFolder(tmp_path / "run")
+
+    def kill(moment, number, *, resume=True, **settings):
+        arguments = tiny_work, run.root, LONG | settings, resume, moment, number
+        process = context.Process(target=train_and_die, args=arguments)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+
+    def steps_saved():
+        return int(read_checkpoint(run.checkpoints / LAST)["state_dict"]["steps_done"])
+
+    kill("step", 2, resume=False)
+    assert not run.checkpoints.exists()
+    kill("step", 7)
+    assert steps_saved() == 4
+    kill("epoch", 1)
+    assert [line["step"] for line in read_history(run)] == [4, 8]
+    assert steps_saved() == 4
+    kill("save", 6, checkpoint_every_s=0.0)
+    assert steps_saved() == 5
+    kill("step", 10, checkpoint_every_s=0.0)
+    assert steps_saved() == 10
+    result = train(tiny_work, run.root, resume=True)
+    assert (result.epochs, result.stopped_because) == (3, "")
+    assert_same_run(run, whole)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == [BEST, LAST]
+
+
+CTRL_C = """
+import os, signal
+from lamina.cli import main
+from lamina.training.supervised import Supervised
+
+def training_step(self, *batch):
+    if self.steps_done == 5:
+        os.killpg(0, signal.SIGINT)
+    return step(self, *batch)
+
+step, Supervised.training_step = Supervised.training_step, training_step
+main()
+"""
+
+
+def test_ctrl_c_leaves_a_model_and_the_run_can_go_on(tiny_work, whole, tmp_path):
+    """In the middle of a step; loader processes get the signal too, as they do in a terminal."""
+    run = RunFolder(tmp_path / "run")
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in LONG.items()]
+    program = [sys.executable, "-c", CTRL_C, "train", tiny_work, "--out", run.root, *settings]
+    done = subprocess.run(
+        [*program, "--set=workers=1"],
+        cwd=tmp_path,
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SIGINT" in done.stdout
+    (told,) = done.stderr.splitlines()
+    assert told.endswith("Stopping after this step (SIGINT); --resume goes on from here.")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert load(run.bundle_file)
+    assert int(read_checkpoint(run.checkpoints / LAST)["state_dict"]["steps_done"]) == 6
+    train(tiny_work, run.root, resume=True)
+    assert_same_run(run, whole)
+
+
+def test_training_says_nothing_that_is_no_concern_of_its_user(tiny_work, tmp_path, capfd, caplog):
+    train(tiny_work, tmp_path / "run", SHORT)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_a_run_can_be_used_at_once(tiny_work, tiny_dataset, whole):
+    segmentation = load(whole.root).predict(tiny_dataset / "imagesTr" / "ball_000.nii.gz")
+    assert segmentation.spatial_shape == (32, 32, 16)
+    bundle = load_bundle(whole.bundle_file)
+    best = read_checkpoint(whole.checkpoints / BEST)["state_dict"]
+    for name, weight in bundle.weights.items():
+        assert torch.equal(weight, best[f"average.module.{name}"])
+    assert bundle.training["steps"] == int(best["steps_done"])
+    (line,) = [line for line in read_history(whole) if line["dice"] == bundle.metrics["mean_dice"]]
+    assert bundle.metrics["dice"] == {"large": line["dice/large"], "small": line["dice/small"]}
+
+
+def test_training_learns(tiny_work, tmp_path):
+    settings = {
+        "model_options": {"channels": [8] * 5, "anchors": False, "lspm": False, "router": False},
+        "optimiser": {"lr": 0.02, "ema_decay": 0.8},
+        "steps_per_epoch": 12,
+    }
+    result = train(tiny_work, tmp_path / "run", SETTINGS | settings | {"epochs": 4})
+    lines = read_history(RunFolder(result.run))
+    assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
+    assert result.best_dice == max(line["dice"] for line in lines) > 0.3
+
+
+def test_the_manifest_says_what_the_run_was_made_from(tiny_work, whole):
+    manifest = read_json(whole.manifest_file)
+    assert {"python", "lamina", "torch", "lightning", "monai", "numpy"} <= manifest[
+        "software"
+    ].keys()
+    assert manifest["software"]["torch"] == torch.__version__
+    assert manifest["machine"]["cores"] >= 1
+    assert manifest["machine"]["threads"] == 1
+    assert manifest["seed"] == 0
+    assert manifest["dataset"] == {"name": "Tiny", "licence": "CC0"}
+    for name in ("plan.json", "splits.json", "dataset.json"):
+        assert manifest["hashes"][name] == sha256(tiny_work / name)
+    assert manifest["fold"] == 0
+    split = read_json(tiny_work / "splits.json")[0]
+    assert [case["case_id"] for case in manifest["val_cases"]] == split["val"]
+    assert manifest["num_training_cases"] == len(split["train"])
+    assert manifest["network"]["fields"]["channels"] == [4] * 5
+
+
+def test_the_settings_are_kept_and_read_back(whole):
+    config = resolve(TrainConfig, load_yaml(whole.config_file))
+    assert config.optimiser.lr == 0.01
+    assert config.model == "lightmedseg"
+    assert (config.patch_size, config.batch_size, config.epochs) == ((16, 16, 16), 2, 3)
+    assert (
+        json.loads(json.dumps(load_yaml(whole.config_file)))
+        == read_json(whole.manifest_file)["config"]
+    )
+
+
+def test_tensorboard_gets_the_same_numbers(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(whole.root / "tensorboard"))
+    board.Reload()
+    assert {"dice", "loss", "lr"} <= set(board.Tags()["scalars"])
+    shown = [(event.step, event.value) for event in board.Scalars("dice")]
+    assert shown == [(line["step"], pytest.approx(line["dice"])) for line in read_history(whole)]
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tiny_work, short):
+    before = {path: path.read_bytes() for path in short.root.rglob("*") if path.is_file()}
+    with pytest.raises(TrainingError, match=r"run: already holds a run\. Add --resume"):
+        train(tiny_work, short.root, SHORT)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_resuming_takes_the_same_settings_and_refuses_others(tiny_work, short):
+    same = SHORT | {"model_options": {**SHORT["model_options"], "channels": (4,) * 5}}
+    assert train(tiny_work, short.root, same, resume=True).epochs == 1
+    assert train(tiny_work, short.root, {"precision": "auto"}, resume=True).epochs == 1
+    with pytest.raises(TrainingError, match=r"run: optimiser, seed cannot change when") as caught:
+        train(tiny_work, short.root, {"optimiser": {"lr": 0.5}, "seed": 3}, resume=True)
+    assert "epochs" in caught.value.remedy
+    assert train(tiny_work, short.root, {"epochs": 2}, resume=True).epochs == 2
+
+
+def test_resuming_nothing_is_refused(tiny_work, tmp_path):
+    with pytest.raises(TrainingError, match="none: holds no training run"):
+        train(tiny_work, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_is_resumed_on_its_own_fold(tiny_work, tmp_path):
+    """On another, it would learn from the very cases that it is validated on."""
+    run = RunFolder(tmp_path / "run")
+    train(tiny_work, run.root, SHORT, fold=2)
+    with pytest.raises(TrainingError, match="run: is a run of fold 2, not 1"):
+        train(tiny_work, run.root, fold=1, resume=True)
+    scans = set()
+
+    def look(report):
+        scans.update(case.case_id for case in run.val_cases())
+
+    train(tiny_work, run.root, {"epochs": 2}, resume=True, on_epoch=look)
+    assert scans == set(read_json(tiny_work / "splits.json")[2]["val"])
+    with pytest.raises(DatasetError, match="--fold 9: .* has folds 0 to 2"):
+        train(tiny_work, tmp_path / "other", SHORT, fold=9)
+
+
+def test_a_run_is_resumed_on_its_own_work_folder(tiny_dataset, tiny_work, short, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work, work)
+    plan = read_json(work / "plan.json")
+    write_json(work / "plan.json", plan | {"estimates": {}, "reasons": {}, "batch_size": 7})
+    assert train(work, short.root, {"epochs": 2}, resume=True).epochs == 2
+    write_json(work / "plan.json", plan | {"target_spacing": [1, 1, 1]})
+    with pytest.raises(TrainingError, match="work: is not what .*run was trained on"):
+        train(work, short.root, {"epochs": 3}, resume=True)
+    prepare(tiny_dataset, tmp_path / "other", ram_bytes=4e9, num_folds=2, workers=0)
+    with pytest.raises(TrainingError, match="other: is not what .*run was trained on"):
+        train(tmp_path / "other", short.root, {"epochs": 3}, resume=True)
+
+
+def test_a_folder_that_was_not_prepared_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="work: not a prepared dataset.*lamina prepare"):
+        train(tmp_path / "work", tmp_path / "run", SHORT)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_wrong_settings_are_listed(tiny_work, tmp_path):
+    wrong = {
+        "epoch": 3,
+        "optimiser": {"lr": -1, "momentum": 0.9},
+        "precision": "fp8",
+        "workers": 0.5,
+    }
+    with pytest.raises(ConfigError) as caught:
+        train(tiny_work, tmp_path / "run", wrong)
+    for fault in (
+        "epoch: unknown; did you mean epochs?",
+        "optimiser.momentum",
+        "precision",
+        "workers",
+    ):
+        assert fault in caught.value.message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"patch_size": [16, 16]}, r"patch_size = \(16, 16\): 3 sizes are needed"),
+        ({"patch_size": [16, 0, 16]}, r"patch_size = \(16, 0, 16\): must be above 0"),
+        ({"seed": -1}, "seed = -1: must be 0 to"),
+        ({"workers": -1}, "workers = -1: must be 0 or more"),
+        ({"epochs": 0}, "epochs = 0: must be above 0"),
+        ({"model_options": {"channels": [4, 5]}}, "channels"),
+        ({"loss_options": {"smoothness": 1}}, "smoothness"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_before_anything_is_written(
+    tiny_work, tmp_path, settings, fault
+):
+    with pytest.raises(ConfigError, match=fault):
+        train(tiny_work, tmp_path / "run", SHORT | settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "gone", "garbage"])
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "positions.npy"])
+def test_a_damaged_prepared_case_is_named_before_training_starts(tiny_work, tmp_path, name, damage):
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work, work)
+    path = work / "cases" / "ball_000" / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"garbage")
+    with pytest.raises(FileError, match=rf"ball_000/{name}: missing or damaged") as caught:
+        train(work, tmp_path / "run", SHORT)
+    assert "prepare again" in caught.value.remedy
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_case_that_vanishes_during_training_leaves_the_last_checkpoint(
+    tiny_work, tmp_path, whole
+):
+    work, run = tmp_path / "work", RunFolder(tmp_path / "run")
+    shutil.copytree(tiny_work, work)
+
+    def lose(report):
+        if report.epoch == 0:
+            (work / "cases").rename(work / "lost")
+
+    with pytest.raises(FileError, match=r"cases/ball_00\d/\w+\.npy: missing or damaged"):
+        train(work, run.root, LONG, on_epoch=lose)
+    (work / "lost").rename(work / "cases")
+    train(work, run.root, resume=True)
+    assert_same_run(run, whole)
+
+
+FILL = """
+import sys
+from pathlib import Path
+from lamina.errors import FileError
+from lamina.training.checkpoints import LAST, read_checkpoint
+from lamina.workflows.train import train
+work, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
+filler = out / "filler"
+
+def fill(report):
+    if report.epoch == 1:
+        with filler.open("wb", buffering=0) as stream:
+            try:
+                while stream.write(bytes(1 << 12)):
+                    pass
+            except OSError:
+                pass
+
+try:
+    train(work, out / "run", settings, on_epoch=fill)
+except FileError as error:
+    print(error)
+checkpoints = out / "run" / "checkpoints"
+print(int(read_checkpoint(checkpoints / LAST)["state_dict"]["steps_done"]))
+print(sorted(path.name for path in checkpoints.iterdir()))
+filler.unlink()
+print(train(work, out / "run", resume=True).epochs)
+"""
+
+
+def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(tiny_work, tmp_path):
+    """On a real file system of eight megabytes, filled up while the run goes on."""
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=8m tmpfs {tmp_path}"
+    if not shutil.which("unshare") or subprocess.run([*inside, mount], check=False).returncode:
+        pytest.skip("this system lets no ordinary user mount a file system of its own")
+    script = f'{mount} && exec "$0" -W error -c "$@"'
+    arguments = [sys.executable, FILL, str(tiny_work), str(tmp_path), repr(LONG)]
+    done = subprocess.run(
+        [*inside, script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    error, steps, names, epochs = done.stdout.splitlines()
+    assert ": no space left on the disk. Free some space" in error
+    assert (steps, epochs) == ("4", "3")
+    assert names == str([BEST, LAST])
