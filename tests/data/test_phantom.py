@@ -65,7 +65,7 @@ def test_every_structure_is_there_in_a_plausible_size(phantoms):
         "liver": (500, 1500),
         "spleen": (60, 250),
         "kidneys": (90, 300),
-        "aorta": (30, 110),
+        "aorta": (30, 130),
         "lesion": (8, 90),
     }
     for _, label in phantoms:

@@ -6,6 +6,7 @@ import signal
 import threading
 from dataclasses import asdict
 
+import psutil
 import pytest
 import torch
 from torch.testing import assert_close
@@ -16,6 +17,7 @@ from lamina.losses import build_loss
 from lamina.training.checkpoints import BEST, LAST, read_checkpoint
 from lamina.training.config import Optimiser
 from lamina.training.fit import resolve_precision
+from lamina.training.history import HistoryLogger
 from lamina.training.schedule import learning_rate
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,8 +62,16 @@ def test_the_seed_alone_decides_patches_and_dropout(new_run, whole):
     assert run.steps[0][2] != whole.steps[0][2]
 
 
-def test_loader_processes_change_nothing(new_run, whole):
-    new_run("workers")(workers=2).assert_same_bits(whole)
+def test_loader_processes_change_nothing_and_go_on_after_ctrl_c(new_run):
+    """A terminal sends it to them too, while the main process still needs their patches."""
+
+    def ctrl_c(done, *_):
+        if done == 2:  # each of them has been heard of
+            for child in psutil.Process().children():
+                child.send_signal(signal.SIGINT)
+
+    alone, helped = new_run("alone")(epochs=4), new_run("helped")
+    helped(epochs=4, workers=2, on_step=ctrl_c).assert_same_bits(alone)
 
 
 @pytest.mark.parametrize("step", range(1, 7))
@@ -233,7 +243,8 @@ def test_a_signal_stops_after_the_step_and_the_run_resumes_to_the_same_bits(
 ):
     before = [signal.getsignal(n) for n in SIGNALS]
     run = new_run()
-    run(on_step=lambda done, *_: done == step and os.kill(os.getpid(), number))
+    seldom = {"checkpoint_every_s": 300.0}
+    run(on_step=lambda done, *_: done == step and os.kill(os.getpid(), number), **seldom)
     assert run.state.stopped_because == signal.Signals(number).name
     assert "--resume goes on from here" in caplog.text
     assert [signal.getsignal(n) for n in SIGNALS] == before
@@ -270,6 +281,26 @@ def test_an_impatient_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_signals_alon
         run(on_step=twice)
     assert [signal.getsignal(n) for n in SIGNALS] == before
     run(resume=True).assert_same_bits(whole)
+
+
+def test_ctrl_c_before_the_first_step_is_a_keyboard_interrupt_too(new_run):
+    class Slow(HistoryLogger):
+        @property
+        def experiment(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = [signal.getsignal(n) for n in SIGNALS]
+    run = new_run()
+    with pytest.raises(KeyboardInterrupt):
+        run(loggers=[Slow(run.folder / "metrics.jsonl")])
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_a_crash_leaves_the_signals_as_they_were(new_run):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with pytest.raises(Break):
+        new_run()(on_step=break_at(1))
+    assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
 def test_training_works_outside_the_main_thread(new_run, whole):

@@ -1,4 +1,4 @@
-"""Preparing a dataset: good cases go on, bad ones are listed, and every interruption is survived."""
+"""Preparing a dataset: good cases go on, bad ones are listed, interruptions do no harm."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -190,7 +191,7 @@ class TestAgain:
 
     def test_an_interrupted_one_is_not_taken_for_the_whole(self, dataset, tiny_work, tmp_path):
         work = Path(shutil.copytree(tiny_work, tmp_path / "work"))
-        put(dataset / "imagesTr" / "ball_001.nii.gz", np.random.rand(32, 32, 16))
+        put(dataset / "imagesTr" / "ball_001.nii.gz", np.random.default_rng(9).random((32, 32, 16)))
 
         def stop(done, total, what):
             if (done, what) == (2, "Preparing"):
@@ -215,6 +216,7 @@ class TestAgain:
         with subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments]) as process:
             while not (work / "cases" / "ball_002").is_dir():
                 assert process.poll() is None
+                time.sleep(0.02)
             os.kill(process.pid, signal.SIGKILL)
         half = work / "cases" / ".part-0123abcd-ball_003"  # as a kill in the midst of one leaves it
         half.mkdir(exist_ok=True)
@@ -285,7 +287,7 @@ class TestBudget:
         write_phantom_dataset(tmp_path / "scans", 2)
         small = prepare(tmp_path / "scans", tmp_path / "work", ram_bytes=0.8e9, workers=0).plan
         large = prepare(tmp_path / "scans", tmp_path / "work", ram_bytes=8e9, workers=0).plan
-        assert small.estimates["training_memory_gb"] * 2**30 <= 0.1e9 < 0.2e9
+        assert small.estimates["training_memory_gb"] * 2**30 <= 0.1e9
         assert np.prod(small.patch_size) < np.prod(large.patch_size)
         assert "what fits twice into 0.1 GB" in small.reasons["patch_size"]
 

@@ -256,19 +256,25 @@ def test_resuming_nothing_is_refused(tiny_work, tmp_path):
 
 def test_a_run_is_resumed_on_its_own_fold(tiny_work, tmp_path):
     """On another, it would learn from the very cases that it is validated on."""
-    run = RunFolder(tmp_path / "run")
-    train(tiny_work, run.root, SHORT, fold=2)
+
+    class Break(Exception):
+        pass
+
+    def stop(report):
+        raise Break
+
+    settings, run, other = SHORT | {"epochs": 2}, tmp_path / "run", tmp_path / "other"
+    with pytest.raises(Break):
+        train(tiny_work, run, settings, fold=2, on_epoch=stop)
     with pytest.raises(TrainingError, match="run: is a run of fold 2, not 1"):
-        train(tiny_work, run.root, fold=1, resume=True)
-    scans = set()
-
-    def look(report):
-        scans.update(case.case_id for case in run.val_cases())
-
-    train(tiny_work, run.root, {"epochs": 2}, resume=True, on_epoch=look)
-    assert scans == set(read_json(tiny_work / "splits.json")[2]["val"])
+        train(tiny_work, run, fold=1, resume=True)
+    train(tiny_work, run, resume=True)
+    train(tiny_work, other, settings, fold=2)
+    assert_same_run(RunFolder(run), RunFolder(other))
+    val = {case.case_id for case in RunFolder(run).val_cases()}
+    assert val == set(read_json(tiny_work / "splits.json")[2]["val"])
     with pytest.raises(DatasetError, match="--fold 9: .* has folds 0 to 2"):
-        train(tiny_work, tmp_path / "other", SHORT, fold=9)
+        train(tiny_work, tmp_path / "third", SHORT, fold=9)
 
 
 def test_a_run_is_resumed_on_its_own_work_folder(tiny_dataset, tiny_work, short, tmp_path):

@@ -148,7 +148,7 @@ def train(
             result = workflow.train(
                 work, out, settings, fold=fold, resume=resume, **_listeners(show)
             )
-        terminal.result(result.as_dict(), views.training(result))
+        terminal.result(result.as_dict(), *views.training(result))
 
 
 @app.command(epilog="Example: lamina predict -m run -i scans/ -o segmentations/")
@@ -222,7 +222,6 @@ def demo(
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
         from lamina.cli import views
-        from lamina.evaluation.table import render_scores
         from lamina.workflows import demo as workflow
 
         settings = {"time_budget_s": time_budget} if time_budget else {}
@@ -235,7 +234,7 @@ def demo(
                 progress=show,
                 **_listeners(show),
             )
-        terminal.result(result.as_dict(), render_scores(result.scores), views.demonstration(result))
+        terminal.result(result.as_dict(), *views.demonstration(result))
         terminal.failures(result.scores.failures, "Failed")
 
 

@@ -62,17 +62,22 @@ class Terminal:
         self.err = Console(stderr=True)
         level = logging.ERROR if quiet else logging.WARNING
         others = logging.DEBUG if verbose else logging.ERROR
-        logging.basicConfig(level=others, handlers=[_Handler(self)], force=True)
+        handlers = [_Handler(self)]
+        logging.basicConfig(level=others, handlers=handlers, format="%(message)s", force=True)
         logging.getLogger("lamina").setLevel(min(level, others))
         logging.captureWarnings(True)
 
     def result(self, data: dict[str, Any], *shown: RenderableType) -> None:
-        """Print a command's result: ``data`` as JSON, or what is ``shown`` to people."""
+        """Print a command's result: ``data`` as JSON, or what is ``shown`` to people.
+
+        Strings are printed as they are, for the terminal to wrap; it cuts no path in two.
+        """
         if self.as_json:
             _write_json(data)
         elif not self.quiet:
             for part in shown:
-                self.out.print(part, crop=False, highlight=False)
+                show = self.out.out if isinstance(part, str) else self.out.print
+                show(part, highlight=False)
 
     def failures(self, found: Mapping[str, str], what: str) -> None:
         """List what failed, unless the JSON document does, and exit so that a script notices."""

@@ -1,6 +1,7 @@
 """Results as people read them, made for 80 columns and more."""
 
 from collections import defaultdict
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.units import spoken
+from lamina.evaluation.table import render_scores
 
 if TYPE_CHECKING:
     from lamina.data.fingerprint import Fingerprint
@@ -27,13 +29,12 @@ def preparation(result: "Preparation") -> tuple[RenderableType, ...]:
     """Say what was found, what is odd about it, what was decided, and what comes next."""
     patients = len({case.group for case in result.cohort.cases})
     return (
-        _lines(
-            f"{result.cohort.name}: {len(result.cohort.cases)} scans of {patients} patients, "
-            f"{len(result.folds)} folds",
-            *_oddities(result.fingerprint),
-        ),
+        f"{result.cohort.name}: {len(result.cohort.cases)} scans of {patients} patients, "
+        f"{len(result.folds)} folds",
+        *_oddities(result.fingerprint),
         plan(result.plan),
-        _lines(f"Prepared in {result.work}", f"Next: lamina train {result.work} --out RUN"),
+        f"Prepared in {result.work}",
+        f"Next: lamina train {quote(str(result.work))} --out RUN",
     )
 
 
@@ -61,29 +62,31 @@ def plan(decided: "Plan") -> Table:
     return table
 
 
-def training(result: "Training") -> Text:
+def training(result: "Training") -> tuple[str, ...]:
     """Say what a run reached, and what comes next."""
     why = f", stopped: {result.stopped_because}" if result.stopped_because else ""
-    return _lines(
+    return (
         f"Best validation Dice {result.best_dice:.4f}, in epoch {result.best_epoch + 1} of "
         f"{result.epochs}; {spoken(result.seconds)}{why}",
         f"Model: {result.bundle}",
-        f"Next: lamina predict --model {result.run} --split val --output SEGMENTATIONS",
+        f"Next: lamina predict --model {quote(str(result.run))} --split val --output SEGMENTATIONS",
     )
 
 
-def prediction(result: "Prediction") -> Text:
+def prediction(result: "Prediction") -> str:
     """Say how many scans were segmented."""
     done = len(result.outcomes) - len(result.failures)
     seconds = sum(outcome.seconds for outcome in result.outcomes)
-    return _lines(
-        f"{done} of {len(result.outcomes)} scans segmented in {spoken(seconds)}, in {result.out}"
+    return f"{done} of {len(result.outcomes)} scans segmented in {spoken(seconds)}: {result.out}"
+
+
+def demonstration(result: "Demonstration") -> tuple[RenderableType, ...]:
+    """Show the scores, and say where to look."""
+    return (
+        render_scores(result.scores),
+        f"Picture: {result.overlay}",
+        f"Model: {result.training.bundle}",
     )
-
-
-def demonstration(result: "Demonstration") -> Text:
-    """Say where to look."""
-    return _lines(f"Picture: {result.overlay}", f"Model: {result.training.bundle}")
 
 
 def models(facts: list["ModelFacts"]) -> Table:
@@ -106,8 +109,3 @@ def _oddities(fingerprint: "Fingerprint") -> list[str]:
         + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
         for oddity, ids in scans.items()
     ]
-
-
-def _lines(*lines: str) -> Text:
-    """Return text that is not wrapped: the terminal does it without cutting a path in two."""
-    return Text("\n".join(lines), no_wrap=True, overflow="ignore")

@@ -110,7 +110,7 @@ ORGANS = (
     Ellipsoid("fat", (39, -36, -22), (13, 11, 22), (-8, 10, 0)),
     Ellipsoid("kidneys", (-54, -42, -16), (23, 20, 47), (-8, -10, 0)),
     Ellipsoid("fat", (-39, -35, -16), (13, 11, 22), (-8, -10, 0)),
-    Ellipsoid("aorta", (-8, -28, 0), (10, 10, inf)),
+    Ellipsoid("aorta", (-8, -28, 0), (12, 12, inf)),
 )
 """Organs and what carves them, varied in size, place and tilt from patient to patient."""
 

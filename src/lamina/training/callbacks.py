@@ -163,24 +163,28 @@ class Epochs(Callback):
 
 
 class StopRequests(Callback):
-    """Ends a run between two steps on Ctrl-C, SIGTERM, or a file called ``stop`` in its folder."""
+    """Ends a run between two steps on Ctrl-C, SIGTERM, or a file called ``stop`` in its folder.
+
+    Lightning puts the signals back when training ends, in whatever way.
+    """
 
     def __init__(self, folder: Path, state: RunState) -> None:
         self.file = folder / STOP_FILE
         self.state = state
-        self.earlier: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen to the signals; a second Ctrl-C acts at once, as usual."""
+        earlier: dict[int, Any] = {}
 
         def stop(number: int, frame: FrameType | None) -> None:
             self._stop(trainer, signal.Signals(number).name)
-            self._restore()
+            for each, handler in earlier.items():
+                signal.signal(each, handler)
 
         self.file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():  # no other may listen
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.earlier[number] = signal.signal(number, stop)
+                earlier[number] = signal.signal(number, stop)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -190,25 +194,10 @@ class StopRequests(Callback):
             self.file.unlink(missing_ok=True)
             self._stop(trainer, "stop file")
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Leave the signals as they were."""
-        self._restore()
-
-    def on_exception(
-        self, trainer: Trainer, module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave the signals as they were."""
-        self._restore()
-
     def _stop(self, trainer: Trainer, why: str) -> None:
         log.warning("Stopping after this step (%s); --resume goes on from here.", why)
         self.state.stopped_because = why
         trainer.should_stop = True
-
-    def _restore(self) -> None:
-        for number, handler in self.earlier.items():
-            signal.signal(number, handler)
-        self.earlier.clear()
 
 
 class StepMeter(Callback):

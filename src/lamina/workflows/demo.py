@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina import __version__
-from lamina.config import layered, load_recipe
+from lamina.config import layered, load_recipe, resolve
 from lamina.data.phantom import PHANTOM_LABELS, write_phantom_dataset
 from lamina.errors import DatasetError
 from lamina.evaluation.scores import Scores
@@ -15,6 +15,7 @@ from lamina.files import write_json
 from lamina.io import read_volume
 from lamina.report.overlay import save_overlay
 from lamina.training.callbacks import EpochReport
+from lamina.training.config import TrainConfig
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
@@ -75,6 +76,8 @@ def demo(
         FileError: Something cannot be written.
         ConfigError: A setting is unknown or wrong.
     """
+    chosen = layered(load_recipe("demo"), {"seed": seed}, settings or {})
+    resolve(TrainConfig, chosen)  # what is wrong with it is said now, not after a minute
     _make_room(out)
     scans, work, run, predicted, scored = (out / name for name in _FOLDERS)
     write_json(out / _MARK, {"version": __version__, "spatial_dims": spatial_dims, "seed": seed})
@@ -86,7 +89,6 @@ def demo(
         num_test=_KEPT_OUT[spatial_dims],
     )
     prepare(scans, work, progress=progress)
-    chosen = layered(load_recipe("demo"), {"seed": seed}, settings or {})
     training = train(work, run, chosen, on_epoch=on_epoch, on_step=on_step)
     predict(run, predicted, scans / "imagesTs", progress=progress)
     scores = evaluate(predicted, scans / "labelsTs", scored, progress=progress)

@@ -1,0 +1,266 @@
+"""The verbs on the command line: help, JSON, errors, exit status."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import lamina
+from lamina.models import NETWORKS
+
+VERBS = ["prepare", "train", "predict", "evaluate", "demo", "models"]
+MAIN = "from lamina.cli import main; main()"
+
+
+@pytest.fixture
+def segmented(cli, tiny_run, tiny_dataset, tmp_path):
+    """Segmentations of the six tiny scans."""
+    done = cli("predict", "-m", tiny_run, "-i", tiny_dataset / "imagesTr", "-o", tmp_path / "seg")
+    assert (done.exit_code, done.stderr) == (0, "")
+    return tmp_path / "seg"
+
+
+def test_help_lists_every_verb(cli):
+    for arguments in (["--help"], ["-h"]):
+        done = cli(*arguments)
+        assert done.exit_code == 0
+        assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_no_verb_at_all_shows_the_help(cli):
+    done = cli()
+    assert "Usage" in done.output
+    assert all(verb in done.output for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(cli, verb):
+    done = cli(verb, "--help")
+    assert done.exit_code == 0
+    assert f"Example: lamina {verb} " in done.stdout
+    assert all(option in done.stdout for option in ("--json", "--quiet", "--verbose", "-q", "-v"))
+
+
+def test_the_examples_are_understood(cli):
+    """Each is tried with the files it names absent, which is all that may be wrong with it."""
+    for verb in ("prepare", "train", "predict", "evaluate"):
+        line = next(s for s in cli(verb, "--help").stdout.splitlines() if "Example: " in s)
+        done = cli(*line.split("lamina ")[1].split())
+        assert done.exit_code == 2
+        assert done.stderr.startswith("Error: ")
+
+
+def test_version(cli):
+    done = cli("--version")
+    assert (done.exit_code, done.stdout) == (0, f"lamina {lamina.__version__}\n")
+
+
+def test_help_is_quick_because_it_loads_nothing_heavy():
+    script = (
+        "import sys; from lamina.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print({'torch', 'monai', 'scipy', 'numpy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "train", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith("set()\n")
+    assert "--time-budget" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["segment"], "No such command 'segment'"),
+        (["predict"], "Missing option"),
+        (["prepare", "data", "--out", "w", "--ram", "8X"], "such as 8G or 512M"),
+        (["prepare", "data", "--out", "w", "--folds", "1"], "greater than or equal to 2"),
+        (["train", "work", "--out", "run", "--time-budget", "soon"], "such as 20m or 1.5h"),
+        (["demo", "--spatial-dims", "4"], "less than or equal to 3"),
+        (["models", "--lots"], "No such option: --lots"),
+    ],
+)
+def test_wrong_usage_is_refused_in_words_or_in_json(cli, arguments, said):
+    done = cli(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    done = cli(*arguments, "--json")
+    assert (done.exit_code, done.stderr) == (2, "")
+    document = json.loads(done.stdout)
+    assert document["error"] == "UsageError"
+    assert said in document["message"]
+
+
+class TestJson:
+    """One document on standard output, and nothing anywhere else."""
+
+    def document(self, done, status=0):
+        assert (done.exit_code, done.stderr) == (status, "")
+        return json.loads(done.stdout)
+
+    def test_prepare(self, cli, tiny_dataset, tmp_path):
+        work = tmp_path / "work"
+        found = self.document(cli("prepare", tiny_dataset, "--out", work, "--json"))
+        assert (found["num_cases"], found["excluded"]) == (6, {})
+        assert found["plan"]["reasons"]["patch_size"]
+
+    def test_train_and_predict(self, cli, tiny_work, tmp_path):
+        short = ["--epochs", 1, "--set", "steps_per_epoch=2"]
+        done = cli("train", tiny_work, "--out", tmp_path / "run", *short, "--json")
+        trained = self.document(done)
+        assert (trained["epochs"], trained["best_epoch"]) == (1, 0)
+        out = tmp_path / "seg"
+        done = cli("predict", "-m", trained["bundle"], "--split", "val", "-o", out, "--json")
+        assert self.document(done, 2)["error"] == "TrainingError"
+        done = cli("predict", "-m", trained["run"], "--split", "val", "-o", out, "--json")
+        assert [case["error"] for case in self.document(done)["cases"]] == ["", ""]
+
+    def test_evaluate(self, cli, segmented, tiny_dataset):
+        arguments = ["evaluate", "-p", segmented, "-r", tiny_dataset / "labelsTr"]
+        scores = self.document(cli(*arguments, "--metric", "dice", "--json"))
+        assert 0 <= scores["mean_foreground"]["dice"] < 1
+        (segmented / "ball_001.nii.gz").write_bytes(b"")
+        scores = self.document(cli(*arguments, "--json"), 1)
+        assert list(scores["failures"]) == ["ball_001"]
+
+    def test_file_names_that_are_no_words(self, cli, tiny_run, tmp_path):
+        scans = tmp_path / "scans"
+        scans.mkdir()
+        odd = os.fsdecode(b"[red] \xff\n.nii")
+        (scans / odd).write_bytes(b"")
+        arguments = ["predict", "-m", tiny_run, "-i", scans, "-o", tmp_path / "out"]
+        (case,) = self.document(cli(*arguments, "--json"), 1)["cases"]
+        assert case["image"] == str(scans / odd)
+        assert "[red] \\udcff\n" in cli(*arguments).stderr
+
+    def test_models(self, cli):
+        found = self.document(cli("models", "--in-channels", 4, "--num-classes", 4, "--json"))
+        assert [fact["name"] for fact in found["models"]] == list(NETWORKS)
+
+    @pytest.mark.parametrize(
+        ("verb", "arguments", "error"),
+        [
+            ("prepare", ["nowhere", "--out", "w"], "DatasetError"),
+            ("train", ["nowhere", "--out", "r"], "DatasetError"),
+            ("train", ["nowhere", "--out", "r", "--recipe", "quick"], "ConfigError"),
+            ("predict", ["-m", "nowhere", "-i", ".", "-o", "s"], "DatasetError"),
+            ("evaluate", ["-p", "nowhere", "-r", "nowhere"], "DatasetError"),
+            ("evaluate", ["-p", ".", "-r", ".", "--metric", "dise"], "UnknownNameError"),
+        ],
+    )
+    def test_errors(self, cli, verb, arguments, error, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        found = self.document(cli(verb, *arguments, "--json"), 2)
+        assert found["error"] == error
+        assert found["message"]
+        assert found.keys() == {"error", "message", "remedy"}
+
+
+class TestWords:
+    """The same for people."""
+
+    def test_prepare_shows_the_plan_and_what_comes_next(self, cli, tiny_dataset, tmp_path):
+        done = cli("prepare", tiny_dataset, "--out", tmp_path / "work", "--folds", 3)
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout.startswith("Tiny: 6 scans of 6 patients, 3 folds\n")
+        assert f"Next: lamina train {tmp_path / 'work'} --out RUN\n" in done.stdout
+        for words in ("1 x 1 x 2 mm", "32 x 32 x 16", "MR: zscore", "All scans share this spacing"):
+            assert words in done.stdout
+
+    def test_train_says_what_it_reached(self, cli, tiny_work, tmp_path):
+        run = tmp_path / "run"
+        done = cli("train", tiny_work, "--out", run, "--epochs", 2, "--set", "steps_per_epoch=1")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout.startswith("Best validation Dice 0.")
+        assert "of 2; " in done.stdout.splitlines()[0]
+        assert f"Model: {run / 'model.lamina'}\n" in done.stdout
+        done = cli("train", tiny_work, "--out", run)
+        assert done.exit_code == 2
+        assert done.stderr == (
+            f"Error: {run}: already holds a run.\n  Add --resume, or choose another --out.\n"
+        )
+
+    def test_settings_that_are_wrong_are_all_listed(self, cli, tiny_work, tmp_path):
+        wrong = ["optimiser.learning_rate=1", "epochs=-3", "sed=1", "oversample_foreground=lots"]
+        arguments = [part for setting in wrong for part in ("--set", setting)]
+        done = cli("train", tiny_work, "--out", tmp_path / "run", *arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith("Error: ")
+        assert "sed: unknown; did you mean seed?" in done.stderr
+        assert "optimiser.learning_rate: unknown" in done.stderr
+        assert "oversample_foreground = 'lots'" in done.stderr
+        assert not (tmp_path / "run").exists()
+
+    def test_flags_win_over_the_recipe_and_set_over_flags(self, cli, tiny_work, tmp_path):
+        (tmp_path / "mine.yaml").write_text("seed: 5\nepochs: 7\npatience: 3\n")
+        run = tmp_path / "run"
+        arguments = ["--recipe", "demo", "--config", tmp_path / "mine.yaml", "--epochs", 1]
+        settings = ["--set", "patience=2", "--set", "steps_per_epoch=1", "--set", "batch_size=1"]
+        done = cli("train", tiny_work, "--out", run, *arguments, *settings, "--fold", 2)
+        assert done.exit_code == 0
+        manifest = json.loads((run / "manifest.json").read_text())
+        config = manifest["config"]
+        assert (config["seed"], config["epochs"], config["patience"]) == (5, 1, 2)
+        assert config["optimiser"]["lr"] == 5e-3
+        assert manifest["fold"] == 2
+
+    def test_predict_and_evaluate_list_what_failed(self, cli, segmented, tiny_run, tiny_dataset):
+        scans = segmented.parent / "scans"
+        shutil.copytree(tiny_dataset / "imagesTr", scans)
+        bad = scans / "ball_001.nii.gz"
+        bad.write_text("text")
+        done = cli("predict", "-m", tiny_run, "-i", scans, "-o", segmented)
+        assert done.exit_code == 1
+        assert done.stdout.startswith("5 of 6 scans segmented in ")
+        assert done.stderr.startswith(f"Failed: 1\n  {bad}: is no NIfTI file")
+        shutil.copy(bad, segmented)
+        done = cli("evaluate", "-p", segmented, "-r", tiny_dataset / "labelsTr")
+        assert done.exit_code == 1
+        assert "Scores of 5 cases" in done.stdout
+        assert done.stderr.startswith(f"Failed: 1\n  {segmented / bad.name}: is no NIfTI file")
+
+    def test_evaluate_leaves_files(self, cli, segmented, tiny_dataset, tmp_path):
+        out = tmp_path / "scores"
+        done = cli("evaluate", "-p", segmented, "-r", tiny_dataset / "labelsTr", "--out", out)
+        assert done.exit_code == 0
+        assert {path.name for path in out.iterdir()} == {"scores.csv", "scores.json"}
+
+    def test_models_is_a_table(self, cli):
+        done = cli("models", "--in-channels", 4, "--num-classes", 4)
+        assert done.exit_code == 0
+        assert "477,242" in done.stdout
+
+
+def test_quiet_says_nothing_but_errors(cli, tiny_run, tiny_dataset, tmp_path):
+    scan = tiny_dataset / "imagesTr" / "ball_000.nii.gz"
+    done = cli("predict", "-m", tiny_run, "-i", scan, "-o", tmp_path / "out", "-q")
+    assert (done.exit_code, done.output) == (0, "")
+    assert (tmp_path / "out" / scan.name).is_file()
+    (tmp_path / "bad.nii").write_bytes(b"")
+    done = cli("predict", "-m", tiny_run, "-i", tmp_path / "bad.nii", "-o", tmp_path / "out", "-q")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"{tmp_path / 'bad.nii'}: is empty" in done.stderr
+    done = cli("predict", "-m", tiny_run, "-i", tmp_path / "no.nii", "-o", tmp_path / "out", "-q")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no such file" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_crash():
+    """Such as ``lamina models --json | head -1``."""
+    for extra in ([], ["--json"]):
+        with subprocess.Popen(
+            [sys.executable, "-c", MAIN, "models", *extra],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            process.stdout.close()
+            stderr = process.stderr.read()
+        assert process.returncode == 1
+        assert stderr == ""
