@@ -9,7 +9,9 @@ import sys
 import pytest
 
 import lamina
+from lamina.config import load_recipe
 from lamina.models import NETWORKS
+from lamina.training.config import TrainConfig
 
 VERBS = ["prepare", "train", "predict", "evaluate", "demo", "models"]
 MAIN = "from lamina.cli import main; main()"
@@ -199,15 +201,17 @@ class TestWords:
 
     def test_flags_win_over_the_recipe_and_set_over_flags(self, cli, tiny_work, tmp_path):
         (tmp_path / "mine.yaml").write_text("seed: 5\nepochs: 7\npatience: 3\n")
+        recipe = load_recipe("demo_2d")
         run = tmp_path / "run"
-        arguments = ["--recipe", "demo", "--config", tmp_path / "mine.yaml", "--epochs", 1]
+        arguments = ["--recipe", "demo_2d", "--config", tmp_path / "mine.yaml", "--epochs", 1]
         settings = ["--set", "patience=2", "--set", "steps_per_epoch=1", "--set", "batch_size=1"]
         done = cli("train", tiny_work, "--out", run, *arguments, *settings, "--fold", 2)
         assert done.exit_code == 0
         manifest = json.loads((run / "manifest.json").read_text())
         config = manifest["config"]
         assert (config["seed"], config["epochs"], config["patience"]) == (5, 1, 2)
-        assert config["optimiser"]["lr"] == 5e-3
+        assert config["optimiser"]["lr"] == recipe["optimiser"]["lr"]
+        assert config["optimiser"]["lr"] != TrainConfig().optimiser.lr
         assert manifest["fold"] == 2
 
     def test_predict_and_evaluate_list_what_failed(self, cli, segmented, tiny_run, tiny_dataset):

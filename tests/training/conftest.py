@@ -1,6 +1,6 @@
 """A network, patches and a loss so small that a whole run takes a fraction of a second."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pytest
@@ -92,6 +92,24 @@ class Run:
         )
         return self
 
+    def crash_after(self, step, **how):
+        """Train until something goes wrong after a step."""
+        then = how.pop("on_step", lambda *heard: None)
+
+        def crash(done, *heard):
+            then(done, *heard)
+            if done == step:
+                raise Crash
+
+        with pytest.raises(Crash):
+            self(on_step=crash, **how)
+
+    @property
+    def history(self):
+        """What was last said of each epoch, without the clock."""
+        kept = {report.epoch: asdict(report) | {"elapsed_s": 0} for report in self.reports}
+        return list(kept.values())
+
     @property
     def last(self):
         return read_checkpoint(self.folder / LAST)
@@ -100,6 +118,10 @@ class Run:
         """Compare weights, averages, counters and the optimiser's memory with another run's."""
         for part in ("state_dict", "optimizer_states"):
             assert_close(self.last[part], other.last[part], rtol=0, atol=0)
+
+
+class Crash(Exception):
+    """Something that goes wrong and is no error of Lamina's."""
 
 
 def weight(network):
@@ -117,3 +139,9 @@ def new_run(tmp_path, cases):
         return Run(tmp_path / name, patches, network, **parts)
 
     return make
+
+
+@pytest.fixture
+def whole(new_run):
+    """A run that nothing stopped."""
+    return new_run("whole")()

@@ -36,9 +36,6 @@ def test_a_resumed_run_has_the_history_of_one_that_was_never_stopped(new_run, tm
         kept = lines(tmp_path / f"{name}.jsonl")
         return [{key: value for key, value in line.items() if key != "elapsed_s"} for line in kept]
 
-    class Break(Exception):
-        pass
-
     def train(name, **how):
         run = new_run(name)
         run(loggers=[HistoryLogger(tmp_path / f"{name}.jsonl")], **how)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 
 from lamina.data.phantom import write_phantom_dataset
@@ -212,12 +213,14 @@ class TestAgain:
 
     def test_after_a_kill_gives_the_same_files(self, tiny_dataset, tiny_work, tmp_path):
         work = tmp_path / "work"
-        arguments = [tiny_dataset, "--out", work, "--folds", "3", "--workers", "0"]
-        with subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments]) as process:
+        with subprocess.Popen([sys.executable, "-c", SLOWLY, tiny_dataset, work]) as process:
             while not (work / "cases" / "ball_002").is_dir():
                 assert process.poll() is None
                 time.sleep(0.02)
+            workers = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
+        assert len(workers) >= 2
+        assert psutil.wait_procs(workers, timeout=20)[1] == []
         half = work / "cases" / ".part-0123abcd-ball_003"  # as a kill in the midst of one leaves it
         half.mkdir(exist_ok=True)
         (half / "image.npy").write_bytes(b"half")
@@ -233,7 +236,7 @@ import sys, time
 from pathlib import Path
 from lamina.workflows.prepare import prepare
 prepare(
-    Path(sys.argv[1]), Path(sys.argv[3]), num_folds=3, workers=0,
+    *map(Path, sys.argv[1:]), num_folds=3, workers=2,
     progress=lambda done, total, what: time.sleep(60 if (done, what) == (3, "Preparing") else 0),
 )
 """

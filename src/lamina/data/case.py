@@ -61,7 +61,7 @@ class Case:
             raise DatasetError(
                 f"{first.source}: {array.shape[0]} channels, {len(channels)} are declared "
                 f"({', '.join(channels)}).",
-                remedy="Add the missing channel, or correct the channel list in dataset.json.",
+                remedy="Give exactly these in this order, or correct the list in dataset.json.",
             )
         return Volume(array, first.affine, first.source)
 

@@ -78,7 +78,7 @@ def make_plan(
         patch_size=patch,
         roi_size=patch,
         batch_size=batch,
-        mirror_axes=_mirror_axes(labels, fingerprint.spatial_dims, reasons),
+        mirror_axes=_mirror_axes(labels, fingerprint.orientation, reasons),
         epochs=epochs,
         steps_per_epoch=steps,
         estimates={
@@ -216,13 +216,16 @@ def _epochs(steps: int, step_s: float, budget: Budget, reasons: dict[str, str]) 
     return epochs
 
 
-def _mirror_axes(labels: LabelSet, dims: int, reasons: dict[str, str]) -> tuple[int, ...]:
+def _mirror_axes(labels: LabelSet, orientation: str, reasons: dict[str, str]) -> tuple[int, ...]:
+    """Mirror left and right at most: no patient stands on the head, or has the back in front."""
     sided = [name for name in labels.foreground if _SIDE.search(name)]
     if sided:
         reasons["mirror_axes"] = f"Never mirrored: {sided[0]!r} names a side of the body."
         return ()
-    reasons["mirror_axes"] = "No label names a side, so mirrored anatomy is as good as new anatomy."
-    return tuple(range(dims))
+    reasons["mirror_axes"] = (
+        "Left and right only: no label names a side, and other mirror images do not occur."
+    )
+    return tuple(axis for axis, code in enumerate(orientation) if code in "LR")
 
 
 def _step_bytes(patch: Sequence[int], batch: int, cost: NetworkCost) -> float:

@@ -1,7 +1,6 @@
 """Run the training of one network from start, or from where it was stopped, to end."""
 
 import logging
-import os
 import signal
 import time
 import warnings
@@ -17,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lamina.data.patches import PatchDataset, StepSampler, ignore_ctrl_c
+from lamina.data.workers import num_cores
 from lamina.errors import ConfigError
 from lamina.losses import Loss
 from lamina.training.callbacks import (
@@ -81,8 +81,7 @@ def fit(
 
     Raises:
         TrainingError: The checkpoint is damaged, or the numbers stay NaN or infinite.
-        FileError: A checkpoint could not be written; the earlier one is intact. Or a prepared case
-            could not be read.
+        FileError: A prepared case cannot be read, or a checkpoint written; the last one is intact.
     """
     assert config.steps_per_epoch is not None
     checkpoint = read_latest(folder) if resume else None
@@ -159,7 +158,7 @@ def _loader(
 ) -> DataLoader[Any]:
     workers = config.workers
     if workers is None:
-        workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+        workers = min(8, num_cores()) if torch.cuda.is_available() else 0
     return DataLoader(
         patches,
         batch_sampler=StepSampler(first_step, last_step, patches.sampler.batch_size),

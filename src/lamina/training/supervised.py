@@ -1,12 +1,13 @@
 """Supervised training of one network, as Lightning runs it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, convert_conv3d_weight_memory_format
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lamina.errors import TrainingError
 from lamina.losses import Loss
@@ -46,7 +47,7 @@ class Supervised(LightningModule):
         self.seed = seed
         self.average = (
             AveragedModel(
-                network, multi_avg_fn=get_ema_multi_avg_fn(optimiser.ema_decay), use_buffers=True
+                network, multi_avg_fn=_moving_average(optimiser.ema_decay), use_buffers=True
             )
             if optimiser.ema_decay
             else None
@@ -118,3 +119,22 @@ class Supervised(LightningModule):
                 f"stopped at step {int(self.steps_done)}.",
                 remedy="Lower optimiser.lr, or use --set precision=fp32; last.ckpt is intact.",
             )
+
+
+def _moving_average(
+    decay: float,
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """Return the update of an exponential average that forgets faster while it is young."""
+
+    @torch.no_grad()
+    def update(
+        averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
+    ) -> None:
+        weight = max(1 - decay, 9 / (10 + int(num_averaged)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    return update

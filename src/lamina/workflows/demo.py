@@ -24,6 +24,7 @@ from lamina.workflows.train import Training, train
 
 _CASES = {2: 60, 3: 24}
 _KEPT_OUT = {2: 12, 3: 4}
+_RECIPES = {2: "demo_2d", 3: "demo"}
 _MARK = "demo.json"
 _FOLDERS = ("scans", "work", "run", "predicted", "scores")
 
@@ -76,7 +77,7 @@ def demo(
         FileError: Something cannot be written.
         ConfigError: A setting is unknown or wrong.
     """
-    chosen = layered(load_recipe("demo"), {"seed": seed}, settings or {})
+    chosen = layered(load_recipe(_RECIPES[spatial_dims]), {"seed": seed}, settings or {})
     resolve(TrainConfig, chosen)  # what is wrong with it is said now, not after a minute
     _make_room(out)
     scans, work, run, predicted, scored = (out / name for name in _FOLDERS)

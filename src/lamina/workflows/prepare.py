@@ -27,7 +27,7 @@ _PROCESS_BYTES = 0.7e9
 """What Python, torch and the loaded code take before any step."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Preparation:
     """What ``prepare`` found, decided and left out."""
 
@@ -109,14 +109,7 @@ def prepare(
     write_json(work.plan_file, plan.as_dict())
     write_json(work.excluded_file, excluded)
     write_folds(work.splits_file, folds)
-    return Preparation(
-        work=out,
-        cohort=cohort,
-        fingerprint=fingerprint,
-        plan=plan,
-        folds=folds,
-        excluded=excluded,
-    )
+    return Preparation(out, cohort, fingerprint, plan, folds, excluded)
 
 
 def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:

@@ -19,6 +19,7 @@ from lamina.data.folds import Fold
 from lamina.data.patches import PatchDataset
 from lamina.data.plan import Plan
 from lamina.data.sampling import PatchSampler
+from lamina.data.workers import num_cores
 from lamina.errors import ConfigError, TrainingError
 from lamina.evaluation.scores import Scores, score_case
 from lamina.files import remove_parts, sha256, write_json, write_text
@@ -80,20 +81,13 @@ def train(
         ConfigError: Settings are unknown or wrong; all of them are listed.
         TrainingError: ``out`` already holds a run, there is nothing to resume, or the run to resume
             was of another fold or other prepared cases.
-        DatasetError: ``work`` is not prepared or lacks the fold.
-        FileError: A prepared case is damaged, or the disk is full.
+        DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case.
     """
     folder, run = WorkFolder(work), RunFolder(out)
-    if resume:
-        plan, fold = _recorded(run, folder, fold)
-        config = _resumed_config(run, plan, settings or {})
-    else:
-        plan, fold = folder.plan(), fold or 0
-        config = _config(run, plan, settings or {})
+    plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
     split = folder.fold(fold)
     network, loss = _network(config, plan), build_loss(config.loss, **config.loss_options)
-    patches = _patches(config, plan, open_cases(folder.cache, split.train))
-    validation = open_cases(folder.cache, split.val)
+    cases, val_cases = (open_cases(folder.cache, ids) for ids in (split.train, split.val))
     if not resume:
         write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
         write_json(run.manifest_file, _manifest(folder, plan, split, fold, config, network))
@@ -103,10 +97,10 @@ def train(
     state = fit(
         network.build(),
         loss,
-        patches,
+        _patches(config, plan, cases),
         config,
         run.checkpoints,
-        validate=_validator(plan, validation),
+        validate=_validator(plan, val_cases),
         resume=resume,
         loggers=_loggers(run),
         on_epoch=on_epoch,
@@ -123,12 +117,46 @@ def train(
     )
 
 
-def _config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
+def _begun(
+    run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
+) -> tuple[Plan, int, TrainConfig]:
+    """Return plan, fold and settings of a new run."""
     if run.manifest_file.is_file():
         raise TrainingError(
             f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
         )
-    return _completed(resolve(TrainConfig, settings), plan)
+    plan = folder.plan()
+    return plan, fold or 0, _completed(resolve(TrainConfig, settings), plan)
+
+
+def _resumed(
+    run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
+) -> tuple[Plan, int, TrainConfig]:
+    """Return those of the run to resume, sure that its prepared cases are still there."""
+    manifest = run.manifest()
+    plan = Plan.from_dict(manifest["plan"])
+    if fold not in (None, manifest["fold"]):
+        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
+    same = preparation_of(plan) == preparation_of(folder.plan())
+    if not same or sha256(folder.splits_file) != manifest["hashes"]["splits.json"]:
+        raise TrainingError(
+            f"{folder.root}: is not what {run.root} was trained on: it was prepared anew.",
+            remedy="Give the work folder that the run began with, or start another run.",
+        )
+    return plan, manifest["fold"], _resumed_config(run, plan, settings)
+
+
+def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
+    recorded = load_yaml(run.config_file)
+    config = _completed(resolve(TrainConfig, recorded, settings), plan)
+    now = _plain(config)
+    changed = [name for name in now if name not in _LENGTH and now[name] != recorded.get(name)]
+    if changed:
+        raise TrainingError(
+            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
+            remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
+        )
+    return config
 
 
 def _completed(config: TrainConfig, plan: Plan) -> TrainConfig:
@@ -147,34 +175,6 @@ def _completed(config: TrainConfig, plan: Plan) -> TrainConfig:
         epochs=config.epochs or (None if timed else plan.epochs),
         precision=resolve_precision(config.precision),
     )
-
-
-def _recorded(run: RunFolder, folder: WorkFolder, fold: int | None) -> tuple[Plan, int]:
-    """Return plan and fold of the run to resume, sure that its prepared cases are still there."""
-    manifest = run.manifest()
-    plan = Plan.from_dict(manifest["plan"])
-    if fold not in (None, manifest["fold"]):
-        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
-    same = preparation_of(plan) == preparation_of(folder.plan())
-    if not same or sha256(folder.splits_file) != manifest["hashes"]["splits.json"]:
-        raise TrainingError(
-            f"{folder.root}: is not what {run.root} was trained on: it was prepared anew.",
-            remedy="Give the work folder that the run began with, or start another run.",
-        )
-    return plan, manifest["fold"]
-
-
-def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
-    recorded = load_yaml(run.config_file)
-    config = _completed(resolve(TrainConfig, recorded, settings), plan)
-    now = _plain(config)
-    changed = [name for name in now if name not in _LENGTH and now[name] != recorded.get(name)]
-    if changed:
-        raise TrainingError(
-            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
-            remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
-        )
-    return config
 
 
 def _network(config: TrainConfig, plan: Plan) -> NetworkConfig:
@@ -253,7 +253,7 @@ def _manifest(
         "software": software(),
         "machine": {
             "platform": platform.platform(),
-            "cores": len(psutil.Process().cpu_affinity() or [0]),
+            "cores": num_cores(),
             "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

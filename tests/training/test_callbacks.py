@@ -1,0 +1,187 @@
+"""Epochs, the end of a run, and stopping before it."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from lamina.training.checkpoints import BEST, read_checkpoint
+from lamina.training.config import Optimiser
+from lamina.training.history import HistoryLogger
+from lamina.training.schedule import learning_rate
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def test_epochs_report_loss_rate_and_step(whole):
+    losses = [loss for _, _, loss, _ in whole.steps]
+    assert [step for step, *_ in whole.steps] == [1, 2, 3, 4, 5, 6]
+    assert [progress for _, progress, *_ in whole.steps] == pytest.approx(
+        [n / 6 for n in range(1, 7)]
+    )
+    first, second = whole.reports
+    assert (first.epoch, first.step, second.epoch, second.step) == (0, 3, 1, 6)
+    assert first.loss == pytest.approx(sum(losses[:3]) / 3)
+    assert second.loss == pytest.approx(sum(losses[3:]) / 3)
+    assert first.lr == learning_rate(Optimiser(), 2 / 6)
+    assert second.lr == learning_rate(Optimiser(), 5 / 6)
+    assert (first.skipped_steps, second.skipped_steps) == (0, 0)
+
+
+def test_the_best_epoch_is_kept_and_the_last_one_too(new_run):
+    dice = iter([0.3, 0.7, 0.7, 0.6])
+    run = new_run()(epochs=4, validate=lambda network: {"dice": next(dice)})
+    assert (run.state.best_dice, run.state.best_epoch, run.state.epochs_done) == (0.7, 1, 4)
+    assert int(read_checkpoint(run.folder / BEST)["state_dict"]["steps_done"]) == 6
+    assert int(run.last["state_dict"]["steps_done"]) == 12
+    assert [report.scores["dice"] for report in run.reports] == [0.3, 0.7, 0.7, 0.6]
+
+
+def test_patience_ends_a_run_that_gets_no_better(new_run):
+    dice = iter([0.3, 0.7, 0.6, 0.7, 0.9])
+    run = new_run()(epochs=9, patience=2, validate=lambda network: {"dice": next(dice)})
+    assert (run.state.epochs_done, run.state.best_epoch) == (4, 1)
+    assert run.state.stopped_because == "no better Dice for 2 epochs"
+    assert int(run.last["state_dict"]["steps_done"]) == 12
+
+
+def test_a_dice_of_zero_is_better_than_none(new_run):
+    run = new_run()(epochs=1, validate=lambda network: {"dice": 0.0})
+    assert (run.state.best_epoch, run.state.best_dice) == (0, 0.0)
+
+
+class FakeTime:
+    """A clock that moves when it is told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def pass_(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    fake = FakeTime()
+    for module in ("fit", "callbacks", "schedule"):
+        monkeypatch.setattr(f"lamina.training.{module}.time", fake)
+    return fake
+
+
+def test_a_time_budget_ends_the_run_with_the_rate_near_zero(new_run, clock):
+    def validate(network):
+        clock.pass_(2)
+        return {"dice": 0.5}
+
+    run = new_run()(
+        epochs=None, time_budget_s=40, validate=validate, on_step=lambda *_: clock.pass_(1)
+    )
+    assert clock.now - 1000 <= 40  # the last validation included
+    assert clock.now - 1000 >= 36
+    assert run.reports[-1].lr < 0.01 * Optimiser().lr
+    assert run.reports[-1].step == run.steps[-1][0]
+    assert run.steps[-1][1] == 1
+    rates = [report.lr for report in run.reports]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_resumed_run_does_not_get_its_time_anew(new_run, clock):
+    run = new_run()
+    timed = {"epochs": None, "time_budget_s": 20}
+
+    run.crash_after(8, on_step=lambda *_: clock.pass_(1), **timed)
+    clock.pass_(1000)  # while nothing ran
+    run(on_step=lambda *_: clock.pass_(1), resume=True, **timed)
+    assert 18 <= run.state.elapsed_s <= 22
+    assert 18 <= run.steps[-1][0] <= 22
+
+
+def test_a_resumed_run_still_keeps_time_for_its_last_validation(new_run, clock):
+    def validate(network):
+        clock.pass_(4)
+        return {"dice": 0.5}
+
+    run = new_run()
+    timed = {"epochs": None, "steps_per_epoch": 12, "time_budget_s": 40, "validate": validate}
+    timed["on_step"] = lambda *_: clock.pass_(1)
+    run.crash_after(27, **timed)  # after 34 of 40 seconds
+    run(resume=True, **timed)
+    assert run.reports[-1].step == 30
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_signal_stops_after_the_step_and_the_run_resumes_to_the_same_bits(
+    new_run, whole, caplog, number, step
+):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    run = new_run()
+    seldom = {"checkpoint_every_s": 300.0}
+    run(on_step=lambda done, *_: done == step and os.kill(os.getpid(), number), **seldom)
+    assert run.state.stopped_because == signal.Signals(number).name
+    assert "--resume goes on from here" in caplog.text
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    assert run.state.best_epoch == 0  # there is a model, even before the first epoch's end
+    assert read_checkpoint(run.folder / BEST)
+    assert step <= int(run.last["state_dict"]["steps_done"]) <= step + 1
+    run.network = new_run(seed=5).network
+    run(resume=True).assert_same_bits(whole)
+    assert run.state.stopped_because == ""
+    assert run.history == whole.history
+
+
+def test_a_file_called_stop_ends_the_run(new_run, whole):
+    run = new_run()
+    run.folder.mkdir()
+    (run.folder / "stop").touch()  # left over from an earlier time: does not count
+    run(on_step=lambda done, *_: done == 4 and (run.folder / "stop").touch())
+    assert run.state.stopped_because == "stop file"
+    assert not (run.folder / "stop").exists()
+    assert len(run.steps) == 5
+    run(resume=True).assert_same_bits(whole)
+
+
+def test_an_impatient_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_signals_alone(new_run, whole):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    run = new_run()
+
+    def twice(done, *_):
+        if done == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_step=twice)
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    run(resume=True).assert_same_bits(whole)
+
+
+def test_ctrl_c_before_the_first_step_is_a_keyboard_interrupt_too(new_run):
+    class Slow(HistoryLogger):
+        @property
+        def experiment(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = [signal.getsignal(n) for n in SIGNALS]
+    run = new_run()
+    with pytest.raises(KeyboardInterrupt):
+        run(loggers=[Slow(run.folder / "metrics.jsonl")])
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_a_crash_leaves_the_signals_as_they_were(new_run):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    new_run().crash_after(1)
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_training_works_outside_the_main_thread(new_run, whole):
+    run = new_run()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    run.assert_same_bits(whole)
