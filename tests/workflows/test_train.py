@@ -21,7 +21,12 @@ from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
 
 SETTINGS = {
-    "model_options": {"channels": [4] * 5, "anchors": False, "lspm": False, "router": False},
+    "model_options": {
+        "channels": [4, 4, 4, 4, 8],
+        "anchors": False,
+        "lspm": False,
+        "router": False,
+    },
     "optimiser": {"lr": 0.01, "ema_decay": 0.8},
     "patch_size": [16, 16, 16],
     "steps_per_epoch": 4,
@@ -184,7 +189,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(tiny_work, short):
 
 
 def test_resuming_takes_the_same_settings_and_refuses_others(tiny_work, short):
-    same = SHORT | {"model_options": {**SHORT["model_options"], "channels": (4,) * 5}}
+    same = SHORT | {"model_options": {**SHORT["model_options"], "channels": (4, 4, 4, 4, 8)}}
     assert train(tiny_work, short.root, same, resume=True).epochs == 1
     assert train(tiny_work, short.root, {"precision": "auto"}, resume=True).epochs == 1
     with pytest.raises(TrainingError, match=r"run: optimiser, seed cannot change when") as caught:

@@ -126,7 +126,22 @@ def _begun(
             f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
         )
     plan = folder.plan()
-    return plan, fold or 0, _completed(resolve(TrainConfig, settings), plan)
+    config = _completed(resolve(TrainConfig, settings), plan)
+    return _overruled(plan, config), fold or 0, config
+
+
+def _overruled(plan: Plan, config: TrainConfig) -> Plan:
+    """Let the plan say what is done where settings overrule it; the window follows the patch."""
+    patch = config.patch_size
+    chosen: dict[str, Any] = {
+        "network": config.model,
+        "patch_size": patch,
+        "roi_size": plan.roi_size if patch == plan.patch_size else patch,
+        "batch_size": config.batch_size,
+    }
+    changed = {name: value for name, value in chosen.items() if value != getattr(plan, name)}
+    reasons = plan.reasons | dict.fromkeys(changed, "Set by hand.")
+    return replace(plan, **changed, reasons=reasons)
 
 
 def _resumed(
