@@ -20,13 +20,9 @@ from lamina.training.checkpoints import BEST, LAST, read_checkpoint
 from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
 
+PLAIN = {"anchors": False, "lspm": False, "router": False}
 SETTINGS = {
-    "model_options": {
-        "channels": [4, 4, 4, 4, 8],
-        "anchors": False,
-        "lspm": False,
-        "router": False,
-    },
+    "model_options": PLAIN | {"channels": [4, 4, 4, 4, 8]},
     "optimiser": {"lr": 0.01, "ema_decay": 0.8},
     "patch_size": [16, 16, 16],
     "steps_per_epoch": 4,
@@ -170,15 +166,18 @@ def test_training_says_nothing_that_is_no_concern_of_its_user(tiny_work, tmp_pat
 
 
 def test_training_learns(tiny_work, tmp_path):
-    settings = {
-        "model_options": {"channels": [8] * 5, "anchors": False, "lspm": False, "router": False},
-        "optimiser": {"lr": 0.02, "ema_decay": 0.8},
-        "steps_per_epoch": 12,
-    }
-    result = train(tiny_work, tmp_path / "run", SETTINGS | settings | {"epochs": 4})
+    wider = {"model_options": PLAIN | {"channels": [8] * 5}, "optimiser": {"lr": 0.02}}
+    result = train(tiny_work, tmp_path / "run", wider | {"steps_per_epoch": 12, "epochs": 4})
     lines = read_history(RunFolder(result.run))
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     assert result.best_dice == max(line["dice"] for line in lines) > 0.3
+
+
+def test_the_plan_in_a_run_says_what_was_done(tiny_work, whole):
+    plan = read_json(whole.manifest_file)["plan"]
+    reasons = read_json(tiny_work / "plan.json")["reasons"]
+    assert plan["patch_size"] == plan["roi_size"] == [16, 16, 16]
+    assert plan["reasons"] == reasons | dict.fromkeys(("patch_size", "roi_size"), "Set by hand.")
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(tiny_work, short):
@@ -189,7 +188,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(tiny_work, short):
 
 
 def test_resuming_takes_the_same_settings_and_refuses_others(tiny_work, short):
-    same = SHORT | {"model_options": {**SHORT["model_options"], "channels": (4, 4, 4, 4, 8)}}
+    same = SHORT | {"model_options": PLAIN | {"channels": (4, 4, 4, 4, 8)}}
     assert train(tiny_work, short.root, same, resume=True).epochs == 1
     assert train(tiny_work, short.root, {"precision": "auto"}, resume=True).epochs == 1
     with pytest.raises(TrainingError, match=r"run: optimiser, seed cannot change when") as caught:
@@ -206,16 +205,9 @@ def test_resuming_nothing_is_refused(tiny_work, tmp_path):
 
 def test_a_run_is_resumed_on_its_own_fold(tiny_work, tmp_path):
     """On another, it would learn from the very cases that it is validated on."""
-
-    class Break(Exception):
-        pass
-
-    def stop(report):
-        raise Break
-
     settings, run, other = SHORT | {"epochs": 2}, tmp_path / "run", tmp_path / "other"
-    with pytest.raises(Break):
-        train(tiny_work, run, settings, fold=2, on_epoch=stop)
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_work, run, settings, fold=2, on_epoch=lambda report: 1 / 0)
     with pytest.raises(TrainingError, match="run: is a run of fold 2, not 1"):
         train(tiny_work, run, fold=1, resume=True)
     train(tiny_work, run, resume=True)
@@ -263,6 +255,7 @@ def test_a_case_that_vanishes_during_training_leaves_the_last_checkpoint(
 
 FILL = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from lamina.errors import FileError
 from lamina.training.checkpoints import LAST, read_checkpoint
@@ -272,11 +265,8 @@ filler = out / "filler"
 
 def fill(report):
     if report.epoch == 1:
-        with filler.open("wb", buffering=0) as stream:
-            try:
-                while stream.write(bytes(1 << 12)):
-                    pass
-            except OSError:
+        with filler.open("wb", buffering=0) as stream, suppress(OSError):
+            while stream.write(bytes(1 << 12)):
                 pass
 
 try:

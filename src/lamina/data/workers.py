@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -56,6 +57,8 @@ def run_over(
         workers: Number of processes; 0 runs in this one.
     """
     remaining = list(items)
+    if workers > 0:
+        pickle.dumps(function)  # fails here, where a pool would wait for ever
     if workers > 0 and not _can_start_workers():
         log.warning("Worker processes cannot be started from here; going on in this process.")
         workers = 0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.data.case import Case
@@ -113,9 +114,7 @@ def load(path: str | Path, device: str | None = None) -> Model:
     """
     bundle = load_bundle(find_bundle(Path(path)))
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_network(bundle)
-    if bundle.plan.spatial_dims == 3:
-        network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
     predictor = Predictor(network=network.to(chosen), plan=bundle.plan, device=chosen)
     return Model(bundle, predictor)
 
