@@ -18,6 +18,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # Torch reads it when it is first imported, here and in the processes that tests start. Tensors of
 # tests are so small that several threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The promise of equal weights is for a CPU; tests must not take a GPU that happens to be there.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

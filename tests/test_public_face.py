@@ -56,7 +56,7 @@ def test_importing_loads_nothing_heavy(statement):
 
 def test_every_error_is_in_the_tree_and_speaks_plainly():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    assert len(kinds) == 10
+    assert errors.LaminaError in kinds
     for kind in kinds:
         error = kind("a.nii: is empty.", remedy="Send it again.")
         assert isinstance(error, errors.LaminaError)

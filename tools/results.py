@@ -37,6 +37,7 @@ def write_record(name: str, run: Path, scores: Path, note: str) -> None:
     """Put together what is known about one result."""
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    manifest["machine"].pop("platform")
     evaluation = json.loads((scores / "scores.json").read_text("utf-8"))
     record = {
         "note": note,

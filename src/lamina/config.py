@@ -54,7 +54,7 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
-    """Turn ``["optimizer.lr=1e-3", "epochs=5"]`` into nested settings; values are read as YAML.
+    """Turn ``["optimiser.lr=1e-3", "epochs=5"]`` into nested settings; values are read as YAML.
 
     Raises:
         ConfigError: An entry is not of the form ``a.b=value``, or two of them contradict.
@@ -65,7 +65,7 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(
-                f"--set {setting!r}: must read name=value, such as optimizer.lr=0.001."
+                f"--set {setting!r}: must read name=value, such as optimiser.lr=0.001."
             )
         branch = tree
         for key in keys[:-1]:

@@ -55,10 +55,6 @@ class DatasetError(LaminaError):
     """A dataset folder is not understood, or holds too little to work with."""
 
 
-class ModelError(LaminaError):
-    """A network cannot be built as asked, or does not fit the data given to it."""
-
-
 class BundleError(LaminaError):
     """A model bundle is damaged, altered, unsafe to open, or of an unknown version."""
 

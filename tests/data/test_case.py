@@ -128,3 +128,9 @@ def test_a_cohort_comes_back_from_json_as_it_went(tmp_path):
     back = Cohort.from_dict(json.loads(json.dumps(cohort.as_dict())))
     assert back == cohort
     assert back.labels.foreground == ("b", "a")
+
+
+@pytest.mark.parametrize("case_id", ["", ".", "..", ".hidden", "a/b", "../a", "a\\b", "a\0b"])
+def test_ids_that_lead_elsewhere_are_refused(case_id):
+    with pytest.raises(DatasetError, match="case id"):
+        Case(case_id=case_id, group="a", images=())

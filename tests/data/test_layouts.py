@@ -237,3 +237,11 @@ def test_a_layout_asked_for_by_name_is_the_one_used(tmp_path, layout):
         read_cohort(tmp_path, layout)
     cohort = read_cohort(msd(plain(tmp_path, {"a": 1})), layout)
     assert len(cohort.cases) == {"msd": 3, "folders": 1}[layout]
+
+
+def test_regions_are_read_and_must_name_structures(tmp_path):
+    regions = {"liver_with_lesion": ["liver", "lesion"]}
+    cohort = read_cohort(msd(tmp_path / "a", regions=regions))
+    assert cohort.labels.regions == {"liver_with_lesion": ("liver", "lesion")}
+    with pytest.raises(LabelError, match="kidney"):
+        read_cohort(msd(tmp_path / "b", regions={"wrong": ["kidney"]}))

@@ -226,3 +226,16 @@ def test_a_plan_has_one_entry_per_axis():
     stored = plan_of(fingerprint_of([(1, 1, 1)])).as_dict()
     with pytest.raises(ConfigError, match="target_spacing has 2 entries, roi_size has 4 entries"):
         Plan.from_dict(stored | {"target_spacing": [1, 1], "roi_size": [32] * 4})
+
+
+def test_structures_without_a_name_are_never_mirrored():
+    both = plan_of(fingerprint_of([(1, 1, 1)]), LabelSet(values={"label_1": 1, "label_2": 2}))
+    assert both.mirror_axes == ()
+    one = plan_of(fingerprint_of([(1, 1, 1)]), LabelSet(values={"label_1": 1}))
+    assert one.mirror_axes == (0,)
+
+
+@pytest.mark.parametrize("name", ["KidneyL", "LKidney", "lobus sinister", "Atrium dextrum"])
+def test_other_ways_to_name_a_side(name):
+    plan = plan_of(fingerprint_of([(1, 1, 1)]), LabelSet(values={"spine": 1, name: 2}))
+    assert plan.mirror_axes == ()

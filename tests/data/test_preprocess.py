@@ -284,3 +284,11 @@ def test_hounsfield_units_keep_their_meaning():
 def test_other_channels_than_planned_are_refused():
     with pytest.raises(DatasetError, match=r"scan\.nii: 2 channels, the model takes 1"):
         normalise(np.zeros((2, 3, 3, 3), np.float32), ZSCORE, "scan.nii")
+
+
+def test_spacing_in_a_wrong_unit_is_refused(plan_with):
+    metres = Volume(
+        np.zeros((1, 8, 8, 8), np.float32), affine_from((0.0007, 0.0007, 0.001)), "m.nii"
+    )
+    with pytest.raises(GeometryError, match=r"m.nii: voxels of .* unit"):
+        Alignment.of(metres, plan_with())

@@ -182,3 +182,23 @@ def test_real_references_agree_with_themselves(shared):
     assert tuple(scores.labels.values) == ("Anterior", "Posterior")
     assert scores.mean_foreground("dice") == scores.mean_foreground("nsd") == 1
     assert scores.mean_foreground("hd95") == 0
+
+
+def test_a_scan_that_could_not_be_segmented_does_not_vanish(folders):
+    predictions, references = folders
+    save(references / "c.nii.gz", label_map())
+    failed = {"case_id": "c", "segmentation": None, "error": "c.nii.gz: damaged"}
+    (predictions / "prediction.json").write_text(
+        json.dumps({"labels": ORGANS.as_dict(), "cases": [failed]})
+    )
+    scores = evaluate(*folders)
+    assert scores.failures == {"c": "c.nii.gz: damaged"}
+    assert scores.not_predicted == ()
+
+
+def test_regions_of_the_description_are_scored(folders):
+    predictions, references = folders
+    (references.parent / "dataset.json").write_text(
+        json.dumps({"labels": {"liver": 1, "spleen": 5}, "regions": {"both": ["liver", "spleen"]}})
+    )
+    assert evaluate(predictions, references).summary()["both"]["dice"].n == 2

@@ -164,7 +164,7 @@ class TestNothingIsWrittenOver:
 
     def test_references_of_the_same_name(self, scans, tiny_run, tiny_dataset, tmp_path):
         shutil.copytree(tiny_dataset / "labelsTr", tmp_path / "labelsTr")
-        with pytest.raises(DatasetError, match="no prediction wrote it"):
+        with pytest.raises(DatasetError, match="not as a prediction left it"):
             predict(tiny_run, tmp_path / "labelsTr", scans)
 
     def test_predictions_that_are_now_scans(self, scans, tiny_run, tmp_path):
@@ -178,12 +178,31 @@ class TestNothingIsWrittenOver:
 
     def test_an_earlier_prediction_is_made_anew(self, scans, tiny_run, tmp_path):
         predict(tiny_run, tmp_path / "out", scans)
-        (tmp_path / "out" / "ball_000.nii.gz").write_bytes(b"old")
         assert not predict(tiny_run, tmp_path / "out", scans).failures
         assert on_one_grid(
             read_labels(tmp_path / "out" / "ball_000.nii.gz"),
             read_volume(scans / "ball_000.nii.gz"),
         )
+
+    def test_a_prediction_that_somebody_corrected(self, scans, tiny_run, tmp_path):
+        predict(tiny_run, tmp_path / "out", scans)
+        (tmp_path / "out" / "ball_000.nii.gz").write_bytes(b"corrected by hand")
+        with pytest.raises(DatasetError, match="not as a prediction left it"):
+            predict(tiny_run, tmp_path / "out", scans)
+        assert (tmp_path / "out" / "ball_000.nii.gz").read_bytes() == b"corrected by hand"
+
+    def test_a_scan_that_fails_now_leaves_no_older_segmentation(self, scans, tiny_run, tmp_path):
+        predict(tiny_run, tmp_path / "out", scans)
+        (scans / "ball_000.nii.gz").write_bytes(b"damaged")
+        assert predict(tiny_run, tmp_path / "out", scans).failures
+        assert names(tmp_path / "out") == ["prediction.json"]
+
+    def test_the_record_keeps_other_scans_of_the_same_model(self, scans, tiny_run, tmp_path):
+        predict(tiny_run, tmp_path / "out", scans)
+        other = shutil.copy(scans / "ball_000.nii.gz", tmp_path / "other.nii.gz")
+        predict(tiny_run, tmp_path / "out", Path(other))
+        listed = read_json(tmp_path / "out" / "prediction.json")["cases"]
+        assert [case["case_id"] for case in listed] == ["ball_000", "other"]
 
 
 @pytest.mark.parametrize(

@@ -362,3 +362,14 @@ def test_real_volumes_of_three_channels(shared, tmp_path):
     case = result.cohort.cases[0].case_id
     image = np.load(tmp_path / "work" / "cases" / case / "image.npy")
     assert (image.shape[0], image.dtype) == (3, np.float32)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_folders_that_no_preparation_wrote_are_left_alone(own, dataset, tmp_path):
+    out = dataset if own else tmp_path / "project"
+    out.mkdir(exist_ok=True)
+    (out / "dataset.json").touch()
+    before = (out / "dataset.json").read_bytes()
+    with pytest.raises(DatasetError, match="holds files that no preparation wrote"):
+        prepare(dataset, out)
+    assert (out / "dataset.json").read_bytes() == before

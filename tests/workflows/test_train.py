@@ -297,3 +297,11 @@ def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(tiny_work, tmp_
     assert ": no space left on the disk. Free some space" in error
     assert (steps, epochs) == ("4", "3")
     assert names == str([BEST, LAST])
+
+
+def test_folders_that_no_run_wrote_are_left_alone(tiny_work, tmp_path):
+    (tmp_path / "config.yaml").write_text("mine: true")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(TrainingError, match="holds files that no run wrote"):
+        train(tiny_work, tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == "mine: true"

@@ -124,7 +124,7 @@ def _settings(data: Mapping[str, Any]) -> str:
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``("optimizer.lr", 0.001)`` for nested mappings of readable length."""
+    """Yield ``("optimiser.lr", 0.001)`` for nested mappings of readable length."""
     for name, value in data.items():
         if isinstance(value, Mapping) and 0 < len(value) <= _ITEMS_SHOWN:
             yield from _flat(value, f"{prefix}{name}.")

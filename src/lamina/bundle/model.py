@@ -63,14 +63,18 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
     """
     name, fields = bundle.network["name"], bundle.network["fields"]
     try:
+        config = configure(name, **fields)
+        with torch.device("meta"):  # what does not fit the weights never gets memory
+            _check_fit(bundle, config.build().state_dict())
         with torch.random.fork_rng(devices=[]):
-            network: torch.nn.Module = configure(name, **fields).build()
+            network: torch.nn.Module = config.build()
+    except BundleError:
+        raise
     except (LaminaError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(
             f"{bundle.source}: network {name!r} cannot be built as recorded: {error}",
             remedy="If a newer Lamina made the file, upgrade.",
         ) from error
-    _check_fit(bundle, network.state_dict())
     network.load_state_dict(bundle.weights, strict=True)
     return network.eval()
 

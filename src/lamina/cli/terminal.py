@@ -26,6 +26,9 @@ REFUSED = 2
 """Exit status when nothing could be done as asked."""
 INTERRUPTED = 130
 
+_EXTRAS = {"lightning": "train", "tensorboard": "train", "matplotlib": "report"}
+"""Packages that only an extra brings."""
+
 
 class Program(TyperGroup):
     """The verbs together; who asks for JSON gets wrong usage as JSON too."""
@@ -77,7 +80,7 @@ class Terminal:
         elif not self.quiet:
             for part in shown:
                 show = self.out.out if isinstance(part, str) else self.out.print
-                show(part, highlight=False)
+                show(_printable(part) if isinstance(part, str) else part, highlight=False)
 
     def failures(self, found: Mapping[str, str], what: str) -> None:
         """List what failed, unless the JSON document does, and exit so that a script notices."""
@@ -96,6 +99,15 @@ class Terminal:
             yield
         except LaminaError as error:
             self._refuse(error)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            self._refuse(
+                LaminaError(
+                    f"{error.name} is not installed.", remedy=f"pip install 'lamina[{extra}]'"
+                )
+            )
         except KeyboardInterrupt:
             self._say("Interrupted", "nothing half-written was left behind.", "bold red")
             raise typer.Exit(INTERRUPTED) from None
@@ -135,7 +147,7 @@ class Terminal:
 
     def _say(self, title: str, message: str, style: str = "") -> None:
         """Print a message whose words, long paths among them, are never cut."""
-        lines = f"{title}: {message}" if title else f"  {message}"
+        lines = _printable(f"{title}: {message}" if title else f"  {message}")
         if self.err.is_terminal:
             lines = "\n".join(_wrapped(line, self.err.width) for line in lines.splitlines())
         text = Text(lines)
@@ -164,6 +176,11 @@ class _ToGo(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = task.time_remaining if task.fields["to_go"] is None else task.fields["to_go"]
         return Text(f"{spoken(seconds)} to go" if seconds else "", style="progress.remaining")
+
+
+def _printable(text: str) -> str:
+    """Show control characters, which names in a dataset may hold, instead of obeying them."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _wrapped(line: str, width: int) -> str:

@@ -30,7 +30,11 @@ def patient_of(case_id: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Where the image and the label of one scan lie."""
+    """Where the image and the label of one scan lie.
+
+    Raises:
+        DatasetError: The id could not be the name of a file or folder.
+    """
 
     case_id: str
     group: str
@@ -38,6 +42,13 @@ class Case:
     images: tuple[Path, ...]
     """One file per channel, or one file that holds them all."""
     label: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.case_id[:1] in ("", ".") or set(self.case_id) & set("/\\\0"):
+            raise DatasetError(
+                f"case id {self.case_id!r}: is empty, hidden, or leads to another folder.",
+                remedy="Rename the file.",
+            )
 
     def read_image(self, channels: tuple[str, ...]) -> Volume:
         """Read the image ``(C, *S)``.

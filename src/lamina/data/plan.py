@@ -8,6 +8,8 @@ from lamina.config import resolve
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 
+_MAX_OVERLAP = 0.9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
@@ -74,6 +76,13 @@ class Plan:
         ]
         if faults:
             raise ConfigError(f"plan: {', '.join(faults)}; {self.spatial_dims} are needed.")
+        if not 0 <= self.overlap <= _MAX_OVERLAP:
+            raise ConfigError(f"plan: overlap = {self.overlap}: must be 0 to {_MAX_OVERLAP}.")
+        if (
+            min(*self.patch_size, *self.roi_size, self.batch_size) < 1
+            or min(self.target_spacing) <= 0
+        ):
+            raise ConfigError("plan: sizes and spacings must be above 0.")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""

@@ -15,7 +15,10 @@ _MAX_BATCH = 16
 _NUM_FOLDS = 5
 _BACKWARD = 3
 """Forward and backward pass take about this many times as long as the forward pass alone."""
-_SIDE = re.compile(r"left|right|(?<![a-z0-9])[lr][ht]?(?![a-z0-9])", re.IGNORECASE)
+_SIDE = re.compile(
+    r"(?i:left|right|sinist|dext|(?<![a-z0-9])[lr][ht]?(?![a-z0-9]))|(?<=[a-z])[LR]$|^[LR](?=[A-Z][a-z])"
+)
+_NAMELESS = re.compile(r"label_-?\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +224,9 @@ def _mirror_axes(labels: LabelSet, orientation: str, reasons: dict[str, str]) ->
     sided = [name for name in labels.foreground if _SIDE.search(name)]
     if sided:
         reasons["mirror_axes"] = f"Never mirrored: {sided[0]!r} names a side of the body."
+        return ()
+    if len(labels.foreground) > 1 and any(map(_NAMELESS.fullmatch, labels.foreground)):
+        reasons["mirror_axes"] = "Never mirrored: structures without a name may be left and right."
         return ()
     reasons["mirror_axes"] = (
         "Left and right only: no label names a side, and other mirror images do not occur."

@@ -16,6 +16,9 @@ from lamina.volume import Volume
 
 log = logging.getLogger(__name__)
 
+_MAX_RATIO = 32
+"""Voxel sizes further apart than this are a wrong unit, not another scanner."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -40,7 +43,7 @@ class Alignment:
         """Work out the alignment of a scan.
 
         Raises:
-            GeometryError: The scan has another number of axes than the plan.
+            GeometryError: The scan has another number of axes than the plan, or absurd spacing.
         """
         if volume.spatial_dims != plan.spatial_dims:
             raise GeometryError(
@@ -56,6 +59,12 @@ class Alignment:
         lengths = np.linalg.norm(affine[:3, :dims], axis=0)
         step = lengths / np.linalg.norm(oriented_affine[:3, :dims], axis=0)
         ratios = tuple(float(ratio) for ratio in step)
+        if max(*ratios, *(1 / ratio for ratio in ratios)) > _MAX_RATIO:
+            raise GeometryError(
+                f"{volume.source}: voxels of {volume.spacing} mm are over {_MAX_RATIO} times "
+                f"larger or smaller than the plan's {plan.target_spacing} mm.",
+                remedy="Look at the spacing in the header, and at its unit.",
+            )
         return cls(turn, oriented_shape, shape, affine, ratios, volume.source)
 
     def prepare_image(self, array: NDArray[Any]) -> NDArray[np.float32]:

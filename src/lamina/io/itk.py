@@ -174,7 +174,7 @@ def _is_true(value: str) -> bool:
 
 def _beside(path: Path, name: str) -> Path:
     voxels = path.parent / name
-    if not voxels.is_file():
+    if Path(name).name != name or not voxels.is_file():
         raise ValueError(f"its voxels are in {name!r}, which is no file beside it")
     return voxels
 

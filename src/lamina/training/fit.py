@@ -91,7 +91,7 @@ def fit(
     clock = Clock(max_steps, config.time_budget_s, started, state.reserve_s)
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
     last_step = max_steps or _ENDLESS
-    if first_step >= last_step:
+    if first_step >= last_step or clock.progress(first_step) >= 1:
         return state
     callbacks: list[Callback] = [
         _Restore(checkpoint),
@@ -183,4 +183,4 @@ def resolve_precision(precision: Precision) -> Precision:
         return precision
     if not gpu:
         return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -62,6 +62,11 @@ class Supervised(LightningModule):
         """The network to validate and ship: the averaged one where there is one."""
         return self.average.module if self.average is not None else self.network
 
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What keeps small fp16 gradients from vanishing; none in other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make AdamW over the network's parameters."""
         return torch.optim.AdamW(
@@ -69,7 +74,7 @@ class Supervised(LightningModule):
             lr=self.optimiser.lr,
             betas=self.optimiser.betas,
             weight_decay=self.optimiser.weight_decay,
-            fused=True,
+            fused=self.scaler is None,  # a fused step unscales by itself, too late for clipping
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -100,7 +105,8 @@ class Supervised(LightningModule):
         if self.loss_is_finite and torch.isfinite(norm):
             self.skipped_in_a_row = 0
             return
-        self.network.zero_grad(set_to_none=True)  # AdamW leaves weights without a gradient alone
+        if self.scaler is None:  # which skips such a step itself, and must see why
+            self.network.zero_grad(set_to_none=True)  # AdamW passes over weights without gradient
         self._count_skipped()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -1,8 +1,7 @@
 """Evaluate: compare predicted with reference label maps, file by file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def evaluate(
     predicted, expected = _pair(predictions, references)
     labels = labels or _declared_labels(predictions, references) or _found_labels(expected)
     rows: list[Score] = []
-    failures: dict[str, str] = {}
+    failures = _unsegmented(predictions)
     for done, (case, path) in enumerate(predicted.items(), start=1):
         try:
             rows += _score(case, path, expected.get(case), labels, names)
@@ -64,7 +63,7 @@ def evaluate(
         metrics=names,
         rows=tuple(rows),
         failures=failures,
-        not_predicted=tuple(case for case in expected if case not in predicted),
+        not_predicted=tuple(c for c in expected if c not in predicted and c not in failures),
     )
     if out:
         scores.write(out)
@@ -127,18 +126,23 @@ def _find(path: Path) -> dict[str, Path]:
     return found
 
 
+def _unsegmented(predictions: Path) -> dict[str, str]:
+    """Return the scans that were tried and failed, which must not vanish from the scores."""
+    record = predictions / "prediction.json"
+    cases = read_json(record).get("cases", []) if record.is_file() else []
+    return {c["case_id"]: c["error"] for c in cases if c["segmentation"] is None}
+
+
 def _declared_labels(predictions: Path, references: Path) -> LabelSet | None:
     """Return the labels that a file beside the predictions or the references declares."""
     folder = _folder(references)
-    sources: list[tuple[Path, Callable[[Mapping[str, Any]], LabelSet]]] = [
-        (_folder(predictions) / "prediction.json", LabelSet.from_dict),
-        (folder / "dataset.json", label_set),
-        (folder.parent / "dataset.json", label_set),
-    ]
-    for path, parse in sources:
+    record = _folder(predictions) / "prediction.json"
+    for path in (record, folder / "dataset.json", folder.parent / "dataset.json"):
         if path.is_file() and "labels" in (data := read_json(path)):
             try:
-                return parse(data["labels"])
+                if path == record:
+                    return LabelSet.from_dict(data["labels"])
+                return label_set(data["labels"], data.get("regions"))
             except (AttributeError, TypeError, ValueError) as error:
                 raise LabelError(f"{path}: labels cannot be read: {error!r}.") from error
     return None

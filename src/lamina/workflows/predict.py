@@ -16,7 +16,7 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.data.case import Case
 from lamina.errors import BundleError, DatasetError, GeometryError, LaminaError
-from lamina.files import sha256, write_json
+from lamina.files import read_json, sha256, write_json
 from lamina.geometry import affine_from
 from lamina.inference.predictor import Predictor
 from lamina.io import is_scan, read_volume, strip_suffix, write_volume
@@ -39,6 +39,8 @@ class Outcome:
     """Name of the file in the output folder; ``None`` when the scan failed."""
     seconds: float
     error: str = ""
+    sha256: str = ""
+    """Of the segmentation, by which a later run knows it as its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,18 +170,19 @@ def predict(
     cases = _cases(model, inputs, split)
     bundle = find_bundle(model)
     loaded = load(bundle, device)
-    _protect(out, cases)
+    model_sha256 = sha256(bundle)
+    kept = _protect(out, cases, model_sha256)
     record = {
-        "model": {"file": bundle.name, "sha256": sha256(bundle)},
+        "model": {"file": bundle.name, "sha256": model_sha256},
         "labels": loaded.bundle.plan.labels.as_dict(),
     }
-    write_json(out / RECORD, record | {"cases": []})
+    write_json(out / RECORD, record | {"cases": kept})
     outcomes: list[Outcome] = []
     for done, case in enumerate(cases):
         outcomes.append(
             _segment(loaded, case, out, partial(_within, progress, done, len(cases), case.case_id))
         )
-        write_json(out / RECORD, record | {"cases": [asdict(outcome) for outcome in outcomes]})
+        write_json(out / RECORD, record | {"cases": kept + [asdict(o) for o in outcomes]})
         progress(done + 1, len(cases), case.case_id)
     return Prediction(out=out, outcomes=tuple(outcomes))
 
@@ -203,28 +206,45 @@ def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, .
     return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
 
 
-def _protect(out: Path, cases: Sequence[Case]) -> None:
-    """Refuse to write over scans, references, or anything but an earlier prediction."""
+def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[str, Any]]:
+    """Refuse to write over scans, references, or predictions that somebody has corrected since.
+
+    Returns:
+        The entries of an earlier record that stay true: other scans, segmented by the same model.
+    """
+    earlier = read_json(out / RECORD) if (out / RECORD).is_file() else {"cases": []}
     scans = {path.resolve() for case in cases for path in case.images}
-    ours = (out / RECORD).is_file()
-    files = (out / _name(case) for case in cases)
-    foreign = [p for p in files if p.exists() and not (ours and p.resolve() not in scans)]
-    if foreign:
+    written = {entry["segmentation"]: entry["sha256"] for entry in earlier["cases"]}
+    names = {_name(case) for case in cases}
+    for path in (out / name for name in sorted(names)):
+        if path.exists() and (path.resolve() in scans or sha256(path) != written.get(path.name)):
+            raise DatasetError(
+                f"{path}: would be written over, and is not as a prediction left it.",
+                remedy="Choose another folder for --output, or remove the file.",
+            )
+    others = [entry for entry in earlier["cases"] if entry["segmentation"] not in {*names, None}]
+    if others and earlier["model"]["sha256"] != model_sha256:
         raise DatasetError(
-            f"{foreign[0]}: would be written over, and no prediction wrote it.",
+            f"{out}: holds segmentations of other scans by another model.",
             remedy="Choose another folder for --output.",
         )
+    return others
 
 
 def _name(case: Case) -> str:
-    """Name the segmentation after the case, in the format of its (first) file."""
+    """Name the segmentation after the case, in the format of its (first) file.
+
+    Formats of two files, header and voxels, become those that keep both in one.
+    """
     first = case.images[0].name
-    return first if first.startswith(case.case_id) else f"{case.case_id}.nii.gz"
+    suffix = first.removeprefix(case.case_id) if first.startswith(case.case_id) else ".nii.gz"
+    return case.case_id + {".mhd": ".mha", ".nhdr": ".nrrd"}.get(suffix.lower(), suffix)
 
 
 def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int], None]) -> Outcome:
     began = time.perf_counter()
     name, error = _name(case), ""
+    (out / name).unlink(missing_ok=True)  # should this scan fail, no older model speaks for it
     try:
         image = case.read_image(model.bundle.plan.channels)
         write_volume(model.predictor(image, on_window), out / name)
@@ -240,4 +260,5 @@ def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int]
         segmentation=None if error else name,
         seconds=round(time.perf_counter() - began, 2),
         error=error,
+        sha256="" if error else sha256(out / name),
     )

@@ -90,8 +90,9 @@ def prepare(
     """
     NETWORKS.get(model)  # a misspelt name is refused now, not after all scans have been read
     budget = _budget(ram_bytes, vram_bytes, time_s)
-    cohort = read_cohort(dataset, layout)
     work = WorkFolder(out)
+    _check_room(work)
+    cohort = read_cohort(dataset, layout)
     surveys, excluded = _survey(cohort, workers, progress)
     cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
@@ -110,6 +111,17 @@ def prepare(
     write_json(work.excluded_file, excluded)
     write_folds(work.splits_file, folds)
     return Preparation(out, cohort, fingerprint, plan, folds, excluded)
+
+
+def _check_room(work: WorkFolder) -> None:
+    """Refuse a folder, such as the dataset's own, that holds what no preparation wrote."""
+    if not work.root.is_dir() or work.fingerprint_file.is_file():
+        return
+    if any(not path.name.startswith(".") for path in work.root.iterdir()):
+        raise DatasetError(
+            f"{work.root}: holds files that no preparation wrote.",
+            remedy="Choose another folder for --out.",
+        )
 
 
 def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:

@@ -47,6 +47,13 @@ class RunFolder:
         """The portable model."""
         return self.root / "model.lamina"
 
+    def holds_other_files(self) -> bool:
+        """Tell whether there is anything in the folder that a run would not leave there."""
+        known = (self.config_file, self.history_file, self.checkpoints, self.bundle_file)
+        ours = {"tensorboard", self.manifest_file.name, *(path.name for path in known)}
+        found = self.root.iterdir() if self.root.is_dir() else ()
+        return any(path.name not in ours and not path.name.startswith(".") for path in found)
+
     def manifest(self) -> dict[str, Any]:
         """Read the manifest.
 

@@ -88,9 +88,13 @@ def train(
     split = folder.fold(fold)
     network, loss = _network(config, plan), build_loss(config.loss, **config.loss_options)
     cases, val_cases = (open_cases(folder.cache, ids) for ids in (split.train, split.val))
-    if not resume:
-        write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
-        write_json(run.manifest_file, _manifest(folder, plan, split, fold, config, network))
+    manifest = (
+        run.manifest() | {"config": _plain(config)}
+        if resume
+        else _manifest(folder, plan, split, fold, config, network)
+    )
+    write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
+    write_json(run.manifest_file, manifest)
     for place in (run.root, run.checkpoints):
         remove_parts(place)
     torch.manual_seed(config.seed)
@@ -124,6 +128,10 @@ def _begun(
     if run.manifest_file.is_file():
         raise TrainingError(
             f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
+        )
+    if run.holds_other_files():
+        raise TrainingError(
+            f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
         )
     plan = folder.plan()
     config = _completed(resolve(TrainConfig, settings), plan)

@@ -1,6 +1,6 @@
 """Medical Segmentation Decathlon: a ``dataset.json`` that lists pairs of image and label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,20 @@ def read_task(description: Path) -> dict[str, Any]:
         if channels := data.get("modality") or data.get("channel_names"):
             task["channels"] = tuple(str(channels[key]) for key in sorted(channels, key=int))
         if "labels" in data:
-            task["labels"] = label_set(data["labels"])
+            task["labels"] = label_set(data["labels"], data.get("regions"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{description}: cannot be understood: {error!r}.") from error
     return task
 
 
-def label_set(labels: Mapping[str, Any]) -> LabelSet:
-    """Read a ``dataset.json``'s labels: ``{"1": "liver"}`` (Decathlon) or ``{"liver": 1}``."""
+def label_set(
+    labels: Mapping[str, Any], regions: Mapping[str, Sequence[str]] | None = None
+) -> LabelSet:
+    """Read a ``dataset.json``'s labels: ``{"1": "liver"}`` (Decathlon) or ``{"liver": 1}``.
+
+    Regions, where there are any, are named lists of structures.
+    """
+    unions = {str(name): tuple(members) for name, members in (regions or {}).items()}
     by_value = all(str(key).lstrip("-").isdigit() for key in labels)
     pairs = [(v, int(k)) if by_value else (k, int(v)) for k, v in labels.items()]
     values = {str(name): value for name, value in pairs}
@@ -83,7 +89,7 @@ def label_set(labels: Mapping[str, Any]) -> LabelSet:
     special = {name.lower(): name for name in values if name.lower() in ("background", "ignore")}
     background = values.pop(special.get("background", ""), 0)
     ignore = values.pop(special.get("ignore", ""), None)
-    return LabelSet(values=values, background=background, ignore=ignore)
+    return LabelSet(values=values, background=background, ignore=ignore, regions=unions)
 
 
 LAYOUTS.register("msd")(
