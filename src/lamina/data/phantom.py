@@ -31,7 +31,7 @@ ORIENTATIONS = {2: ("RA", "LP", "LA", "AL"), 3: ("RAS", "LPS", "LAS", "RPI", "PI
 """Directions that the axes of the scans may run to."""
 
 AIR_HU = -1000.0
-NOISE_HU = 13.0
+NOISE_HU = 10.0
 TEXTURE_HU = 5.0
 SHADING_HU = 6.0
 CUPPING_HU = 12.0
@@ -44,7 +44,7 @@ def make_phantom(seed: int, *, spatial_dims: int = 3, lesion: bool = True) -> tu
 
     Args:
         seed: Decides everything; the same seed gives the same voxels.
-        spatial_dims: 3 for a volume of about 72x64x40 voxels of 3.7x3.7x5.5 mm; 2 for an axial
+        spatial_dims: 3 for a volume of about 54x48x32 voxels of 4.9x4.9x6.7 mm; 2 for an axial
             image of about 112x96 pixels of 2.4 mm at the height of the lesion.
         lesion: Whether the liver has one.
 
@@ -148,8 +148,8 @@ def _draw_grid(
 ) -> tuple[Affine, tuple[int, ...]]:
     """Draw the spacing, size, obliquity and orientation of a scan round ``centre`` (world mm)."""
     if spatial_dims == 3:
-        spacing = np.array([rng.uniform(3.4, 4.0)] * 2 + [rng.uniform(5.0, 6.0)])
-        shape = np.array((72, 64, 40)) + rng.integers(-4, 5, 3)
+        spacing = np.array([rng.uniform(4.6, 5.2)] * 2 + [rng.uniform(6.2, 7.2)])
+        shape = np.array((54, 48, 32)) + rng.integers(-3, 4, 3)
     else:
         spacing = np.array([rng.uniform(2.2, 2.6)] * 2 + [5.0])
         shape = np.array((112, 96, 1)) + (*rng.integers(-6, 7, 2), 0)
