@@ -7,9 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 from lamina.bundle import Bundle, save_bundle
 from lamina.data.case import Case
 from lamina.data.plan import Plan
+from lamina.data.workers import num_cores
 from lamina.errors import TrainingError
 from lamina.files import read_json, sha256
 
@@ -76,6 +80,17 @@ def software() -> dict[str, str]:
     """Return the versions of everything that decides a result."""
     found = {name: version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **found}
+
+
+def machine() -> dict[str, Any]:
+    """Return what a run's speed depends on."""
+    return {
+        "platform": platform.platform(),
+        "cores": num_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def write_bundle(run: RunFolder) -> Path:

@@ -1,14 +1,12 @@
 """Train: fit a network to one fold of a prepared dataset and leave a portable model."""
 
 import json
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import yaml
 from torch import nn
@@ -19,7 +17,6 @@ from lamina.data.folds import Fold
 from lamina.data.patches import PatchDataset
 from lamina.data.plan import Plan
 from lamina.data.sampling import PatchSampler
-from lamina.data.workers import num_cores
 from lamina.errors import ConfigError, TrainingError
 from lamina.evaluation.scores import Scores, score_case
 from lamina.files import remove_parts, sha256, write_json, write_text
@@ -30,7 +27,7 @@ from lamina.training.callbacks import EpochReport, Validate
 from lamina.training.config import TrainConfig
 from lamina.training.fit import fit, resolve_precision
 from lamina.training.history import HistoryLogger
-from lamina.workflows.run import RunFolder, hashes, software, write_bundle
+from lamina.workflows.run import RunFolder, hashes, machine, software, write_bundle
 from lamina.workflows.work import WorkFolder
 
 _LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
@@ -274,13 +271,7 @@ def _manifest(
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "software": software(),
-        "machine": {
-            "platform": platform.platform(),
-            "cores": num_cores(),
-            "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        "machine": machine(),
         "seed": config.seed,
         "dataset": {"name": cohort.name, "licence": cohort.licence},
         "hashes": hashes(
