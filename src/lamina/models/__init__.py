@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lamina.config import resolve
 from lamina.errors import ConfigError
+from lamina.models.published import Published
 from lamina.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ class NetworkConfig(Protocol):
         """Sizes that are multiples of it cost no padding; the network accepts every size."""
 
     def build(self) -> "nn.Module":
-        """Return the network, fresh: ``(B, in_channels, *S) -> (B, num_classes, *S)`` logits."""
+        """Return the network, fresh: ``(B, C, *S) -> (B, num_classes, *S)`` logits.
+
+        ``C`` is :func:`input_channels`. In training mode a network with deep supervision returns a
+        list of logits instead, finest first, each of its own size. Weights that the published
+        network has but that provably cannot change its output do not require gradients.
+        """
 
 
 Preset = Callable[[int, int], NetworkConfig]
@@ -46,6 +52,25 @@ Preset = Callable[[int, int], NetworkConfig]
 
 NETWORKS: Registry[Preset] = Registry("network", __name__)
 """Every preset by its name, such as ``"lightmedseg"``."""
+
+PUBLISHED: dict[str, Published] = {}
+"""What the papers print of the presets, by their names; filled with :data:`NETWORKS`."""
+
+
+def preset(name: str, published: Published | None = None) -> Callable[[Preset], Preset]:
+    """Return a decorator that files a preset under ``name``, with what its paper prints of it."""
+
+    def add(member: Preset) -> Preset:
+        if published:
+            PUBLISHED[name] = published
+        return NETWORKS.register(name)(member)
+
+    return add
+
+
+def input_channels(config: NetworkConfig) -> int:
+    """Channels of the network's input: those of the image, then its attention maps, if any."""
+    return config.in_channels + int(getattr(config, "attention_maps", 0))
 
 
 def configure(name: str, *, in_channels: int, num_classes: int, **options: Any) -> NetworkConfig:

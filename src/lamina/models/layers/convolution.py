@@ -17,6 +17,7 @@ def conv(
     kernel_size: int,
     *,
     stride: int = 1,
+    dilation: int = 1,
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d | nn.Conv3d:
@@ -26,10 +27,16 @@ def conv(
         out_channels,
         kernel_size,
         stride=stride,
-        padding=kernel_size // 2,
+        padding=dilation * (kernel_size // 2),
+        dilation=dilation,
         groups=groups,
         bias=bias,
     )
+
+
+def downsampling_conv(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
+    """Return a convolution of kernel 2 and stride 2, which halves the size."""
+    return _CONV[spatial_dims](in_channels, out_channels, kernel_size=2, stride=2)
 
 
 def upsampling_conv(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
