@@ -48,8 +48,9 @@ types: $(STAMP)  ## strict type check
 docs: $(STAMP)  ## the manual, into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-bench: $(STAMP)  ## time a training step of each network
+bench: $(STAMP)  ## time a prediction and a training step of each network
 	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/patches.py
 
 check: lint types test  ## all that must hold before a change goes in
 

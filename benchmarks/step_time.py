@@ -1,88 +1,121 @@
-"""Time a training step and a prediction of each network, and the cutting of its patches.
+"""Time a prediction and a training step of networks, and the memory that they take.
 
-Prints a Markdown table: medians of repeats, and each network's ratio to the first, taken in turn in
-one process, so that a slow moment of the machine falls on all of them alike.
+Each network runs in a process of its own, so that peak memory is its alone. Prints a Markdown table
+of medians and, with --out, keeps them as a record for the documentation.
 """
 
 import argparse
-import os
+import json
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import torch
-
-from lamina.data.augment import Augmentation, augment
-from lamina.data.sampling import random_for
-from lamina.losses import build_loss
-from lamina.models import NETWORKS, build
-
-REPEATS = 7
-BATCH = 2
-PATCH = (64, 64, 48)
-CLASSES = 5
+SIZES = {2: (256, 256), 3: (64, 64, 64)}
+REPEATS = 3
+CHANNELS, CLASSES = 1, 2
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    threads = parser.parse_args().threads
-    torch.set_num_threads(threads)
-    jobs: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-        name: _jobs(name) for name in NETWORKS
-    }
-    seconds: dict[str, list[list[float]]] = {name: [[], []] for name in jobs}
-    for repeat in range(REPEATS + 1):
-        for name, pair in jobs.items():
-            for kind, job in enumerate(pair):
-                taken = _time(job)
-                if repeat:  # the first round warms caches
-                    seconds[name][kind].append(taken)
-    size = " x ".join(map(str, PATCH))
-    print(f"{platform.machine()}, {threads} threads, torch {torch.__version__}, patch {size}, ")
-    print(f"batch {BATCH} in training and 1 in prediction, median of {REPEATS}.\n")
-    print("| network | training step (s) | ratio | prediction (s) | ratio |")
+    """Measure networks one after the other, or in a child process just one."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="presets; all by default")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--out", type=Path, help="JSON file to write or to update")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments.names[0], arguments.threads)))
+        return
+    from lamina.models import NETWORKS
+
+    print("| network | image | prediction (s) | training step (s) | training memory (MB) |")
     print("|---|---|---|---|---|")
-    medians = {name: [statistics.median(kind) for kind in both] for name, both in seconds.items()}
-    first = next(iter(medians.values()))
-    for name, (step, predict) in medians.items():
-        ratios = (step / first[0], predict / first[1])
-        print(f"| {name} | {step:.3f} | {ratios[0]:.2f} | {predict:.3f} | {ratios[1]:.2f} |")
-    patch = statistics.median(_time(_cut) for _ in range(REPEATS))
-    print(f"\nAugmenting a batch in the same process: {BATCH * patch:.3f} s.")
+    rows = {}
+    for name in arguments.names or NETWORKS:
+        rows[name] = row = _in_a_child(name, arguments.threads)
+        image = "x".join(map(str, row["size"]))
+        figures = f"{row['predict_s']:.3f} | {row['step_s']:.3f} | {row['memory_mb']:.0f}"
+        print(f"| {name} | {image} | {figures} |", flush=True)
+        if arguments.out:
+            _keep(arguments.out, rows)
 
 
-def _jobs(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    network = build(name, in_channels=1, num_classes=CLASSES)
-    network.to(memory_format=torch.channels_last_3d)
-    loss = build_loss("dice_ce")
-    image = torch.randn(BATCH, 1, *PATCH).contiguous(memory_format=torch.channels_last_3d)
-    target = torch.randint(0, CLASSES, (BATCH, *PATCH), dtype=torch.uint8)
+def measure(name: str, threads: int | None) -> dict[str, Any]:
+    """Return medians of one network on one image, and what training adds to peak memory."""
+    import torch
+
+    from lamina.losses import build_loss
+    from lamina.losses.deep_supervision import DeepSupervision
+    from lamina.models import configure, input_channels
+
+    if threads:
+        torch.set_num_threads(threads)
+    config = configure(name, in_channels=CHANNELS, num_classes=CLASSES)
+    size = SIZES[config.spatial_dims]
+    layout = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    network = config.build().to(memory_format=layout)
+    image = torch.randn(1, input_channels(config), *size).contiguous(memory_format=layout)
+    target = torch.randint(0, CLASSES, (1, *size), dtype=torch.uint8)
+    loss = DeepSupervision(build_loss("dice_ce"))
 
     def step() -> None:
-        loss(network(image), target).backward()
+        loss(network.train()(image), target).backward()
         network.zero_grad()
 
     def predict() -> None:
         with torch.inference_mode():
-            network(image[:1])
+            network.eval()(image)
 
-    return step, predict
+    return {
+        "size": size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "predict_s": round(_median(predict), 4),
+        "step_s": round(_median(step), 4),
+        "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024,
+    }
 
 
-def _cut() -> None:
-    image = torch.zeros(1, *PATCH)
-    label = torch.zeros(1, *PATCH, dtype=torch.uint8)
-    everything = Augmentation(p_affine=1, p_blur=1, p_noise=1, p_brightness=1, p_gamma=1)
-    augment(image, label, everything, (1.0, 1.0, 1.0), (0, 1, 2), random_for(0, 0, 0))
+def _median(job: Callable[[], None]) -> float:
+    taken = []
+    for _ in range(REPEATS + 1):
+        began = time.perf_counter()
+        job()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])  # the first warms caches
 
 
-def _time(job: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    job()
-    return time.perf_counter() - began
+def _in_a_child(name: str, threads: int | None) -> dict[str, Any]:
+    command = [sys.executable, __file__, name, "--child"]
+    if threads:
+        command += ["--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row: dict[str, Any] = json.loads(done.stdout)
+    return row
+
+
+def _keep(out: Path, rows: dict[str, Any]) -> None:
+    known = json.loads(out.read_text("utf-8")) if out.is_file() else {"rows": {}}
+    record = {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "repeats": REPEATS,
+        "rows": dict(sorted((known["rows"] | rows).items())),
+    }
+    out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
 if __name__ == "__main__":

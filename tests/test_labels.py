@@ -139,3 +139,30 @@ def test_254_structures_fit_beside_the_ignore_index():
 def test_data_that_is_no_label_set_is_refused(data):
     with pytest.raises(LabelError, match="labels: cannot be read"):
         LabelSet.from_dict(data)
+
+
+BRATS = {
+    "values": {"necrosis": 1, "oedema": 2, "enhancing": 4},
+    "regions": {
+        "core": ("necrosis", "enhancing"),
+        "whole": ("necrosis", "oedema", "enhancing"),
+        "hot": ("enhancing",),
+    },
+}
+
+
+def test_regions_drawn_over_each_other_give_the_labels_they_were_made_of():
+    labels = LabelSet(**BRATS)
+    indices = np.array([0, 1, 2, 3, 3, 0])
+    regions = [labels.masks(indices)[name] for name in labels.regions]
+    drawn = np.zeros_like(indices)
+    for position, index in labels.region_drawing:
+        drawn[regions[position]] = index
+    np.testing.assert_array_equal(drawn, indices)
+
+
+def test_regions_that_leave_no_structure_of_their_own_cannot_be_drawn():
+    twins = {"core": ("necrosis",), "centre": ("necrosis",)}
+    labels = LabelSet(values={"necrosis": 1}, regions=twins)
+    with pytest.raises(LabelError, match="'centre' has 0 structures that no smaller region covers"):
+        _ = labels.region_drawing

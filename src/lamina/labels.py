@@ -79,6 +79,31 @@ class LabelSet:
         """Channels of the network's output: the background and every structure."""
         return 1 + len(self.values)
 
+    @property
+    def region_drawing(self) -> tuple[tuple[int, int], ...]:
+        """How class indices follow from regions: pairs (position of the region, class to draw).
+
+        Large regions are drawn first and smaller ones over them, so that each stands for its one
+        structure that no smaller region covers: enhancing tumour over tumour core over the whole.
+
+        Raises:
+            LabelError: A region leaves none of its structures uncovered, or several.
+        """
+        classes = {name: i for i, name in enumerate(self.values, start=1)}
+        small_first = sorted(enumerate(self.regions.items()), key=lambda item: len(item[1][1]))
+        drawing, covered = [], set[str]()
+        for position, (region, members) in small_first:
+            left = [name for name in members if name not in covered]
+            if len(left) != 1:
+                raise LabelError(
+                    f"labels: region {region!r} has {len(left)} structures that no smaller region "
+                    "covers; exactly one is needed to turn regions into labels.",
+                    remedy="Declare a region for each of them.",
+                )
+            drawing.append((position, classes[left[0]]))
+            covered.update(members)
+        return tuple(reversed(drawing))
+
     def encode(self, array: NDArray[Any], source: str) -> NDArray[np.uint8]:
         """Turn file values into class indices.
 

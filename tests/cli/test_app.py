@@ -10,10 +10,9 @@ import pytest
 
 import lamina
 from lamina.config import load_recipe
-from lamina.models import NETWORKS
 from lamina.training.config import TrainConfig
 
-VERBS = ["prepare", "train", "predict", "evaluate", "demo", "models"]
+VERBS = ["prepare", "train", "predict", "evaluate", "demo", "models", "import-weights"]
 MAIN = "from lamina.cli import main; main()"
 
 
@@ -142,8 +141,8 @@ class TestJson:
         assert "[red] \\udcff\n" in cli(*arguments).stderr
 
     def test_models(self, cli):
-        found = self.document(cli("models", "--in-channels", 4, "--num-classes", 4, "--json"))
-        assert [fact["name"] for fact in found["models"]] == list(NETWORKS)
+        found = self.document(cli("models", "lightmedseg", "--in-channels", 4, "--json"))
+        assert [fact["name"] for fact in found["models"]] == ["lightmedseg"]
 
     @pytest.mark.parametrize(
         ("verb", "arguments", "error"),
@@ -236,7 +235,7 @@ class TestWords:
         assert {path.name for path in out.iterdir()} == {"scores.csv", "scores.json"}
 
     def test_models_is_a_table(self, cli):
-        done = cli("models", "--in-channels", 4, "--num-classes", 4)
+        done = cli("models", "lightmedseg", "--in-channels", 4, "--num-classes", 4)
         assert done.exit_code == 0
         assert "477,242" in done.stdout
 
@@ -259,7 +258,7 @@ def test_a_reader_that_goes_away_is_no_crash():
     """Such as ``lamina models --json | head -1``."""
     for extra in ([], ["--json"]):
         with subprocess.Popen(
-            [sys.executable, "-c", MAIN, "models", *extra],
+            [sys.executable, "-c", MAIN, "models", "lightmedseg", *extra],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

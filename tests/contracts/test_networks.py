@@ -1,6 +1,12 @@
-"""What every registered network promises, whatever its paper."""
+"""What every registered network promises, whatever its paper.
+
+Shapes are tried on the meta device, which computes nothing; the rest on one small image. Weights
+are shaken first, so that nothing that starts at zero hides what stands behind it, and running
+statistics are those of the image, as if training had gone on for a while.
+"""
 
 import json
+from copy import deepcopy
 from dataclasses import asdict
 
 import pytest
@@ -9,30 +15,49 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lamina.errors import ConfigError, UnknownNameError
-from lamina.models import NETWORKS, NetworkConfig, build, configure
+from lamina.models import NETWORKS, NetworkConfig, build, configure, input_channels
 
 ODD = (37, 21, 50)
 
 
-@pytest.fixture(params=list(NETWORKS))
+@pytest.fixture(params=list(NETWORKS), scope="module")
 def config(request) -> NetworkConfig:
     return configure(request.param, in_channels=2, num_classes=3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(config) -> nn.Module:
-    return fresh(config).eval()
-
-
-def fresh(config: NetworkConfig) -> nn.Module:
+    """Shared by the tests of one preset: they must leave it as it is."""
     torch.manual_seed(0)
-    return config.build()
+    return settled(shaken(config.build()), image(config, batch=2)).eval()
 
 
-def image(config: NetworkConfig, size: tuple[int, ...] = (32, 32, 48), batch: int = 1):
+@torch.no_grad()
+def shaken(network: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(2)
+    for parameter in network.parameters():
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+@torch.no_grad()
+def settled(network: nn.Module, x: torch.Tensor) -> nn.Module:
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return network
+
+
+def image(config: NetworkConfig, batch: int = 1, *, sides: tuple[int, ...] = (1, 1, 2)):
+    """Return noise whose sides are these multiples of the size divisor, and at least 32 voxels."""
+    unit = max(config.size_divisor, 32 // max(sides))
+    size = [side * unit for side in sides[: config.spatial_dims]]
     generator = torch.Generator().manual_seed(1)
-    size = size[: config.spatial_dims]
-    return torch.randn(batch, config.in_channels, *size, generator=generator)
+    return torch.randn(batch, input_channels(config), *size, generator=generator)
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -43,20 +68,43 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("in_channels", "num_classes", "size"), [(1, 2, ODD), (5, 7, ODD[::-1])])
 def test_logits_have_the_size_of_any_image(name, in_channels, num_classes, size):
-    config = configure(name, in_channels=in_channels, num_classes=num_classes)
-    x = image(config, size)
-    assert config.build()(x).shape == (1, num_classes, *x.shape[2:])
+    for dims in (2, 3):
+        options = {"in_channels": in_channels, "num_classes": num_classes, "spatial_dims": dims}
+        try:
+            config = configure(name, **options)
+        except ConfigError:
+            continue
+        with torch.device("meta"):
+            x = torch.zeros(2, input_channels(config), *size[:dims])
+            logits = config.build().eval()(x)
+        assert logits.shape == (2, num_classes, *size[:dims])
 
 
-def test_gradients_reach_every_parameter(config):
-    network = fresh(config)
-    network(image(config, batch=2)).square().mean().backward()
+def test_gradients_reach_every_parameter_that_can_matter(config, network):
+    """In training or, where batch statistics take a bias off again, in evaluation."""
+    trained, x = deepcopy(network), image(config, batch=2)
+    heads = trained.train()(x)
+    heads = heads if isinstance(heads, list) else [heads]
+    assert [head.shape[1] for head in heads] == [3] * len(heads)
+    sum(head.square().mean() for head in [*heads, trained.eval()(x)]).backward()
     idle = [
         name
-        for name, parameter in network.named_parameters()
-        if parameter.grad is None or not parameter.grad.any()
+        for name, parameter in trained.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
     ]
     assert idle == []
+
+
+@torch.no_grad()
+def test_parameters_declared_dead_change_nothing(config, network):
+    dead = [name for name, p in network.named_parameters() if not p.requires_grad]
+    if not dead:
+        return
+    other = deepcopy(network)
+    for name in dead:
+        other.get_parameter(name).add_(1.0)
+    x = image(config)
+    assert torch.equal(other(x), network(x))
 
 
 @torch.no_grad()
@@ -64,7 +112,7 @@ def test_evaluation_is_repeatable_and_ignores_the_rest_of_the_batch(config, netw
     x = image(config, batch=2)
     first = network(x)
     assert torch.equal(network(x), first)
-    torch.testing.assert_close(network(x[1:]), first[1:], rtol=0, atol=1e-4)
+    assert relative_difference(network(x[1:]), first[1:]) < 1e-4
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -83,24 +131,26 @@ def test_weights_survive_safetensors(config, network, tmp_path):
 
 @torch.no_grad()
 def test_bfloat16_autocast_stays_near_float32(config, network):
+    """Near in direction: untrained networks amplify rounding, by up to a fifth of the length."""
+    x = image(config)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = network(image(config))
-    assert relative_difference(half, network(image(config))) < 0.05
+        half = network(x)
+    assert torch.cosine_similarity(half.float().flatten(), network(x).flatten(), dim=0) > 0.97
 
 
 @torch.no_grad()
 def test_channels_last_changes_nothing(config, network):
-    expected = network(image(config))
     layout = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
-    found = network.to(memory_format=layout)(image(config).to(memory_format=layout))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    x = image(config)
+    found = deepcopy(network).to(memory_format=layout)(x.to(memory_format=layout))
+    assert relative_difference(found, network(x)) < 1e-4
 
 
 @torch.no_grad()
 def test_exported_graph_equals_the_network(config, network):
-    x = image(config, (16, 32, 16))
+    x = image(config, sides=(1, 2, 1))
     exported = torch.export.export(network, (x,)).module()
-    torch.testing.assert_close(exported(x), network(x), rtol=0, atol=1e-5)
+    assert relative_difference(exported(x), network(x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -145,6 +145,17 @@ def test_restored_logits_are_the_argmax_of_dense_interpolation(plan_with, turn, 
     assert clear.mean() > 0.99
 
 
+def test_regions_are_drawn_over_each_other_where_they_are_likely(plan_with):
+    alignment = Alignment.of(
+        Volume(np.zeros((1, 6, 6, 6)), affine_from((1, 1, 1))), plan_with(target_spacing=(2, 2, 2))
+    )
+    core, whole = np.full((2, 3, 3, 3), -1, np.float32)
+    whole[1:] = 1
+    core[2] = 1
+    restored = alignment.restore(np.stack([core, whole]), drawing=[(1, 2), (0, 1)])[0]
+    np.testing.assert_array_equal(restored[:, 0, 0], [0, 0, 2, 2, 1, 1])
+
+
 def test_classes_that_are_equally_likely_fall_to_the_first(plan_with):
     alignment = Alignment.of(
         Volume(np.zeros((1, 6, 6, 6)), affine_from((1, 1, 1))), plan_with(target_spacing=(2, 2, 2))
@@ -292,3 +303,16 @@ def test_spacing_in_a_wrong_unit_is_refused(plan_with):
     )
     with pytest.raises(GeometryError, match=r"m.nii: voxels of .* unit"):
         Alignment.of(metres, plan_with())
+
+
+def test_scaling_by_the_tissue_leaves_the_empty_background_at_zero():
+    image = np.zeros((1, 4, 4, 4), np.float32)
+    image[0, 1:3] = np.random.default_rng(0).normal(500, 30, (2, 4, 4))
+    found = normalise(image, (Normalisation(scheme="zscore_nonzero"),), "scan")
+    tissue = found[image != 0]
+    assert (found[image == 0] == 0).all()
+    assert (tissue.mean(), tissue.std()) == pytest.approx((0, 1), abs=1e-3)
+    empty = np.zeros((1, 4, 4, 4), np.float32)
+    np.testing.assert_array_equal(
+        normalise(empty, (Normalisation(scheme="zscore_nonzero"),), "x"), empty
+    )

@@ -28,6 +28,28 @@ def test_equals_monai_when_nothing_is_ignored(include_background, size):
     torch.testing.assert_close(found, reference(logits, target.unsqueeze(1)))
 
 
+@pytest.mark.parametrize("size", [(6, 5, 4), (9, 7)])
+@pytest.mark.parametrize("smooth", [(1e-5, 1e-5), (0.0, 1e-6), (1.0, 2.0)])
+@pytest.mark.parametrize("whole_batch", [True, False])
+@pytest.mark.parametrize("squared", [True, False])
+def test_settings_equal_monais(squared, whole_batch, smooth, size):
+    from monai.losses import DiceCELoss
+
+    logits, target = batch(size=size)
+    reference = DiceCELoss(
+        to_onehot_y=True,
+        softmax=True,
+        squared_pred=squared,
+        batch=whole_batch,
+        smooth_nr=smooth[0],
+        smooth_dr=smooth[1],
+        lambda_ce=0.5,
+    )
+    settings = {"squared": squared, "batch": whole_batch, "smooth": list(smooth), "ce_weight": 0.5}
+    found = build_loss("dice_ce", include_background=True, **settings)(logits, target)
+    torch.testing.assert_close(found, reference(logits, target.unsqueeze(1)))
+
+
 def test_terms_are_weighted():
     logits, target = batch()
     dice = build_loss("dice_ce", ce_weight=0.0)(logits, target)

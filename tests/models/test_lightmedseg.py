@@ -6,14 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lamina.errors import ConfigError
-from lamina.models import build
+from lamina.models import PUBLISHED, build
 from lamina.models.layers.gating import FiLM
-from lamina.models.lightmedseg import (
-    EncoderStage,
-    LightMedSegConfig,
-    PositionBias,
-    SkipFusion,
-)
+from lamina.models.layers.position_bias import PositionBias
+from lamina.models.lightmedseg import EncoderStage, LightMedSegConfig, SkipFusion
+from lamina.models.published import quantity
 
 
 def count(module: nn.Module) -> int:
@@ -46,8 +43,25 @@ def test_weights_of_one_channel_images():
     assert count(build("lightmedseg", in_channels=1, num_classes=4)) == 476_270
 
 
-def test_the_standard_preset_is_the_plain_variant():
-    assert count(build("lightmedseg_standard", in_channels=4, num_classes=4)) == 693_026
+@pytest.mark.parametrize(
+    ("name", "options", "weights", "deviation"),
+    [
+        ("lightmedseg", {}, 477_242, 0.01),
+        ("lightmedseg_k16", {}, 492_818, 0.01),
+        ("lightmedseg_k32", {}, 523_970, 0.01),
+        ("lightmedseg_standard", {}, 693_026, 0.06),
+        ("lightmedseg_b", {}, 476_302, 0.01),
+        ("lightmedseg_b", {"num_anchors": 16}, 492_390, None),
+        ("lightmedseg_b", {"num_anchors": 32}, 524_566, None),
+        ("lightmedseg_b_standard", {}, 656_554, 0.01),
+    ],
+)
+def test_weights_of_each_preset(name, options, weights, deviation):
+    with torch.device("meta"):
+        assert count(build(name, in_channels=4, num_classes=4, **options)) == weights
+    if deviation is not None:
+        printed = quantity(PUBLISHED[name].parameters)
+        assert abs(weights / printed - 1) < deviation
 
 
 def test_weights_of_each_block():
@@ -68,6 +82,16 @@ def test_weights_of_each_block():
     assert count(network.skips.align) == 15_360
 
 
+def test_weights_of_each_block_of_reading_b():
+    network = brats(reading="b")
+    assert count(network.skips) == 42_812
+    assert [count(controller) for controller in network.skips.controllers] == [16_708]
+    assert [count(project) for project in network.skips.project] == [8_320, 2_080, 272, 72]
+    assert [count(stage.position_bias) for stage in network.decoder] == [1152, 288, 144, 72]
+    assert [stage.upsample.out_channels for stage in network.decoder] == [128, 32, 16, 8]
+    assert network.head.in_channels == 8
+
+
 def outputs_of(network: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
     """Run the network and keep what every sub-module returned, by name."""
     seen = {}
@@ -79,15 +103,16 @@ def outputs_of(network: nn.Module, image: torch.Tensor) -> dict[str, torch.Tenso
 
 
 @pytest.mark.parametrize("size", [(32, 48, 16), (32, 48)])
-def test_maps_and_sizes_along_the_way(size):
+@pytest.mark.parametrize(("reading", "widths"), [("a", (64, 32, 16, 8)), ("b", (32, 16, 8, 8))])
+def test_maps_and_sizes_along_the_way(reading, widths, size):
     dims = len(size)
-    seen = outputs_of(brats(spatial_dims=dims), 10 * torch.randn(2, 4, *size))
+    network = brats(spatial_dims=dims, reading=reading)
+    seen = outputs_of(network, 10 * torch.randn(2, 4, *size))
     anchors = seen["anchor_detector"]
     texture, adapted = seen["lspm"]
     mixtures = {
         "lspm.mixture": 2,
-        "skips.controllers.0": 4,
-        "skips.controllers.1": 4,
+        **{f"skips.controllers.{n}": 4 for n in range(len(network.skips.controllers))},
         **{f"decoder.{stage}.gate": 3 for stage in range(4)},
     }
     assert anchors.shape == (2, 8, dims)
@@ -101,15 +126,16 @@ def test_maps_and_sizes_along_the_way(size):
     assert adapted.shape == (2, 8, *(n // 2 for n in size))
     for stage, (channels, shrink) in enumerate([(16, 2), (32, 4), (64, 8), (128, 16)]):
         assert seen[f"encoder.{stage}"].shape == (2, channels, *(n // shrink for n in size))
-    for stage, (channels, shrink) in enumerate([(64, 8), (32, 4), (16, 2), (8, 1)]):
+    for stage, (channels, shrink) in enumerate(zip(widths, (8, 4, 2, 1), strict=True)):
         assert seen[f"decoder.{stage}"].shape == (2, channels, *(n // shrink for n in size))
 
 
 @pytest.mark.parametrize(
     "options", [{name: False} for name in ("lspm", "anchors", "router", "ghost")] + [{"spb": "l2"}]
 )
-def test_each_ablation_trains(options):
-    network = brats(**options, spatial_dims=2)
+@pytest.mark.parametrize("reading", ["a", "b"])
+def test_each_ablation_trains(reading, options):
+    network = brats(**options, reading=reading, spatial_dims=2)
     logits = network(torch.randn(2, 4, 40, 32))
     logits.square().mean().backward()
     assert logits.shape == (2, 4, 40, 32)
@@ -134,10 +160,7 @@ def test_texture_chooses_between_the_detail_and_the_smooth_path():
 def position_maps(kind: str, anchors: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Return the K maps themselves, by making the projection copy map k to channel k."""
     num_anchors, dims = anchors.shape[1:]
-    config = LightMedSegConfig(
-        in_channels=1, num_classes=2, spatial_dims=dims, num_anchors=num_anchors, spb=kind
-    )
-    bias = PositionBias(config, channels=num_anchors)
+    bias = PositionBias(dims, num_anchors, num_anchors, kind)
     with torch.no_grad():
         identity = torch.eye(num_anchors)
         bias.project.weight.copy_(identity.reshape(bias.project.weight.shape))
@@ -166,15 +189,15 @@ def test_summed_offsets_of_two_anchors_differ_by_a_constant_only():
 
 
 def test_a_position_bias_can_meet_its_anchor_without_breaking_the_gradient():
-    config = LightMedSegConfig(in_channels=1, num_classes=2, num_anchors=1, spb="l2")
     anchors = torch.tensor([[[0.5, 0.5, 0.5]]], requires_grad=True)
-    PositionBias(config, 4)(torch.zeros(1, 4, 2, 2, 2), anchors).sum().backward()
+    PositionBias(3, 1, 4, "l2")(torch.zeros(1, 4, 2, 2, 2), anchors).sum().backward()
     assert anchors.grad.isfinite().all()
 
 
-def test_the_router_mixes_stages_as_the_equations_say():
+@pytest.mark.parametrize(("reading", "controllers"), [("a", (0, 1)), ("b", (0, 0))])
+def test_the_router_mixes_stages_as_the_equations_say(reading, controllers):
     torch.manual_seed(0)
-    config = LightMedSegConfig(in_channels=1, num_classes=2)
+    config = LightMedSegConfig(in_channels=1, num_classes=2, reading=reading)
     skips = SkipFusion(config)
     widths = config.channels[1:]
     encoded = [torch.randn(1, c, *[16 // 2**i] * 3) for i, c in enumerate(widths)]
@@ -186,7 +209,7 @@ def test_the_router_mixes_stages_as_the_equations_say():
                 F.interpolate(align(x), size=[size] * 3, mode="trilinear")
                 for align, x in zip(skips.align, encoded, strict=True)
             ]
-            weights = skips.controllers[stage](torch.cat(aligned, 1))
+            weights = skips.controllers[controllers[stage]](torch.cat(aligned, 1))
             mixed = torch.einsum("bnxyz,nbcxyz->bcxyz", weights, torch.stack(aligned))
             torch.testing.assert_close(found[stage], skips.project[stage](mixed), atol=1e-5, rtol=0)
         torch.testing.assert_close(found[2], skips.project[2](encoded[0]))
@@ -204,9 +227,17 @@ def test_odd_sizes_are_padded_by_their_last_voxels():
 
 
 def test_every_fault_of_a_configuration_is_reported():
+    faults = {
+        "in_channels": 0,
+        "num_classes": 0,
+        "spatial_dims": 4,
+        "channels": (6, 7),
+        "reading": "c",
+        "num_anchors": 0,
+        "router_channels": 0,
+        "spb": "l1",
+    }
     with pytest.raises(ConfigError) as caught:
-        LightMedSegConfig(
-            in_channels=0, num_classes=0, spatial_dims=4, channels=(6, 7), num_anchors=0, spb="l1"
-        )
-    for field in ("in_channels", "num_classes", "spatial_dims", "channels", "num_anchors", "spb"):
+        LightMedSegConfig(**faults)
+    for field in faults:
         assert f"{field} = " in str(caught.value)

@@ -43,7 +43,7 @@ class Bundle:
             raise BundleError(f"{self.source}: network needs a name and fields.")
         needed = {
             "in_channels": len(self.plan.channels),
-            "num_classes": self.plan.labels.num_classes,
+            "num_classes": self.plan.num_outputs,
         }
         for field, number in needed.items():
             if (found := fields.get(field)) != number:

@@ -238,22 +238,50 @@ def demo(
         terminal.failures(result.scores.failures, "Failed")
 
 
-@app.command(epilog="Example: lamina models --in-channels 4 --num-classes 4")
+@app.command(epilog="Example: lamina models glims lgmsnet_2d --json")
 def models(
-    in_channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 1,
-    num_classes: Annotated[int, typer.Option(min=2, help="Classes with the background.")] = 2,
+    names: Annotated[list[str] | None, typer.Argument(help="Networks; all by default.")] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(min=1, help="Image channels; those of the paper, or 1.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes; those of the paper, or 2.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the networks."""
+    """List the networks: what they cost, and what their papers say they cost."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
         from lamina.cli import views
         from lamina.workflows.models import list_models
 
-        facts = list_models(in_channels, num_classes)
+        with terminal.bar() as progress:
+            facts = list_models(in_channels, num_classes, names, progress)
         terminal.result({"models": [fact.as_dict() for fact in facts]}, views.models(facts))
+
+
+@app.command(epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
+    source: Annotated[str, typer.Option("--from", help="Paper: glims, lgmsnet or dino.")],
+    out: Annotated[Path, typer.Option(help="Model to write, such as model.lamina.")],
+    task: Annotated[
+        str | None, typer.Option(help="What channels and outputs mean: a name or a YAML file.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn a checkpoint that a paper's authors published into a model."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import import_weights as workflow
+
+        result = workflow.import_weights(source, file, out, task)
+        terminal.result(result.as_dict(), *views.imported(result))
 
 
 def _listeners(show: Callable[..., None]) -> dict[str, Any]:

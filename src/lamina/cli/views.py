@@ -1,6 +1,7 @@
 """Results as people read them, made for 80 columns and more."""
 
 from collections import defaultdict
+from itertools import groupby
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lamina.data.fingerprint import Fingerprint
     from lamina.data.plan import Plan
     from lamina.workflows.demo import Demonstration
+    from lamina.workflows.import_weights import Imported
     from lamina.workflows.models import ModelFacts
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
@@ -90,12 +92,43 @@ def demonstration(result: "Demonstration") -> tuple[RenderableType, ...]:
 
 
 def models(facts: list["ModelFacts"]) -> Table:
-    """Show the registered networks."""
-    table = Table("Model", "Dimensions", "Parameters", "Described as", box=SIMPLE_HEAD)
-    for fact in facts:
-        dims = ", ".join(f"{d}D" for d in fact.spatial_dims)
-        table.add_row(fact.name, dims, f"{fact.parameters:,}", Text(fact.source))
+    """Show networks under their papers, what was counted beside what is printed."""
+    table = Table(box=SIMPLE_HEAD, caption="Multiply-accumulates of one image of the size shown.")
+    table.add_column("Network", no_wrap=True)
+    for header in ("Image", "Parameters", "printed", "GMAC", "printed"):
+        table.add_column(header, justify="right")
+    for source, members in groupby(sorted(facts, key=lambda fact: fact.source), _source):
+        table.add_section()
+        table.add_row(Text(source.partition(":")[0], style="bold"))
+        for fact in members:
+            printed = fact.published
+            table.add_row(
+                f"  {fact.name}",
+                f"{fact.in_channels}→{fact.num_classes}  {_size(fact.size)}",
+                f"{fact.parameters:,}",
+                (printed and printed.parameters) or "",
+                f"{fact.macs / 1e9:.2f}",
+                (printed and printed.macs) or "",
+            )
     return table
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return f"{size[0]}{'²³'[len(size) - 2]}" if len(set(size)) == 1 else "x".join(map(str, size))
+
+
+def imported(result: "Imported") -> tuple[str, ...]:
+    """Say what a checkpoint became, and what of it was left over."""
+    left = [f"Left over: {', '.join(result.left_over)}"] if result.left_over else []
+    return (
+        f"{result.network}: all {result.parameters:,} parameters found",
+        *left,
+        f"Model: {result.out}",
+    )
+
+
+def _source(fact: "ModelFacts") -> str:
+    return fact.source
 
 
 def _oddities(fingerprint: "Fingerprint") -> list[str]:

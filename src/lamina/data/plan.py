@@ -15,8 +15,9 @@ _MAX_OVERLAP = 0.9
 class Normalisation:
     """How the intensities of one channel are brought to a common scale."""
 
-    scheme: Literal["zscore", "ct"]
-    """``"zscore"``: each scan by its own mean and deviation; ``"ct"``: all by the numbers below."""
+    scheme: Literal["zscore", "zscore_nonzero", "ct"]
+    """``"zscore"``: each scan by its own mean and deviation; ``"zscore_nonzero"``: by those of its
+    voxels that are not 0, which stay 0; ``"ct"``: all scans by the numbers below."""
     low: float = 0.0
     """Lower clip of the ``ct`` scheme, in the scan's units."""
     high: float = 0.0
@@ -41,6 +42,8 @@ class Plan:
     """Names of the image channels, in the order the network takes them."""
     labels: LabelSet
     """The structures, in class order."""
+    region_based: bool = False
+    """Whether the network says yes or no to each region instead of choosing one structure."""
     orientation: str
     """Direction of the array axes after preparation, such as ``"RAS"``."""
     target_spacing: tuple[float, ...]
@@ -76,6 +79,8 @@ class Plan:
         ]
         if faults:
             raise ConfigError(f"plan: {', '.join(faults)}; {self.spatial_dims} are needed.")
+        if self.region_based and not self.labels.region_drawing:
+            raise ConfigError("plan: region_based needs labels with regions.")
         if not 0 <= self.overlap <= _MAX_OVERLAP:
             raise ConfigError(f"plan: overlap = {self.overlap}: must be 0 to {_MAX_OVERLAP}.")
         if (
@@ -83,6 +88,11 @@ class Plan:
             or min(self.target_spacing) <= 0
         ):
             raise ConfigError("plan: sizes and spacings must be above 0.")
+
+    @property
+    def num_outputs(self) -> int:
+        """Channels of the network's logits."""
+        return len(self.labels.regions) if self.region_based else self.labels.num_classes
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""

@@ -90,14 +90,28 @@ class Alignment:
         shares = (self._to_prepared((oriented == c).astype(np.float32), order=1) for c in classes)
         return classes[_running_argmax(shares)][None]
 
-    def restore(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    def restore(
+        self,
+        logits: NDArray[np.floating[Any]],
+        drawing: Sequence[tuple[int, int]] | None = None,
+    ) -> NDArray[np.uint8]:
         """Turn logits ``(K, *prepared)`` into class indices ``(1, *source)``.
 
-        Classes are resampled one by one and compared as they come, so that the full-size logits of
-        all classes never exist at once.
+        Channels are resampled one by one and used as they come, so that the full-size logits of
+        all of them never exist at once.
+
+        Args:
+            logits: Of classes, of which the largest wins, or of regions.
+            drawing: Where the channels are regions: pairs (channel, class index to draw where its
+                logit is above 0), in order.
         """
-        full = (channel if self._is_identity else self._to_oriented(channel) for channel in logits)
-        return np.ascontiguousarray(self.reorientation.undo(_running_argmax(full)[None]))
+        if drawing is None:
+            indices = _running_argmax(map(self._to_oriented, logits))
+        else:
+            indices = np.zeros(self.oriented_shape, np.uint8)
+            for channel, index in drawing:
+                indices[self._to_oriented(logits[channel]) > 0] = index
+        return np.ascontiguousarray(self.reorientation.undo(indices[None]))
 
     @property
     def _is_identity(self) -> bool:
@@ -106,7 +120,9 @@ class Alignment:
     def _to_prepared(self, array: NDArray[Any], order: int) -> NDArray[np.float32]:
         return _resample(array, self.step, self.prepared_shape, order)
 
-    def _to_oriented(self, array: NDArray[Any]) -> NDArray[np.float32]:
+    def _to_oriented(self, array: NDArray[Any]) -> NDArray[Any]:
+        if self._is_identity:
+            return array
         return _resample(array, [1 / ratio for ratio in self.step], self.oriented_shape, order=1)
 
 
@@ -153,6 +169,11 @@ def _normalise_channel(channel: NDArray[np.float32], how: Normalisation) -> NDAr
     if how.scheme == "ct":
         clipped = np.clip(channel, how.low, how.high)
         return ((clipped - how.mean) / max(how.std, 1e-8)).astype(np.float32)
+    if how.scheme == "zscore_nonzero":
+        tissue = channel[channel != 0]
+        scale = 1 / tissue.std() if tissue.size and tissue.std() > 0 else 0.0
+        mean = tissue.mean() if tissue.size else 0.0
+        return np.where(channel != 0, (channel - mean) * scale, 0).astype(np.float32)
     own = channel.astype(np.float64)
     low, high = np.percentile(own, (0.5, 99.5))
     if low < high:  # a structure below 0.5 % of an even background must not be clipped away

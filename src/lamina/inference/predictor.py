@@ -45,5 +45,7 @@ class Predictor:
             overlap=self.plan.overlap,
             progress=progress,
         )
-        indices = alignment.restore(logits.cpu().numpy())
-        return Volume(self.plan.labels.decode(indices), image.affine, image.source)
+        labels = self.plan.labels
+        drawing = labels.region_drawing if self.plan.region_based else None
+        indices = alignment.restore(logits.cpu().numpy(), drawing)
+        return Volume(labels.decode(indices), image.affine, image.source)

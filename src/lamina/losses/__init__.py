@@ -1,4 +1,7 @@
-"""The losses of supervised training, each filed here under its name; one file, one loss."""
+"""The losses, one a file; those of segmentation are filed here under their names.
+
+``terms`` has what they share; ``deep_supervision`` applies one of them to many heads.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
-"""``(logits (B, K, *S), class indices (B, *S)) -> scalar``; index 255 is ignored."""
+"""``(logits (B, K, *S), target) -> scalar``.
+
+Losses of mutually exclusive classes take class indices ``(B, *S)``, those of regions that may
+overlap masks ``(B, K, *S)`` of 0 and 1. In both 255 is ignored.
+"""
 
 LOSSES: Registry[type[Loss]] = Registry("loss", __name__)
 """Every loss by its name: a frozen dataclass of its settings, callable as a :data:`Loss`."""

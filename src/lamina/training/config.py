@@ -54,6 +54,8 @@ class TrainConfig:
     """Registered loss."""
     loss_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the loss to change."""
+    deep_supervision: tuple[float, ...] | None = None
+    """Weights of the heads of a network that has several, finest first; ``None``: halving."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     augmentation: Augmentation = field(default_factory=Augmentation)
     patch_size: tuple[int, ...] | None = None

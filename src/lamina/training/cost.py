@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.data.planning import NetworkCost
-from lamina.models import NetworkConfig
+from lamina.models import NetworkConfig, input_channels
 
 _BACKWARD = 1.3
 """Peak over what is kept for the backward pass: gradients in flight and the optimiser's scratch."""
@@ -16,8 +16,8 @@ _BACKWARD = 1.3
 
 def measure_cost(config: NetworkConfig) -> NetworkCost:
     """Run forward and backward on a small patch; memory and time grow with its voxels."""
-    side = 2 * config.size_divisor
-    shape = (2, config.in_channels, *[side] * config.spatial_dims)
+    side = max(32, config.size_divisor)
+    shape = (2, input_channels(config), *[side] * config.spatial_dims)
     image = torch.zeros(shape)
     if config.spatial_dims == 3:
         image = image.contiguous(memory_format=torch.channels_last_3d)
@@ -46,5 +46,6 @@ def measure_cost(config: NetworkConfig) -> NetworkCost:
 
 def _time_step(network: nn.Module, image: Tensor) -> float:
     began = time.perf_counter()
-    network(image).square().mean().backward()
+    heads = network(image)
+    sum(x.square().mean() for x in (heads if isinstance(heads, list) else [heads])).backward()
     return time.perf_counter() - began

@@ -65,7 +65,7 @@ def fit(
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits, in its initial state.
-        loss: ``(logits, target) -> scalar``.
+        loss: ``(what the network returns in training mode, target) -> scalar``.
         patches: The training patches.
         config: Settings, with ``steps_per_epoch`` and ``epochs`` or ``time_budget_s`` filled in.
         folder: For the checkpoints.

@@ -26,7 +26,7 @@ class Supervised(LightningModule):
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits.
-        loss: ``(logits, target (B, *S)) -> scalar``.
+        loss: ``(what the network returns in training mode, target) -> scalar``.
         optimiser: AdamW's settings and schedule.
         clock: Tells how far the run has come.
         seed: Of the run.

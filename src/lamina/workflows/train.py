@@ -22,7 +22,8 @@ from lamina.evaluation.scores import Scores, score_case
 from lamina.files import remove_parts, sha256, write_json, write_text
 from lamina.inference.sliding_window import sliding_window
 from lamina.losses import build_loss
-from lamina.models import NetworkConfig, configure
+from lamina.losses.deep_supervision import DeepSupervision
+from lamina.models import NetworkConfig, configure, input_channels
 from lamina.training.callbacks import EpochReport, Validate
 from lamina.training.config import TrainConfig
 from lamina.training.fit import fit, resolve_precision
@@ -83,7 +84,8 @@ def train(
     folder, run = WorkFolder(work), RunFolder(out)
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
     split = folder.fold(fold)
-    network, loss = _network(config, plan), build_loss(config.loss, **config.loss_options)
+    network = _network(config, plan)
+    loss = DeepSupervision(build_loss(config.loss, **config.loss_options), config.deep_supervision)
     cases, val_cases = (open_cases(folder.cache, ids) for ids in (split.train, split.val))
     manifest = (
         run.manifest() | {"config": _plain(config)}
@@ -199,12 +201,19 @@ def _completed(config: TrainConfig, plan: Plan) -> TrainConfig:
 
 def _network(config: TrainConfig, plan: Plan) -> NetworkConfig:
     assert config.model is not None
-    return configure(
+    network = configure(
         config.model,
         in_channels=len(plan.channels),
-        num_classes=plan.labels.num_classes,
+        num_classes=plan.num_outputs,
         **{"spatial_dims": plan.spatial_dims, **config.model_options},
     )
+    if maps := input_channels(network) - network.in_channels:
+        raise ConfigError(
+            f"model = {config.model!r}: reads {maps} attention maps beside the image; "
+            "the prepared cases have none.",
+            remedy="Use dainet_unet, or --set model_options.attention_maps=0.",
+        )
+    return network
 
 
 def _patches(config: TrainConfig, plan: Plan, cases: list[PreparedCase]) -> PatchDataset:

@@ -1,7 +1,12 @@
 """Convolutions for images and volumes, chosen by the number of spatial axes."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+Layer = Callable[[int], nn.Module]
+"""Makes a normalisation from a number of channels: ``nn.BatchNorm2d``, ``nn.InstanceNorm3d``."""
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
@@ -32,6 +37,24 @@ def conv(
         groups=groups,
         bias=bias,
     )
+
+
+def conv_unit(
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    norm: Layer,
+    activation: Callable[[], nn.Module] = nn.SiLU,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Sequential:
+    """Return convolution, normalisation and activation, which keep the size."""
+    convolution = conv(
+        spatial_dims, in_channels, out_channels, kernel_size, groups=groups, bias=bias
+    )
+    return nn.Sequential(convolution, norm(out_channels), activation())
 
 
 def downsampling_conv(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:

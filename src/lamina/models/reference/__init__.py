@@ -134,7 +134,7 @@ def load_reference(
 
 def _paper(name: str) -> str:
     """Return the paper that a preset such as ``lgmsnet_2d`` belongs to, or the name as it is."""
-    papers = [paper for paper in REFERENCES if name.startswith(f"{paper}_")]
+    papers = [paper for paper in REFERENCES if name.startswith(paper)]
     return papers[0] if papers else name
 
 

@@ -1,0 +1,63 @@
+"""Terms that several losses share."""
+
+import torch
+from torch import Tensor
+
+from lamina.labels import IGNORE_INDEX
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits precise enough for sums over millions of voxels; float64 stays what it is."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def one_hot(target: Tensor, num_classes: int) -> Tensor:
+    """Class indices ``(B, *S)`` -> masks ``(B, K, *S)``, bool; ignored voxels are in none."""
+    classes = torch.arange(num_classes, device=target.device)
+    return target.unsqueeze(1) == classes.reshape(-1, *[1] * (target.dim() - 1))
+
+
+def is_known(target: Tensor) -> Tensor:
+    """Tell which entries of a target count, as bool of its shape."""
+    return target != IGNORE_INDEX
+
+
+def spatial_axes(x: Tensor) -> tuple[int, ...]:
+    """Return the spatial axes of ``(B, K, *S)``."""
+    return tuple(range(2, x.dim()))
+
+
+def soft_dice(
+    p: Tensor,
+    truth: Tensor,
+    *,
+    smooth: float | tuple[float, float],
+    squared: bool = False,
+    batch: bool = True,
+) -> Tensor:
+    """Return one minus the soft Dice of each class.
+
+    With sums over voxels, n and d being ``smooth``, and q = 2 if ``squared``, else 1::
+
+        1 - (2 sum p y + n) / (sum p^q + sum y + d)
+
+    A class that is neither in the truth nor, to the last digit, in the prediction costs 0. Where n
+    exceeds d, the loss of a class that is hardly predicted and not there has no lower bound.
+
+    Args:
+        p: Probabilities ``(B, K, *S)``, 0 at ignored voxels.
+        truth: Masks of the same shape, bool, false at ignored voxels.
+        smooth: n and d; one number is both.
+        squared: Whether probabilities are squared in the denominator.
+        batch: Whether sums run over the batch too.
+
+    Returns:
+        ``(K,)``, or ``(B, K)`` if not ``batch``.
+    """
+    axes = (0, *spatial_axes(p)) if batch else spatial_axes(p)
+    n, d = smooth if isinstance(smooth, tuple) else (smooth, smooth)
+    overlap = (p * truth).sum(axes)
+    total = (p.square() if squared else p).sum(axes) + truth.sum(axes)
+    nothing = total == 0
+    loss = 1 - (2 * overlap + n) / (total + d + nothing)
+    return loss.masked_fill(nothing, 0.0)

@@ -1,0 +1,80 @@
+"""What a network costs, counted without computing anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from lamina.models import NetworkConfig, input_channels
+
+_MOVING = {
+    *("arange", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "fill_", "full"),
+    *("index", "lift_fresh", "ones", "replication_pad2d", "replication_pad3d", "roll"),
+    *("scalar_tensor", "stack", "zeros", "_to_copy", "_unsafe_view", "_unsafe_index"),
+}
+"""Operators that make or move numbers without calculating."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexity:
+    """Weights and operations of one network, for one image of one size."""
+
+    parameters: int
+    """Weights, those that cannot change the output included."""
+    live_parameters: int
+    """Weights that can change the output."""
+    macs: int
+    """Multiply-accumulate operations of the convolutions and matrix products of one prediction."""
+    uncounted: tuple[str, ...]
+    """Operators that calculate but are not in ``macs``, such as normalisation and activation."""
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations: two for each multiply-accumulate."""
+        return 2 * self.macs
+
+
+class _Uncounted(TorchDispatchMode):
+    """Notes the operators for which the counter of operations has no formula."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = str(func.overloadpacket).removeprefix("aten.")
+        if func.overloadpacket not in flop_registry and not func.is_view and name not in _MOVING:
+            self.names.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+def complexity(config: NetworkConfig, size: tuple[int, ...]) -> Complexity:
+    """Count weights and the operations of one prediction, one image at a time.
+
+    Args:
+        config: Of the network.
+        size: Of the image in voxels, in array order.
+    """
+    with torch.device("meta"), torch.no_grad():
+        network = config.build().eval()
+        image = torch.zeros(1, input_channels(config), *size)
+        counter, others = FlopCounterMode(display=False), _Uncounted()
+        with counter, others:
+            network(image)
+    sizes = [(prod(p.shape), p.requires_grad) for p in network.parameters()]
+    return Complexity(
+        parameters=sum(n for n, _ in sizes),
+        live_parameters=sum(n for n, live in sizes if live),
+        macs=counter.get_total_flops() // 2,
+        uncounted=tuple(sorted(others.names)),
+    )

@@ -1,0 +1,199 @@
+"""Import weights: turn a checkpoint that a paper's authors published into a model of Lamina's."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lamina.bundle import Bundle, save_bundle
+from lamina.config import load_yaml
+from lamina.data.plan import Plan
+from lamina.errors import BundleError, ConfigError
+from lamina.files import atomic_path, sha256
+from lamina.models import NETWORKS, NetworkConfig, configure
+from lamina.models.reference import Fit, fit_reference
+from lamina.workflows.run import software
+
+_TASKS = Path(__file__).parents[1] / "recipes" / "checkpoints"
+_STATES = ("state_dict", "teacher", "model")
+"""Keys under which checkpoints keep the weights, best first."""
+_SHOWN = 10
+"""Names listed of each kind of misfit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What became of a checkpoint."""
+
+    out: Path
+    network: str
+    """Preset, or ``vit`` for a DINO checkpoint."""
+    config: dict[str, Any]
+    parameters: int
+    left_over: tuple[str, ...]
+    """Weights of the checkpoint that the network has no place for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"out": str(self.out)}
+
+
+def import_weights(source: str, file: Path, out: Path, task: str | None = None) -> Imported:
+    """Read published weights and write a portable model; nothing is unpickled but plain tensors.
+
+    Args:
+        source: Paper: ``"glims"``, ``"lgmsnet"`` or ``"dino"``.
+        file: ``.pt``, ``.pth`` or ``.safetensors``.
+        out: ``.lamina`` file to write; ``.safetensors`` for DINO, whose network segments nothing.
+        task: What the channels and outputs mean and how scans are prepared: a name in
+            ``recipes/checkpoints`` or a YAML file like those; found by the numbers of channels and
+            classes where only one fits.
+
+    Raises:
+        UnknownNameError: No such paper.
+        BundleError: The file is missing or unsafe, or its weights do not fit the network.
+        ConfigError: No task fits, several do, or the task's file is wrong.
+    """
+    fit = fit_reference(source, None, _read(file))
+    _refuse_gaps(fit, file)
+    name = _preset(fit.config)
+    if name is None:
+        _write_encoder(fit, out)
+    else:
+        chosen = _task(name, fit.config, task)
+        _write_model(name, fit, chosen, file, out)
+    return Imported(
+        out=out,
+        network=name or "vit",
+        config=asdict(fit.config),
+        parameters=sum(p.numel() for p in fit.network.parameters()),
+        left_over=fit.unexpected,
+    )
+
+
+def _read(file: Path) -> Mapping[str, torch.Tensor]:
+    """Return the weights of a checkpoint by name."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror or error}.") from error
+    except pickle.UnpicklingError as error:
+        raise BundleError(
+            f"{file}: holds more than weights, and will not be unpickled: "
+            f"{str(error).splitlines()[0]}",
+            remedy="Save its state dict alone: torch.save(model.state_dict(), FILE).",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise BundleError(
+            f"{file}: is not a readable checkpoint.", remedy="Fetch a fresh copy."
+        ) from error
+    for key in _STATES:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not _all_tensors(content):
+        raise BundleError(f"{file}: holds no weights by name.", remedy="Give a state dict.")
+    return dict(content)
+
+
+def _all_tensors(content: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+_NUMBERS: list[Any] = [
+    np.dtype,
+    np.float64(0).__reduce__()[0],
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i8")),
+]
+"""What NumPy makes its numbers of: trainers keep the best score beside the weights."""
+
+
+def _refuse_gaps(fit: Fit, file: Path) -> None:
+    kinds = {"missing": fit.missing, "of another shape": fit.misshapen}
+    gaps = [
+        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]
+    if gaps:
+        raise BundleError(
+            f"{file}: weights of the network are not there; {'; '.join(gaps)}.",
+            remedy="Give the whole checkpoint of the published network.",
+        )
+
+
+def _preset(config: NetworkConfig) -> str | None:
+    """Return the preset that a configuration is, or the first that it is a variation of."""
+    kin = {}
+    for name in NETWORKS:
+        try:
+            preset = configure(name, in_channels=config.in_channels, num_classes=config.num_classes)
+        except ConfigError:
+            continue
+        if type(preset) is type(config):
+            kin[name] = preset
+    exact = [name for name, preset in kin.items() if preset == config]
+    return next(iter([*exact, *kin]), None)
+
+
+def _task(name: str, config: NetworkConfig, task: str | None) -> dict[str, Any]:
+    if task and task.endswith((".yaml", ".yml")):
+        return load_yaml(Path(task))
+    shipped = {path.stem: load_yaml(path) for path in sorted(_TASKS.glob("*.yaml"))}
+    if task:
+        if task not in shipped:
+            known = ", ".join(shipped)
+            raise ConfigError(f"--task {task!r}: unknown; known: {known}, or a .yaml file.")
+        return shipped[task]
+    wanted = (name, config.in_channels, config.num_classes)
+    fitting = [
+        stem
+        for stem, content in shipped.items()
+        if tuple(content[key] for key in ("network", "in_channels", "num_classes")) == wanted
+    ]
+    if len(fitting) != 1:
+        raise ConfigError(
+            f"--task: {' and '.join(fitting) or 'no shipped task'} fits {name} with "
+            f"{config.in_channels} channels and {config.num_classes} outputs.",
+            remedy="Name one, or give a YAML file that describes channels, labels and preparation.",
+        )
+    return shipped[fitting[0]]
+
+
+def _write_model(name: str, fit: Fit, task: dict[str, Any], file: Path, out: Path) -> None:
+    if not isinstance(task.get("plan"), dict):
+        raise ConfigError("--task: the file has no plan.", remedy="See recipes/checkpoints.")
+    bundle = Bundle(
+        network={"name": name, "fields": json.loads(json.dumps(asdict(fit.config)))},
+        weights=fit.network.state_dict(),
+        plan=Plan.from_dict({"network": name, **task["plan"]}),
+        training={"imported_from": file.name, "left_over": list(fit.unexpected)},
+        metrics={},
+        provenance={
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "software": software(),
+            "hashes": {file.name: sha256(file)},
+        },
+    )
+    save_bundle(bundle, out)
+
+
+def _write_encoder(fit: Fit, out: Path) -> None:
+    if out.suffix != ".safetensors":
+        raise BundleError(
+            f"{out}: these weights segment nothing by themselves.",
+            remedy=f"Name the file {out.stem}.safetensors.",
+        )
+    about = {"network": "vit", "fields": json.dumps(asdict(fit.config))}
+    with atomic_path(out) as part:
+        save_file(fit.network.state_dict(), part, metadata=about)

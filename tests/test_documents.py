@@ -1,0 +1,34 @@
+"""Figures in the documentation are those of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from lamina.models import NETWORKS, PUBLISHED, configure
+
+ROOT = Path(__file__).parents[1]
+ROW = re.compile(r"\| `(\w+)` \| (\d+)→(\d+), [^|]*\| ([\d,]+)[^|]*\| ([^|]*) \|")
+
+
+def rows(file):
+    found = ROW.findall((ROOT / file).read_text("utf-8"))
+    return {name: figures for name, *figures in found}
+
+
+def test_the_page_of_networks_lists_all_of_them():
+    assert set(rows("docs/networks.md")) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("file", ["docs/networks.md", "README.md"])
+def test_counts_are_current(file):
+    """Made by ``tools/networks.py``; run it again where this fails."""
+    for name, (in_channels, num_classes, parameters, printed) in rows(file).items():
+        channels = {"in_channels": int(in_channels), "num_classes": int(num_classes)}
+        with torch.device("meta"):
+            network = configure(name, **channels).build()
+        count = sum(p.numel() for p in network.parameters())
+        assert int(parameters.replace(",", "")) == count, name
+        published = PUBLISHED.get(name)
+        assert printed.strip() == ((published and published.parameters) or ""), name
