@@ -75,7 +75,8 @@ def render() -> None:
 def _row(record: dict[str, Any]) -> str:
     mean, summary, machine = record["mean_foreground"], record["summary"], record["run"]["machine"]
     structures = ", ".join(f"{name} {of['dice']['mean']:.3f}" for name, of in summary.items())
-    device = machine["gpu"] or f"{machine['cores']} CPU cores"
+    cores = machine["cores"]
+    device = machine["gpu"] or f"{cores} CPU core{'s' if cores > 1 else ''}"
     training = f"{record['seconds'] / 60:.0f} min, {record['steps']:,} steps, {device}"
     hd95 = f"{mean['hd95']:.2f} mm" if mean.get("hd95") is not None else "-"
     cells = [

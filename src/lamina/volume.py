@@ -1,7 +1,7 @@
 """An image or a label map together with where it lies in space."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class Volume:
     affine: Affine
     source: str = "volume"
     """The file it was read from, for messages."""
+    unit: Literal["mm", "px"] = "mm"
+    """What the affine measures in: pixels where a picture does not tell their size."""
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4):

@@ -90,7 +90,7 @@ class Record:
             found = 0.0 if gradient is None else float(gradient.norm())
             # -1 stands for a weight that is never used. What normalisation cancels is not exactly
             # zero in float32, but a sum of as many rounding errors as there are voxels.
-            close = pytest.approx(max(expected, 0.0), rel=10 * tolerance, abs=10 * tolerance)
+            close = pytest.approx(max(expected, 0.0), rel=tolerance, abs=10 * tolerance)
             assert found == close, f"gradient of {name}"
 
     def _check_training(self, module, rename, surplus, call, tolerance):

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Case:
                 f"({', '.join(channels)}).",
                 remedy="Give exactly these in this order, or correct the list in dataset.json.",
             )
-        return Volume(array, first.affine, first.source)
+        return replace(first, array=array)
 
     def read_label(self, labels: LabelSet, image: Volume) -> Volume:
         """Read the label map as class indices ``(1, *S)`` on the grid of ``image``.
@@ -93,7 +93,7 @@ class Case:
             label.spatial_shape,
             f"{image.source} and {label.source}",
         )
-        return Volume(labels.encode(label.array, label.source), image.affine, label.source)
+        return replace(image, array=labels.encode(label.array, label.source), source=label.source)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""

@@ -67,6 +67,7 @@ def make_plan(
         if fingerprint.spatial_dims == 3
         else f"Most images run {fingerprint.orientation}; the others are turned to match."
     )
+    reasons["region_based"] = "Structures exclude each other, so the network chooses one a voxel."
     reasons["roi_size"] = (
         "Prediction slides a window of the training patch's size, half overlapping."
     )

@@ -1,7 +1,7 @@
 """A network and its plan, together able to segment a scan as it lies in its file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -48,4 +48,4 @@ class Predictor:
         labels = self.plan.labels
         drawing = labels.region_drawing if self.plan.region_based else None
         indices = alignment.restore(logits.cpu().numpy(), drawing)
-        return Volume(labels.decode(indices), image.affine, image.source)
+        return replace(image, array=labels.decode(indices))

@@ -53,8 +53,8 @@ Preset = Callable[[int, int], NetworkConfig]
 NETWORKS: Registry[Preset] = Registry("network", __name__)
 """Every preset by its name, such as ``"lightmedseg"``."""
 
-PUBLISHED: dict[str, Published] = {}
-"""What the papers print of the presets, by their names; filled with :data:`NETWORKS`."""
+PUBLISHED: Registry[Published] = Registry("published network", __name__)
+"""What the papers print of presets, by the names of those that are in a table."""
 
 
 def preset(name: str, published: Published | None = None) -> Callable[[Preset], Preset]:
@@ -62,7 +62,7 @@ def preset(name: str, published: Published | None = None) -> Callable[[Preset], 
 
     def add(member: Preset) -> Preset:
         if published:
-            PUBLISHED[name] = published
+            PUBLISHED.register(name)(published)
         return NETWORKS.register(name)(member)
 
     return add

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from lamina.models import Preset, preset, require
 from lamina.models.layers.convolution import conv, conv_unit, upsampling_conv
 from lamina.models.layers.size import crop_to, pad_to_multiple
+from lamina.models.published import Published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,5 +157,13 @@ _ROWS: dict[str, dict[str, Any]] = {
 }
 """The ablation of Table 3, its baseline of Table 2, and the network with twice the width (ours)."""
 
+_SETTING = Published(
+    where="DAI-Net, ACDC",
+    in_channels=1,
+    num_classes=4,
+    size=(224, 224),
+    note="The paper prints neither weights nor operations.",
+)
+
 for _name, _options in _ROWS.items():
-    preset(_name)(_row(**_options))
+    preset(_name, _SETTING)(_row(**_options))

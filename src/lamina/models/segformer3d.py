@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from lamina.models import preset, require
 from lamina.models.layers.convolution import Layer, conv, conv_unit
+from lamina.models.layers.norm import ChannelNorm
 from lamina.models.layers.size import crop_to, pad_to_multiple, resize
 from lamina.models.published import Published
 
@@ -84,15 +85,6 @@ class SegFormer3DConfig:
     def build(self) -> "SegFormer3D":
         """Return the network with fresh weights."""
         return SegFormer3D(self)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of every voxel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *S) -> (B, C, *S)``."""
-        normalised: Tensor = super().forward(x.movedim(1, -1))
-        return normalised.movedim(-1, 1)
 
 
 class EfficientSelfAttention(nn.Module):

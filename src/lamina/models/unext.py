@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from lamina.models import preset, require
 from lamina.models.layers.convolution import conv
+from lamina.models.layers.norm import ChannelNorm
 from lamina.models.layers.size import crop_to, pad_to_multiple
 from lamina.models.published import Published
 
@@ -75,15 +76,6 @@ def shifted(x: Tensor, axis: int) -> Tensor:
         for group, start in zip(groups, starts, strict=False)
     ]
     return torch.cat(moved, dim=1)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of every voxel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *S) -> (B, C, *S)``."""
-        normalised: Tensor = super().forward(x.movedim(1, -1))
-        return normalised.movedim(-1, 1)
 
 
 class TokenizedMLP(nn.Module):

@@ -1,6 +1,7 @@
 """What a training step of a network takes on this machine."""
 
 import time
+from math import prod
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ _BACKWARD = 1.3
 def measure_cost(config: NetworkConfig) -> NetworkCost:
     """Run forward and backward on a small patch; memory and time grow with its voxels."""
     side = max(32, config.size_divisor)
-    shape = (2, input_channels(config), *[side] * config.spatial_dims)
+    # Twice as long along one axis: the deepest map must not be a single voxel.
+    sides = *[side] * (config.spatial_dims - 1), max(side, 2 * config.size_divisor)
+    shape = (2, input_channels(config), *sides)
     image = torch.zeros(shape)
     if config.spatial_dims == 3:
         image = image.contiguous(memory_format=torch.channels_last_3d)
@@ -36,7 +39,7 @@ def measure_cost(config: NetworkConfig) -> NetworkCost:
         with torch.autograd.graph.saved_tensors_hooks(pack, keep):
             _time_step(network, image)
         seconds = min(_time_step(network, image) for _ in range(3))
-    voxels = shape[0] * side**config.spatial_dims
+    voxels = shape[0] * prod(sides)
     return NetworkCost(
         size_divisor=config.size_divisor,
         bytes_per_voxel=_BACKWARD * sum(kept.values()) / voxels,

@@ -81,7 +81,7 @@ def list_models(
 def _facts(name: str, in_channels: int | None, num_classes: int | None) -> ModelFacts:
     from lamina.models.complexity import complexity
 
-    printed = PUBLISHED.get(name)
+    printed = PUBLISHED.get(name) if name in PUBLISHED else None
     config = configure(
         name,
         in_channels=(printed.in_channels if printed else 1) if in_channels is None else in_channels,

@@ -69,7 +69,7 @@ class Windows:
             padding: Tokens must not attend to padding, either.
 
         Returns:
-            Boolean ``(windows, 1, tokens, tokens)``, by query and key; ``None`` where all may.
+            Boolean ``(windows, tokens, tokens)``, by query and key; ``None`` where all may.
         """
         padding = padding and any(self._padding)
         if not any(self.shift) and not padding:
@@ -84,7 +84,7 @@ class Windows:
             # Padding may see itself: a query that sees nothing would become not a number.
             real = self.split(torch.ones(1, *self.grid, 1)) > 0
             blocked = blocked | (real & ~real.mT)
-        return blocked.unsqueeze(1)
+        return blocked
 
     def _partition(self, x: Tensor) -> Tensor:
         for axis, w in zip(self._outer, self.size, strict=True):
@@ -117,7 +117,7 @@ class WindowAttention(nn.Module):
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         bias = F.embedding(positions, self.bias_table).permute(2, 0, 1)[None]
         if blocked is not None:
-            bias = bias.masked_fill(blocked, -torch.inf)  # (windows, heads, tokens, tokens)
+            bias = bias.masked_fill(blocked.unsqueeze(1), -torch.inf)
             bias = bias.repeat(len(x) // len(bias), 1, 1, 1)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         attended: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
@@ -230,9 +230,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *S) -> (B, 2 C, *S / 2)``."""
         x = x.movedim(1, -1)
-        parts = [
-            x[(slice(None), *(slice(n, None, 2) for n in start))] for start in self.neighbours
-        ]
+        parts = [x[(slice(None), *(slice(n, None, 2) for n in start))] for start in self.neighbours]
         merged: Tensor = self.reduction(self.norm(torch.cat(parts, dim=-1)))
         return merged.movedim(-1, 1)
 

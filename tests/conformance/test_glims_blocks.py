@@ -30,8 +30,10 @@ def swin(side, heads):
 BLOCKS = {
     "glims_dacb": lambda: DACB(C, DILATIONS),
     "glims_csab": lambda: CSAB(C, released=True),
-    "glims_dmsf": lambda: EncoderLevel(dacbs(), unit(downsampling_conv(3, C, 24)), nn.Identity()),
-    "glims_dmsu": lambda: DecoderLevel(C, unit(upsampling_conv(3, 24, C)), dacbs()),
+    "glims_dmsf": lambda: EncoderLevel(
+        dacbs(), unit(downsampling_conv(3, C, 24), 24), nn.Identity()
+    ),
+    "glims_dmsu": lambda: DecoderLevel(C, unit(upsampling_conv(3, 24, C), C), dacbs()),
     "glims_patch_expand": lambda: PatchExpanding(8),
 }
 STAGES = {
