@@ -35,6 +35,8 @@ class LabelSet:
     """Region name -> the structures it unites, such as whole tumour; regions may overlap."""
     ignore: int | None = None
     """Value of voxels that count neither in the loss nor in a metric; class index 255."""
+    relabel: Mapping[int, int] = field(default_factory=dict)
+    """Further value in files -> declared value that it counts as, such as tumour as liver."""
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -51,6 +53,11 @@ class LabelSet:
             self._claim(taken, value, name)
         for region, members in self.regions.items():
             self._check_region(region, members)
+        declared = tuple(taken)
+        for value, counts_as in self.relabel.items():
+            self._claim(taken, value, f"what counts as {counts_as}")
+            if counts_as not in declared:
+                raise LabelError(f"labels: {value} counts as {counts_as}, which is not declared.")
 
     @staticmethod
     def _claim(taken: dict[int, str], value: int, name: str) -> None:
@@ -123,6 +130,7 @@ class LabelSet:
         }
         if self.ignore is not None:
             table[self.ignore] = IGNORE_INDEX
+        table |= {value: table[counts_as] for value, counts_as in self.relabel.items()}
         unknown = [value for value in found.tolist() if value not in table]
         if unknown:
             raise LabelError(
@@ -167,6 +175,7 @@ class LabelSet:
             "background": self.background,
             "regions": regions,
             "ignore": self.ignore,
+            "relabel": {str(value): counts_as for value, counts_as in self.relabel.items()},
         }
 
     @classmethod
@@ -186,6 +195,7 @@ class LabelSet:
                 background=index(data.get("background", 0)),
                 regions=regions,
                 ignore=None if ignore is None else index(ignore),
+                relabel={int(v): index(to) for v, to in data.get("relabel", {}).items()},
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LabelError(f"labels: cannot be read from {data!r}: {error!r}.") from error

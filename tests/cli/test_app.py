@@ -12,7 +12,10 @@ import lamina
 from lamina.config import load_recipe
 from lamina.training.config import TrainConfig
 
-VERBS = ["prepare", "train", "predict", "evaluate", "demo", "models", "import-weights"]
+VERBS = [
+    *("prepare", "train", "predict", "evaluate", "demo"),
+    *("doctor", "models", "datasets", "import-weights"),
+]
 MAIN = "from lamina.cli import main; main()"
 
 

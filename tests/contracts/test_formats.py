@@ -11,14 +11,22 @@ from lamina.volume import Volume
 
 SUFFIXES = [suffix for name in FORMATS for suffix in FORMATS.get(name).suffixes]
 SHAPES = {2: (1, 5, 4), 3: (1, 5, 4, 3)}
+GRIDS = {
+    "2D": np.diag([-0.5, 1.5, 1, 1]),
+    "3D": np.diag([-0.5, 1.5, 2, 1]),
+    "picture": np.diag([-1, -1, 1, 1]),
+}
+READ_ONLY = {"dicom", "npy"}
+"""Formats of several files, which cannot be replaced in one step."""
 
 every_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
 
 
-def _volume(spatial_dims):
-    shape = SHAPES[spatial_dims]
-    affine = np.diag([-0.5, 1.5, 1 if spatial_dims == 2 else 2, 1])
-    return Volume(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape), affine)
+def _volume(grid):
+    shape = SHAPES[3 if grid == "3D" else 2]
+    unit = "px" if grid == "picture" else "mm"
+    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    return Volume(array, GRIDS[grid], unit=unit)
 
 
 def test_no_two_formats_claim_one_suffix():
@@ -33,19 +41,19 @@ def test_suffixes_are_found_in_any_case_and_stripped(suffix):
         assert strip_suffix(f"folder/{name}") == "case.7"
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - READ_ONLY))
 def test_some_volume_can_be_written(name, tmp_path):
     for suffix in FORMATS.get(name).suffixes:
-        for dims in SHAPES:
+        for grid in GRIDS:
             with suppress(FileError):
-                write_volume(_volume(dims), tmp_path / f"{dims}{suffix}")
+                write_volume(_volume(grid), tmp_path / f"{grid}{suffix}")
     assert list(tmp_path.iterdir())
 
 
 @every_suffix
-@pytest.mark.parametrize("dims", SHAPES)
-def test_what_can_be_written_is_read_back_the_same(suffix, dims, tmp_path):
-    volume, path = _volume(dims), tmp_path / f"scan{suffix}"
+@pytest.mark.parametrize("grid", GRIDS)
+def test_what_can_be_written_is_read_back_the_same(suffix, grid, tmp_path):
+    volume, path = _volume(grid), tmp_path / f"scan{suffix}"
     try:
         write_volume(volume, path)
     except FileError:

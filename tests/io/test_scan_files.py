@@ -58,7 +58,7 @@ def test_unknown_suffixes_name_the_known_ones(tmp_path):
     path = tmp_path / "scan.xyz"
     path.write_bytes(b"")
     for use in (read_volume, strip_suffix, lambda path: write_volume(_noise(2), path)):
-        with pytest.raises(FileError, match=r"scan\.xyz: .* Known: \.mha, .*\.nii, \.nii\.gz"):
+        with pytest.raises(FileError, match=r"scan\.xyz: .* Known: .*\.mha, .*\.nii, \.nii\.gz"):
             use(path)
 
 
@@ -206,3 +206,13 @@ def test_a_label_map_has_one_channel(tmp_path):
     write_volume(_volume(np.zeros((3, 2, 2, 2), np.uint8)), tmp_path / "label.nii")
     with pytest.raises(LabelError, match="holds 3 channels"):
         read_labels(tmp_path / "label.nii")
+
+
+@pytest.mark.parametrize(("name", "unit"), [("a.png", "mm"), ("a.nii.gz", "px"), ("a.mha", "px")])
+def test_millimetres_and_pixels_are_not_taken_for_each_other(tmp_path, name, unit):
+    volume = Volume(np.zeros((1, 4, 5), np.uint8), np.diag([-1.0, -1, 1, 1]), unit=unit)
+    with pytest.raises(
+        FileError, match=f"{name}: this format measures in .*, the volume in {unit}"
+    ):
+        write_volume(volume, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

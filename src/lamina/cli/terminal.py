@@ -26,7 +26,13 @@ REFUSED = 2
 """Exit status when nothing could be done as asked."""
 INTERRUPTED = 130
 
-_EXTRAS = {"lightning": "train", "tensorboard": "train", "matplotlib": "report"}
+_EXTRAS = {
+    "lightning": "train",
+    "tensorboard": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "pydicom": "dicom",
+}
 """Packages that only an extra brings."""
 
 

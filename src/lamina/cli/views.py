@@ -14,9 +14,11 @@ from lamina.cli.units import spoken
 from lamina.evaluation.table import render_scores
 
 if TYPE_CHECKING:
+    from lamina.data.datasets import DatasetDescription, Protocol
     from lamina.data.fingerprint import Fingerprint
     from lamina.data.plan import Plan
     from lamina.workflows.demo import Demonstration
+    from lamina.workflows.doctor import Diagnosis
     from lamina.workflows.import_weights import Imported
     from lamina.workflows.models import ModelFacts
     from lamina.workflows.predict import Prediction
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 """Scans named of those that share an oddity."""
+_FINDINGS = 40
+"""Findings shown of a dataset."""
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "blue"}
 
 
 def preparation(result: "Preparation") -> tuple[RenderableType, ...]:
@@ -113,8 +118,74 @@ def models(facts: list["ModelFacts"]) -> Table:
     return table
 
 
+def datasets(described: list["DatasetDescription"]) -> Table:
+    """Show public datasets, one per row."""
+    table = Table("Dataset", "Modality", box=SIMPLE_HEAD, caption="More: lamina datasets NAME")
+    for header in ("Axes", "Channels", "Labels", "Cases"):
+        table.add_column(header, justify="right")
+    table.add_column("Papers")
+    for found in described:
+        counts = (found.spatial_dims, len(found.channels), len(found.labels))
+        cases = "?" if found.size.cases is None else f"{found.size.cases:,}"
+        papers = ", ".join(found.protocols)
+        table.add_row(found.name, found.modality, *map(str, counts), cases, papers)
+    return table
+
+
+def dataset(found: "DatasetDescription") -> Table:
+    """Show all that is known of one public dataset."""
+    table = Table(title=Text(found.title), box=SIMPLE_HEAD, show_header=False, title_justify="left")
+    cases = "?" if found.size.cases is None else f"{found.size.cases:,}"
+    rows = {
+        "name": found.name,
+        "task": found.task,
+        "channels": ", ".join(found.channels),
+        "labels": ", ".join(f"{name} {value}" for name, value in found.labels.items()),
+        "regions": ", ".join(found.regions),
+        "cases": f"{cases}. {found.size.note}",
+        "licence": found.licence,
+        "where": found.where,
+        "citation": found.citation,
+        "download": found.download,
+        "layout": found.layout or "none of Lamina's",
+        **{paper: _protocol(protocol) for paper, protocol in found.protocols.items()},
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, Text(value))
+    return table
+
+
+def _protocol(protocol: "Protocol") -> str:
+    sides = {side: getattr(protocol, f"num_{side}") for side in ("train", "val", "test", "folds")}
+    counts = ", ".join(f"{count} {side}" for side, count in sides.items() if count)
+    lists = protocol.lists and f"Lists: {protocol.lists}."
+    return "  ".join(part for part in (counts and f"{counts}.", protocol.note, lists) if part)
+
+
 def _size(size: tuple[int, ...]) -> str:
     return f"{size[0]}{'²³'[len(size) - 2]}" if len(set(size)) == 1 else "x".join(map(str, size))
+
+
+def diagnosis(result: "Diagnosis") -> tuple[RenderableType, ...]:
+    """Say what is wrong with a dataset, the gravest first, and what was mended."""
+    counts = ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in result.counts.items())
+    table = Table("", "Case", "What was found", box=SIMPLE_HEAD)
+    ranked = sorted(result.findings, key=lambda finding: list(_STYLES).index(finding.severity))
+    for finding in ranked[:_FINDINGS]:
+        said = Text(finding.message).append(f" {finding.remedy}", style="dim")
+        mark = Text(finding.severity, style=_STYLES[finding.severity])
+        table.add_row(mark, Text(finding.case or "all"), said)
+    rest = len(ranked) - _FINDINGS
+    when = "" if result.mended else "--fix would mend "
+    return (
+        f"{result.cohort.name}: {len(result.cohort.cases)} scans, {counts}",
+        *([table] if ranked else []),
+        *([f"  and {rest} more: see --report or --json"] if rest > 0 else []),
+        *(f"  {when}{c.case or 'all'}: {c.repair.replace('_', ' ')}" for c in result.changes),
+        *([f"Mended copy: {result.mended}"] if result.mended else []),
+        *([f"Report: {result.report}"] if result.report else []),
+    )
 
 
 def imported(result: "Imported") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class Format:
     """Reads a file; raises FileError, GeometryError or OSError, whatever is wrong with it."""
     write: Callable[[Volume, Path], None]
     """Writes a volume of native integers or floats; raises OSError if it cannot."""
+    unit: Literal["mm", "px"] = "mm"
+    """What its files measure space in; it takes no volume of the other unit."""
+    read_labels: Callable[[Path], Volume] | None = None
+    """Reads a label map where the format stores one in another way than an image; as ``read``."""
 
 
 FORMATS: Registry[Format] = Registry("file format", "lamina.io")
@@ -55,21 +59,7 @@ def read_volume(path: str | Path) -> Volume:
         FileError: It is missing, a folder, of no known format, or damaged.
         GeometryError: It does not say where its voxels are.
     """
-    path = Path(path)
-    try:
-        if not path.is_file():
-            fault = "is a folder or device" if path.exists() else "does not exist"
-            raise FileError(f"{path}: {fault}.", remedy="Give the path of a scan file.")
-        volume = _format_of(path)[1].read(path)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except MemoryError as error:
-        raise FileError(
-            f"{path}: does not fit into the memory: {error}.", remedy="Use a machine with more."
-        ) from error
-    if is_sheared(volume.affine):
-        _log.warning("%s: the axes are not at right angles (gantry tilt?).", path)
-    return volume
+    return _read(Path(path), lambda file_format: file_format.read)
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
@@ -83,6 +73,11 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     """
     path = Path(path)
     file_format = _format_of(path)[1]
+    if volume.unit != file_format.unit:
+        raise FileError(
+            f"{path}: this format measures in {file_format.unit}, the volume in {volume.unit}.",
+            remedy="Write pictures as .png or .tif, scans as .nii.gz.",
+        )
     storable = replace(volume, array=_storable(volume.array, path))
     with atomic_path(path) as part:
         file_format.write(storable, part)
@@ -99,7 +94,7 @@ def read_labels(path: str | Path) -> Volume:
         FileError: As for :func:`read_volume`.
         GeometryError: As for :func:`read_volume`.
     """
-    volume = read_volume(path)
+    volume = _read(Path(path), lambda file_format: file_format.read_labels or file_format.read)
     if volume.num_channels != 1:
         raise LabelError(
             f"{path}: holds {volume.num_channels} channels; a label map has one.",
@@ -130,6 +125,23 @@ def smallest_integer(array: NDArray[Any]) -> np.dtype[Any]:
     """Return the smallest integer type that holds all values of an array of whole numbers."""
     low, high = int(array.min()), int(array.max())
     return np.min_scalar_type(min(low, -high - 1) if low < 0 else high)
+
+
+def _read(path: Path, reader_of: Callable[[Format], Callable[[Path], Volume]]) -> Volume:
+    try:
+        if not path.is_file():
+            fault = "is a folder or device" if path.exists() else "does not exist"
+            raise FileError(f"{path}: {fault}.", remedy="Give the path of a scan file.")
+        volume = reader_of(_format_of(path)[1])(path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise FileError(
+            f"{path}: does not fit into the memory: {error}.", remedy="Use a machine with more."
+        ) from error
+    if is_sheared(volume.affine):
+        _log.warning("%s: the axes are not at right angles (gantry tilt?).", path)
+    return volume
 
 
 def _suffixes() -> dict[str, Format]:

@@ -28,6 +28,15 @@ RECORD = "prediction.json"
 
 log = logging.getLogger(__name__)
 
+_WRITABLE = {
+    ".mhd": ".mha",
+    ".nhdr": ".nrrd",
+    ".npy": ".nii.gz",
+    ".jpg": ".png",
+    ".jpeg": ".png",
+}
+"""What segmentations are written as where the format of the scan does not do."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -234,11 +243,11 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[s
 def _name(case: Case) -> str:
     """Name the segmentation after the case, in the format of its (first) file.
 
-    Formats of two files, header and voxels, become those that keep both in one.
+    Formats of two files become those that keep both in one, lossy ones those that are exact.
     """
     first = case.images[0].name
     suffix = first.removeprefix(case.case_id) if first.startswith(case.case_id) else ".nii.gz"
-    return case.case_id + {".mhd": ".mha", ".nhdr": ".nrrd"}.get(suffix.lower(), suffix)
+    return case.case_id + _WRITABLE.get(suffix.lower(), suffix)
 
 
 def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int], None]) -> Outcome:

@@ -1,0 +1,221 @@
+"""The verbs of the main job: from labelled scans to a model and its scores."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+from lamina.cli.units import duration, memory
+
+if TYPE_CHECKING:
+    from lamina.training.callbacks import EpochReport
+
+
+@app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work")
+def prepare(
+    dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
+    out: Annotated[Path, typer.Option(help="Work folder to write.")],
+    layout: Annotated[
+        str | None, typer.Option(help="How the folder is laid out; found by itself.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Network to plan for.")] = "lightmedseg",
+    ram: Annotated[
+        float | None, typer.Option(parser=memory, metavar="SIZE", help="Memory to train in: 8G.")
+    ] = None,
+    vram: Annotated[
+        float | None, typer.Option(parser=memory, metavar="SIZE", help="GPU memory likewise.")
+    ] = None,
+    time: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Splits by patient.")] = 5,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; as many as memory allows.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read a dataset, verify it, decide how to train on it, and store it ready for training."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import prepare as workflow
+
+        with terminal.bar() as progress:
+            result = workflow.prepare(
+                dataset,
+                out,
+                layout=layout,
+                model=model,
+                ram_bytes=ram,
+                vram_bytes=vram,
+                time_s=time,
+                num_folds=folds,
+                workers=workers,
+                progress=progress,
+            )
+        terminal.result(result.as_dict(), *views.preparation(result))
+        terminal.failures(result.excluded, "Left out")
+
+
+@app.command(epilog="Example: lamina train work --fold 0 --time-budget 20m --out run")
+def train(
+    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    model: Annotated[str | None, typer.Option(help="Network; the plan's by default.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Which split of splits.json; 0 by default.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="Length of the run by the clock: 20m."),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many epochs without a better Dice.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="Shipped recipe, or a YAML file.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="One setting, such as optimiser.lr=1e-3."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a network on one fold and leave a portable model.
+
+    Ctrl-C stops after the current step with a usable model; --resume goes on from there.
+    """
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.config import layered, load_recipe, load_yaml, parse_overrides
+        from lamina.workflows import train as workflow
+
+        flags = {
+            "model": model,
+            "epochs": epochs,
+            "time_budget_s": time_budget,
+            "patience": patience,
+            "seed": seed,
+        }
+        settings = layered(
+            load_recipe(recipe) if recipe else {},
+            load_yaml(config) if config else {},
+            {name: value for name, value in flags.items() if value is not None},
+            parse_overrides(set_ or []),
+        )
+        with terminal.bar() as show:
+            result = workflow.train(
+                work, out, settings, fold=fold, resume=resume, **_listeners(show)
+            )
+        terminal.result(result.as_dict(), *views.training(result))
+
+
+@app.command(epilog="Example: lamina predict -m run -i scans/ -o segmentations/")
+def predict(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the segmentations.")],
+    inputs: Annotated[
+        Path | None, typer.Option("--input", "-i", help="A scan or a folder of scans.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="'val': the scans a run was validated on.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Segment scans, each on its own grid, with the values its training labels had."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import predict as workflow
+
+        with terminal.bar() as progress:
+            result = workflow.predict(
+                model, out, inputs, split=split, device=device, progress=progress
+            )
+        terminal.result(result.as_dict(), views.prediction(result))
+        terminal.failures(result.failures, "Failed")
+
+
+@app.command(epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores")
+def evaluate(
+    predictions: Annotated[Path, typer.Option("--predictions", "-p", help="Segmentations.")],
+    references: Annotated[Path, typer.Option("--references", "-r", help="Reference labels.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Only this metric; may be given again.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score segmentations against references, per case and structure."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.evaluation.table import render_scores
+        from lamina.workflows import evaluate as workflow
+
+        with terminal.bar() as progress:
+            scores = workflow.evaluate(
+                predictions, references, out, metrics=metric, progress=progress
+            )
+        terminal.result(scores.as_dict(), render_scores(scores))
+        terminal.failures(scores.failures, "Failed")
+
+
+@app.command(epilog="Example: lamina demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Decides scans and training.")] = 0,
+    time_budget: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="To train: 95s.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Do the main job on made-up scans: prepare, train, predict, evaluate, draw."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import demo as workflow
+
+        settings = {"time_budget_s": time_budget} if time_budget else {}
+        with terminal.bar() as show:
+            result = workflow.demo(
+                out,
+                spatial_dims=spatial_dims,
+                seed=seed,
+                settings=settings,
+                progress=show,
+                **_listeners(show),
+            )
+        terminal.result(result.as_dict(), *views.demonstration(result))
+        terminal.failures(result.scores.failures, "Failed")
+
+
+def _listeners(show: Callable[..., None]) -> dict[str, Any]:
+    """Return what training calls after epochs and steps."""
+    latest = ""
+
+    def on_epoch(report: "EpochReport") -> None:
+        nonlocal latest
+        latest = f"  Dice {report.scores['dice']:.3f}"
+
+    def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
+        show(progress, 1, f"Step {step}  loss {loss:.3f}{latest}", to_go)
+
+    return {"on_epoch": on_epoch, "on_step": on_step}

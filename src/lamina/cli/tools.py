@@ -1,0 +1,103 @@
+"""The verbs around the main job: what there is, what is wrong with it, what others have trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.terminal import FAILED, Terminal
+
+
+@app.command(epilog="Example: lamina doctor Task04_Hippocampus --report report")
+def doctor(
+    dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
+    fix: Annotated[Path | None, typer.Option(help="New folder for a mended copy.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for a page with pictures.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="How the folder is laid out; found by itself.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; as many as memory allows.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Examine a dataset, say what is wrong with it, and mend what leaves no doubt."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import doctor as workflow
+
+        with terminal.bar() as progress:
+            result = workflow.doctor(
+                dataset, layout=layout, fix=fix, report=report, workers=workers, progress=progress
+            )
+        terminal.result(result.as_dict(), *views.diagnosis(result))
+        if result.counts["error"] and not fix:
+            raise typer.Exit(FAILED)
+
+
+@app.command(epilog="Example: lamina models glims lgmsnet_2d --json")
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Networks; all by default.")] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(min=1, help="Image channels; those of the paper, or 1.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes; those of the paper, or 2.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the networks: what they cost, and what their papers say they cost."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows.models import list_models
+
+        with terminal.bar() as progress:
+            facts = list_models(in_channels, num_classes, names, progress)
+        terminal.result({"models": [fact.as_dict() for fact in facts]}, views.models(facts))
+
+
+@app.command(epilog="Example: lamina datasets lits acdc")
+def datasets(
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets; all by default.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """List public datasets: what they show, who may use them, and how the papers split them."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows.datasets import list_datasets
+
+        found = list_datasets(names)
+        shown = [views.datasets(found)] if not names else map(views.dataset, found)
+        terminal.result({"datasets": [dataset.as_dict() for dataset in found]}, *shown)
+
+
+@app.command(epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
+    source: Annotated[str, typer.Option("--from", help="Paper: glims, lgmsnet or dino.")],
+    out: Annotated[Path, typer.Option(help="Model to write, such as model.lamina.")],
+    task: Annotated[
+        str | None, typer.Option(help="What channels and outputs mean: a name or a YAML file.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn a checkpoint that a paper's authors published into a model."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import import_weights as workflow
+
+        result = workflow.import_weights(source, file, out, task)
+        terminal.result(result.as_dict(), *views.imported(result))

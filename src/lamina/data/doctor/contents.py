@@ -1,0 +1,297 @@
+"""Checks of what each case holds: channels, grids, label values, structures."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lamina.data.case import Cohort
+from lamina.data.doctor import Finding
+from lamina.data.doctor.facts import WHOLE_TOLERANCE, Examination, ImageFacts, LabelFacts
+from lamina.errors import GeometryError
+from lamina.geometry import Affine, check_same_grid, corner_distance
+from lamina.io import LABEL_TOLERANCE
+from lamina.labels import LabelSet
+
+USUAL = 0.9
+"""A structure that this share of the labelled cases has is missed in the others."""
+MANY = 0.1
+"""A finding that more than this share of the cases has is a group, and reported as one."""
+
+_LISTED = 8
+_NAMED = 3
+"""Cases that are named of a group, and up to which number they are reported one by one."""
+
+
+def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
+    """Report what is wrong within an image."""
+    image = seen.image
+    if image is None:
+        return
+    about: dict[str, Any] = {"case": seen.case_id, "file": seen.image_file}
+    if len(image.channels) != len(cohort.channels):
+        yield Finding(
+            severity="error",
+            check="channels",
+            message=f"has {len(image.channels)} channels; {len(cohort.channels)} are declared "
+            f"({', '.join(cohort.channels)}).",
+            remedy="Give exactly the declared channels in their order.",
+            **about,
+        )
+    for i, channel in enumerate(image.channels):
+        name = _channel_name(cohort, i)
+        if channel.broken == channel.size:
+            yield Finding(
+                severity="error",
+                check="not_finite",
+                message=f"{name} has no voxel that holds a finite number.",
+                remedy="Get the file again, or leave the case out.",
+                **about,
+            )
+        elif channel.broken:
+            yield Finding(
+                severity="warning",
+                check="not_finite",
+                message=f"{channel.broken} of {channel.size} voxels of {name} are NaN or infinite.",
+                remedy="Replace them by the smallest and largest finite value.",
+                mend="replace_nan",
+                **about,
+            )
+        elif channel.low == channel.high:
+            yield Finding(
+                severity="error" if all(c.low == c.high for c in image.channels) else "warning",
+                check="constant",
+                message=f"{name} is {channel.low:g} everywhere.",
+                remedy="Get the file again; a constant channel teaches nothing.",
+                **about,
+            )
+    yield from _equal_channels(cohort, image, about)
+
+
+def _equal_channels(cohort: Cohort, image: ImageFacts, about: dict[str, Any]) -> Iterator[Finding]:
+    for i, channel in enumerate(image.channels):
+        for j in range(i):
+            if channel.digest == image.channels[j].digest and channel.low < channel.high:
+                yield Finding(
+                    severity="warning",
+                    check="channels",
+                    message=f"{_channel_name(cohort, j)} and {_channel_name(cohort, i)} hold the "
+                    "same voxels.",
+                    remedy="One of them was most likely written over the other.",
+                    **about,
+                )
+
+
+def _channel_name(cohort: Cohort, index: int) -> str:
+    name = f" ({cohort.channels[index]})" if index < len(cohort.channels) else ""
+    return f"channel {index}{name}"
+
+
+def check_grid(seen: Examination) -> Iterator[Finding]:
+    """Report a label map that does not lie on its image's grid."""
+    image, label = seen.image, seen.label
+    if image is None or label is None:
+        return
+    try:
+        check_same_grid(
+            image.affine, image.spatial_shape, label.affine, label.spatial_shape, "image and label"
+        )
+    except GeometryError as error:
+        slip = is_header_slip(image, label)
+        yield Finding(
+            severity="error",
+            check="grid",
+            case=seen.case_id,
+            file=seen.label_file,
+            message=error.message,
+            remedy="Give the label the image's header; sizes agree." if slip else error.remedy,
+            mend="take_grid" if slip else "",
+        )
+
+
+def is_header_slip(image: ImageFacts, label: LabelFacts) -> bool:
+    """Tell whether only a label's header is wrong: sizes agree, and it lies less than a voxel off.
+
+    So does one that was saved without any header: its affine is the identity.
+    """
+    if image.spatial_shape != label.spatial_shape:
+        return False
+    gap = corner_distance(image.affine, image.spatial_shape, label.affine, label.spatial_shape)
+    return gap <= min(image.spacing) or _says_nothing(label.affine)
+
+
+def _says_nothing(affine: Affine) -> bool:
+    # Array libraries save the identity; seen from LPS it has two signs turned.
+    return any(np.array_equal(affine, np.diag(signs)) for signs in ((1, 1, 1, 1), (-1, -1, 1, 1)))
+
+
+def check_label(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
+    """Report what is wrong within a label map."""
+    label, labels = seen.label, cohort.labels
+    if label is None:
+        return
+    about: dict[str, Any] = {"case": seen.case_id, "file": seen.label_file}
+    if label.num_channels != 1:
+        yield Finding(
+            severity="error",
+            check="values",
+            message=f"has {label.num_channels} channels; a label map has one.",
+            remedy="Merge them into one map with one value per structure.",
+            **about,
+        )
+        return
+    if label.deviation > WHOLE_TOLERANCE:
+        yield Finding(
+            severity="error",
+            check="values",
+            message=f"values lie up to {label.deviation:.2g} beside whole numbers: no label map?"
+            if np.isfinite(label.deviation)
+            else "holds NaN or infinite values.",
+            remedy="Label maps are whole numbers; resample them with nearest neighbour.",
+            **about,
+        )
+        return
+    if label.deviation > 0:
+        yield Finding(
+            severity="error" if label.deviation > LABEL_TOLERANCE else "note",
+            check="values",
+            message=f"values lie up to {label.deviation:.2g} beside whole numbers.",
+            remedy="Round them.",
+            mend="round",
+            **about,
+        )
+    yield from _check_values(labels, label, about)
+
+
+def _check_values(labels: LabelSet, label: LabelFacts, about: dict[str, Any]) -> Iterator[Finding]:
+    known = {labels.background, *labels.values.values()}
+    known |= set() if labels.ignore is None else {labels.ignore}
+    unknown = sorted(label.counts.keys() - known)
+    if unknown == [255] and len(labels.values) == 1 and label.counts.keys() <= {0, 255}:
+        ((name, value),) = labels.values.items()
+        yield Finding(
+            severity="error",
+            check="values",
+            message=f"is a mask of 0 and 255 ({label.counts[255]} voxels); {name!r} is {value}.",
+            remedy=f"Write {value} for 255.",
+            mend="renumber",
+            **about,
+        )
+    elif unknown:
+        listed = ", ".join(f"{value} ({label.counts[value]} voxels)" for value in unknown[:_LISTED])
+        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+        yield Finding(
+            severity="error",
+            check="values",
+            message=f"undeclared values {listed}{more}; declared are {_some(sorted(known))}.",
+            remedy="Say in dataset.json what they stand for, or correct the file.",
+            **about,
+        )
+
+
+def check_structures(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:
+    """Report empty labels, structures that usual cases have, and ones that no case has."""
+    labelled = [one for one in seen if one.label and one.label.counts]
+    values = cohort.labels.values
+    found = Counter(
+        name
+        for one in labelled
+        for name, v in values.items()
+        if one.label and v in one.label.counts
+    )
+    if labelled and (never := [name for name in values if not found[name]]):
+        yield whole_set(
+            "warning",
+            "structures",
+            f"no label has any {_some(never)}.",
+            "Correct the declaration, or look for the labels that should have it.",
+        )
+    missing = [finding for one in labelled for finding in _missing(cohort, one, found, labelled)]
+    for message in dict.fromkeys(finding.message for finding in missing):
+        yield from folded([f for f in missing if f.message == message], len(labelled))
+
+
+def _missing(
+    cohort: Cohort, seen: Examination, found: Counter[str], labelled: Sequence[Examination]
+) -> Iterator[Finding]:
+    counts = seen.label.counts if seen.label else {}
+    about: dict[str, Any] = {
+        "check": "structures",
+        "case": seen.case_id,
+        "file": seen.label_file,
+        "remedy": "Look whether it was forgotten, or is rightly absent.",
+    }
+    present = [name for name, value in cohort.labels.values.items() if value in counts]
+    if not counts.keys() - {cohort.labels.background, cohort.labels.ignore}:
+        yield Finding(severity="warning", message="the label is empty.", **about)
+    elif present:
+        missed = [n for n in cohort.labels.values if n not in present and found[n]]
+        usual = [n for n in missed if found[n] >= USUAL * len(labelled)]
+        if usual:
+            share = min(found[name] for name in usual)
+            yield Finding(
+                severity="warning",
+                message=f"has no {_some(usual)}; at least {share} of {len(labelled)} cases have.",
+                **about,
+            )
+        elif missed:
+            yield Finding(severity="note", message=f"has no {_some(missed)}.", **about)
+
+
+def check_declaration(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:
+    """Report label values that leave gaps, and masks of 255 where nobody declared the values."""
+    values = cohort.labels.values
+    found_only = all(name == f"label_{value}" for name, value in values.items())
+    if found_only and 255 in values.values() and set(values.values()) <= {1, 255}:
+        files = sum(1 for one in seen if one.label and 255 in one.label.counts)
+        mixed = 1 in values.values()
+        yield whole_set(
+            "error" if mixed else "note",
+            "values",
+            f"{files} masks are of 0 and 255"
+            + (", the others of 0 and 1: one structure counts as two." if mixed else "."),
+            "Write 1 for 255.",
+            mend="renumber",
+        )
+        return
+    listed = sorted(values.values())
+    if listed != list(range(1, len(listed) + 1)):
+        yield whole_set(
+            "note",
+            "values",
+            f"the label values leave gaps: {_some(listed)}.",
+            "None needed here; some other programs want 1, 2, 3 without gaps.",
+        )
+
+
+def whole_set(severity: Any, check: str, message: str, remedy: str, mend: str = "") -> Finding:
+    """Make a finding about the set as a whole."""
+    return Finding(
+        severity=severity, check=check, case="", file="", message=message, remedy=remedy, mend=mend
+    )
+
+
+def folded(found: Sequence[Finding], total: int) -> Iterator[Finding]:
+    """Yield findings one by one, or one about the whole set where they are many.
+
+    Args:
+        found: Findings of one kind.
+        total: Number of cases that were looked at.
+    """
+    if len(found) <= max(_NAMED, MANY * total):
+        yield from found
+        return
+    first, named = found[0], ", ".join(finding.case for finding in found[:_NAMED])
+    yield whole_set(
+        first.severity,
+        first.check,
+        f"{len(found)} of {total} cases ({named} and {len(found) - _NAMED} more); {first.case}, "
+        f"for one: {first.message}",
+        first.remedy,
+    )
+
+
+def _some(items: Sequence[Any]) -> str:
+    rest = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(str(item) for item in items[:_LISTED]) + rest

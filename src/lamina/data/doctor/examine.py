@@ -1,0 +1,231 @@
+"""Look at one case and keep the little that is needed to compare it with all others."""
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.case import Case
+from lamina.data.doctor import Finding
+from lamina.data.doctor.facts import (
+    PERCENTILES,
+    THUMBNAIL,
+    WHOLE_TOLERANCE,
+    ChannelFacts,
+    Examination,
+    ImageFacts,
+    LabelFacts,
+)
+from lamina.data.fingerprint import CANONICAL
+from lamina.errors import LaminaError
+from lamina.geometry import (
+    Reorientation,
+    check_same_grid,
+    reorientation,
+    spacing_of,
+)
+from lamina.io import read_volume
+from lamina.volume import Volume
+
+_SAMPLES = 1_000_000
+_MAX_VALUES = 1000
+"""A map with more different values than this is no label map."""
+
+
+def examine(
+    case: Case, *, sided: Collection[int] = (), held_out: Collection[str] = ()
+) -> Examination:
+    """Read one case; what is wrong with it becomes part of the result, never an error.
+
+    Args:
+        case: Its files.
+        sided: Label values whose position is wanted.
+        held_out: Ids of the cases that lie in the test folder.
+    """
+    faults: list[Finding] = []
+    with _heard(case.case_id, faults):
+        image = _image(case, faults)
+        label = _label(case, sided, faults)
+    return Examination(
+        case=case,
+        held_out=case.case_id in held_out,
+        image=image,
+        label=label,
+        faults=tuple(faults),
+    )
+
+
+def unreadable(case: Case, file: str, error: LaminaError) -> Finding:
+    """Turn an error into a finding."""
+    return Finding(
+        severity="error",
+        check="unreadable",
+        case=case.case_id,
+        file=file,
+        message=error.message.removeprefix(f"{file}: "),
+        remedy=error.remedy or "Get the file again, or leave the case out.",
+    )
+
+
+def canonical(volume: Volume) -> Reorientation:
+    """Return how to reorder the axes of volumes; images keep their plane as it is stored."""
+    return reorientation(
+        volume.affine, CANONICAL if volume.spatial_dims == 3 else volume.orientation
+    )
+
+
+@contextmanager
+def _heard(case_id: str, faults: list[Finding]) -> Iterator[None]:
+    """Take what readers warn of for findings instead of messages."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            file, _, message = record.getMessage().partition(": ")
+            if any(fault.message == message for fault in faults):  # of the image and its label
+                return
+            faults.append(
+                Finding(
+                    severity="warning",
+                    check="header",
+                    case=case_id,
+                    file=file,
+                    message=message,
+                    remedy="Look at the scan in a viewer; correct its header if that is wrong.",
+                )
+            )
+
+    logger, ear = logging.getLogger("lamina"), Ear(logging.WARNING)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(ear)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(ear)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _image(case: Case, faults: list[Finding]) -> ImageFacts | None:
+    parts: list[Volume] = []
+    for path in case.images:
+        try:
+            part = read_volume(path)
+            if parts:
+                _check_beside(parts[0], part)
+            parts.append(part)
+        except LaminaError as error:
+            faults.append(unreadable(case, str(path), error))
+    return _describe(parts) if len(parts) == len(case.images) else None
+
+
+def _check_beside(first: Volume, part: Volume) -> None:
+    what = f"{first.source} and {part.source}"
+    check_same_grid(first.affine, first.spatial_shape, part.affine, part.spatial_shape, what)
+
+
+def _describe(parts: Sequence[Volume]) -> ImageFacts:
+    first = parts[0]
+    turn = canonical(first)
+    affine = turn.affine(first.affine, first.spatial_shape)
+    return ImageFacts(
+        affine=first.affine,
+        spatial_shape=first.spatial_shape,
+        shape=tuple(first.spatial_shape[axis] for axis in turn.axes),
+        spacing=spacing_of(affine, first.spatial_dims),
+        unit=first.unit,
+        orientation=first.orientation,
+        channels=tuple(_channel(channel) for part in parts for channel in turn.apply(part.array)),
+    )
+
+
+def _channel(values: NDArray[Any]) -> ChannelFacts:
+    good = np.isfinite(values)
+    broken = int(values.size - np.count_nonzero(good))
+    tame = values if not broken else np.where(good, values, 0)
+    array = tame.astype(np.float32) + np.float32(0)  # which turns -0 into 0
+    inside = values[good] if broken else values.ravel(order="K")
+    drawn = inside[:: max(1, inside.size // _SAMPLES)]
+    known = inside.size > 0
+    return ChannelFacts(
+        digest=_digest(array),
+        broken=broken,
+        size=int(values.size),
+        low=float(inside.min()) if known else float("nan"),
+        high=float(inside.max()) if known else float("nan"),
+        percentiles=tuple(
+            float(x) for x in (np.percentile(drawn, PERCENTILES) if known else [np.nan] * 7)
+        ),
+        thumbnail=_thumbnail(array),
+    )
+
+
+def _digest(array: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
+    for plane in array:
+        digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()
+
+
+def _thumbnail(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    small = array.astype(np.float64) if array.size < _SAMPLES else array
+    side = THUMBNAIL[array.ndim]
+    for axis, size in enumerate(array.shape):
+        starts = np.arange(side) * size // side
+        # Where two starts coincide, the axis is shorter than the thumbnail and a voxel is repeated.
+        counts = np.maximum(1, np.diff(starts, append=size))
+        wide = counts.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+        small = np.add.reduceat(small, starts, axis=axis) / wide
+    scale = small.std()
+    return np.asarray((small - small.mean()) / (scale if scale > 0 else 1), np.float32)
+
+
+def _label(case: Case, sided: Collection[int], faults: list[Finding]) -> LabelFacts | None:
+    if case.label is None:
+        return None
+    try:
+        label = read_volume(case.label)
+    except LaminaError as error:
+        faults.append(unreadable(case, str(case.label), error))
+        return None
+    found, counts = np.unique(label.array, return_counts=True)
+    whole = np.rint(found)
+    finite = bool(np.isfinite(found).all())
+    deviation = float(np.abs(found - whole).max()) if finite else float("inf")
+    known = deviation <= WHOLE_TOLERANCE and len(found) <= _MAX_VALUES
+    values: dict[int, int] = {}
+    for value, count in zip(whole if known else [], counts, strict=False):
+        values[int(value)] = values.get(int(value), 0) + int(count)
+    wanted = sorted(values.keys() & set(sided))
+    return LabelFacts(
+        affine=label.affine,
+        spatial_shape=label.spatial_shape,
+        num_channels=label.num_channels,
+        deviation=deviation if known or not finite else max(deviation, 0.5),
+        counts=values,
+        centres=_centres(label, wanted) if wanted else {},
+        digest=_digest(canonical(label).apply(label.array).astype(np.float32)[0]),
+    )
+
+
+def _centres(label: Volume, values: Sequence[int]) -> dict[int, tuple[float, ...]]:
+    """Return the mean world position of each value, plane by plane to spare memory."""
+    array = np.rint(label.array[0]) if label.array.dtype.kind == "f" else label.array[0]
+    table = np.array(values)
+    sums, counts = np.zeros((len(values), 4)), np.zeros(len(values))
+    for axis in range(array.ndim):
+        counts[:] = 0
+        for k, plane in enumerate(np.moveaxis(array, axis, 0)):
+            inside = plane[np.isin(plane, table)]
+            here = np.bincount(np.searchsorted(table, inside), minlength=len(values))
+            sums[:, axis] += k * here
+            counts += here
+    middles = sums / counts[:, None]
+    middles[:, 3] = 1
+    world = middles @ label.affine.T
+    return {value: tuple(map(float, point[:3])) for value, point in zip(values, world, strict=True)}
