@@ -69,8 +69,8 @@ def test_missing_files_and_folders_are_told_apart(tmp_path):
     for name, fault in [
         ("absent.nii", "does not exist"),
         ("link.nii", "does not exist"),
-        ("folder.nii", "is a folder or device"),
-        ("pipe.nii", "is a folder or device"),
+        ("folder.nii", "is a folder without DICOM images"),
+        ("pipe.nii", "is a device"),
         ("x" * 300 + ".nii", "File name too long"),
     ]:
         with pytest.raises(FileError, match=f"{name}: .*{fault}"):

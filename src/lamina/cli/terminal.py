@@ -31,7 +31,6 @@ _EXTRAS = {
     "tensorboard": "train",
     "matplotlib": "report",
     "jinja2": "report",
-    "pydicom": "dicom",
 }
 """Packages that only an extra brings."""
 

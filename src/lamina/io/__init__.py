@@ -50,13 +50,13 @@ def read_volume(path: str | Path) -> Volume:
     """Read a scan: the voxels as they are stored, with the scaling that the header asks for.
 
     Args:
-        path: A file of any known format; upper and lower case of its suffix are the same.
+        path: A file of any known format, upper or lower case; or a folder of one DICOM series.
 
     Returns:
         The volume ``(C, *S)`` in native byte order; voxels that are NaN or infinite stay so.
 
     Raises:
-        FileError: It is missing, a folder, of no known format, or damaged.
+        FileError: It is missing, of no known format, damaged, or a folder of several series.
         GeometryError: It does not say where its voxels are.
     """
     return _read(Path(path), lambda file_format: file_format.read)
@@ -129,10 +129,11 @@ def smallest_integer(array: NDArray[Any]) -> np.dtype[Any]:
 
 def _read(path: Path, reader_of: Callable[[Format], Callable[[Path], Volume]]) -> Volume:
     try:
-        if not path.is_file():
-            fault = "is a folder or device" if path.exists() else "does not exist"
-            raise FileError(f"{path}: {fault}.", remedy="Give the path of a scan file.")
-        volume = reader_of(_format_of(path)[1])(path)
+        if not path.is_file() and not path.is_dir():
+            fault = "is a device" if path.exists() else "does not exist"
+            raise FileError(f"{path}: {fault}.", remedy="Give a scan file or a DICOM folder.")
+        found = FORMATS.get("dicom") if path.is_dir() else _format_of(path)[1]
+        volume = reader_of(found)(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except MemoryError as error:
