@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.data.case import Case
-from lamina.data.folds import Fold, make_folds, read_fold, write_folds
+from lamina.data.folds import Fold, given_fold, make_folds, read_fold, write_folds
 from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.files import write_json
 
@@ -101,3 +101,26 @@ def test_splits_of_ones_own_are_checked(tmp_path, splits, message):
 def test_splits_of_ones_own_are_taken(tmp_path):
     write_json(tmp_path / "splits.json", [{"train": ["b", "a"], "val": ["c"]}])
     assert read_fold(tmp_path / "splits.json", 0) == Fold(("b", "a"), ("c",))
+
+
+def sided(**sides) -> list[Case]:
+    return [Case(case_id=i, group=f"of_{i[0]}", images=(), side=side) for i, side in sides.items()]
+
+
+def test_a_split_of_the_datasets_own_is_taken():
+    assert given_fold(sided(a1="train", a2="train", b1="val")) == Fold(("a1", "a2"), ("b1",))
+    assert given_fold(sided(a1="train", b1="train")) is None
+    assert given_fold(sided(a1="", b1="")) is None
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ({"a1": "train", "a2": "val"}, r"on both sides of the split: \['of_a'\]"),
+        ({"a1": "train", "b1": "val", "c1": ""}, r"1 cases are neither .*\['c1'\]"),
+        ({"a1": "val"}, "no case for training"),
+    ],
+)
+def test_a_split_that_makes_no_sense_is_refused(sides, message):
+    with pytest.raises(DatasetError, match=message):
+        given_fold(sided(**sides))

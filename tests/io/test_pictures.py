@@ -445,3 +445,11 @@ def test_the_same_picture_in_another_guise_is_the_same_picture(shared):
         assert np.abs(read_volume(folder / name).array - picture).mean() < coarseness
     turned = read_volume(folder / "07_exif_rot6.jpg").array
     assert np.abs(turned.T - np.rot90(picture.T, -1)).mean() < 8
+
+
+def test_a_mask_of_two_values_survives_jpeg(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[8:31, 13:35] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=60)
+    found = read_labels(tmp_path / "mask.jpg").array[0].T
+    np.testing.assert_array_equal(found, mask)

@@ -1,20 +1,43 @@
-"""Random changes to a training patch: every one drawn from the patch's own generator."""
+"""Random changes to a training patch: every one drawn from the patch's own generator.
+
+How a patch lies in its case is drawn first, as a :class:`Motion`, so that cutting can follow it;
+grey values are changed afterwards.
+"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from lamina.errors import ConfigError
 
+_NO_FOLD = 0.4
+"""Shifts of control points below this share of their distance cannot fold a cubic spline's field.
+
+Choi and Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", 2000.
+"""
+_LIMITS = {
+    "rotation_deg": (0.0, 180.0),
+    "scale": (0.0, 0.9),
+    "elastic_mm": (0.0, 400.0),
+    "elastic_grid_mm": (5.0, 1000.0),
+    "low_resolution": (0.0, 0.9),
+    "noise_std": (0.0, 10.0),
+    "gamma": (0.0, 10.0),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Probabilities and ranges; ``p_`` is the probability that a change is made to a patch."""
+    """Probabilities and ranges; ``p_`` is the probability that a change is made to a patch.
+
+    Lengths in mm are in pixels for pictures that do not say how large their pixels are.
+    """
 
     p_affine: float = 0.5
     """Rotation and scaling together."""
@@ -22,14 +45,28 @@ class Augmentation:
     """Largest rotation about each axis, in degrees of real space."""
     scale: float = 0.2
     """Largest relative zoom in or out."""
+    p_elastic: float = 0.0
+    """Smooth bending by a cubic spline through a coarse grid of control points."""
+    elastic_mm: float = 6.0
+    """Largest shift of a control point along each axis; at most 0.4 of their distance."""
+    elastic_grid_mm: float = 32.0
+    """Distance of the control points."""
     p_mirror: float = 0.5
-    """Along each of the plan's mirror axes."""
+    """Along each of the mirror axes."""
+    mirror_axes: tuple[int, ...] | None = None
+    """Prepared axes to mirror along; ``None``: those where the plan finds it plausible."""
+    p_quarter_turn: float = 0.0
+    """Rotation by 90, 180 or 270 degrees in a plane where the patch is square in voxels and mm."""
+    p_blur: float = 0.15
+    """Smoothing by averaging with the neighbours."""
+    p_low_resolution: float = 0.0
+    """Loss of detail as from larger voxels."""
+    low_resolution: float = 0.5
+    """Largest share of the voxels that is lost along each axis."""
     p_noise: float = 0.15
     """Gaussian noise with a deviation of at most ``noise_std``."""
     noise_std: float = 0.2
     """In units of the normalised image."""
-    p_blur: float = 0.15
-    """Smoothing by averaging with the neighbours."""
     p_brightness: float = 0.3
     """Scaling and shifting of a channel by up to ``brightness``."""
     brightness: float = 0.25
@@ -40,79 +77,158 @@ class Augmentation:
     """Largest change of the logarithm of the exponent."""
 
     def __post_init__(self) -> None:
-        wider = {"rotation_deg": 180.0, "noise_std": 10.0, "gamma": 10.0, "scale": 0.9}
-        highest = dict.fromkeys(asdict(self), 1.0) | wider
+        values = {name: value for name, value in asdict(self).items() if name != "mirror_axes"}
+        limits = dict.fromkeys(values, (0.0, 1.0)) | _LIMITS
         faults = [
-            f"{name} = {getattr(self, name)}: must be 0 to {high:g}"
-            for name, high in highest.items()
-            if not 0 <= getattr(self, name) <= high
+            f"{name} = {value}: must be {limits[name][0]:g} to {limits[name][1]:g}"
+            for name, value in values.items()
+            if not limits[name][0] <= value <= limits[name][1]
         ]
+        if self.elastic_mm > _NO_FOLD * self.elastic_grid_mm:
+            faults.append(f"elastic_mm = {self.elastic_mm}: above 0.4 of elastic_grid_mm it folds")
+        axes = self.mirror_axes or ()
+        if len(set(axes)) < len(axes) or any(axis < 0 for axis in axes):
+            faults.append(f"mirror_axes = {axes}: must be different and 0 or more")
         if faults:
             raise ConfigError(f"augmentation: {'; '.join(faults)}.")
 
 
-def augment(
-    image: Tensor,
-    label: Tensor,
+NO_AUGMENTATION = Augmentation(
+    p_affine=0, p_mirror=0, p_blur=0, p_noise=0, p_brightness=0, p_gamma=0
+)
+"""Patches as they are."""
+
+AUGMENTATIONS = {
+    "glims": replace(
+        NO_AUGMENTATION,
+        p_mirror=0.5,
+        mirror_axes=(0, 1, 2),
+        p_blur=0.2,
+        p_noise=0.2,
+        noise_std=0.1,
+        p_brightness=0.2,
+        brightness=0.2,
+        p_gamma=0.2,
+        gamma=1.5,
+    ),
+    "lightmedseg": replace(
+        NO_AUGMENTATION,
+        p_mirror=1 / 6,
+        mirror_axes=(0, 1, 2),
+        p_quarter_turn=0.5,
+        p_noise=0.3,
+        noise_std=0.01,
+    ),
+    "lgmsnet_2d": replace(
+        NO_AUGMENTATION, p_mirror=1 / 3, mirror_axes=(0, 1), p_quarter_turn=0.375
+    ),
+    "dainet": replace(
+        NO_AUGMENTATION,
+        p_affine=0.25,
+        scale=0,
+        p_mirror=0.25,
+        mirror_axes=(0, 1),
+        p_quarter_turn=0.375,
+    ),
+    "mpunet": replace(NO_AUGMENTATION, p_mirror=0.5, mirror_axes=(0, 1)),
+}
+"""The published recipes' lists, each change as often and as strong as there.
+
+Where a recipe draws one change among several, they are drawn independently here, each with its own
+share; GLIMS' exponents 0.5 to 4.5 are 0.22 to 4.5 here, even on the logarithm.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """How a patch lies in its case: bent, turned and zoomed about its centre, then mirrored."""
+
+    matrix: NDArray[np.float64] | None = None
+    """From offsets in the patch to offsets in the case, in mm; ``None``: voxel by voxel."""
+    shifts: NDArray[np.float32] | None = None
+    """Shifts of the control points in mm, ``(dims, *grid)``, made before ``matrix``."""
+    grid_mm: float = 1.0
+    """Distance of the control points."""
+    flips: tuple[int, ...] = ()
+    """Spatial axes that run backwards."""
+    turn: tuple[int, int, int] | None = None
+    """Quarter turns, from which spatial axis, to which."""
+
+
+def draw_motion(
     how: Augmentation,
+    patch_size: Sequence[int],
     spacing: Sequence[float],
     mirror_axes: Sequence[int],
     rng: Generator,
-) -> tuple[Tensor, Tensor]:
-    """Change a patch at random.
+) -> Motion:
+    """Draw how a patch lies in its case.
+
+    Args:
+        how: Probabilities and ranges.
+        patch_size: Voxels along each axis.
+        spacing: Voxel size in mm, so that rotations keep anatomy in shape on anisotropic grids.
+        mirror_axes: Spatial axes to mirror along, each with ``how.p_mirror``.
+        rng: The patch's own generator.
+    """
+    dims = len(spacing)
+    matrix = shifts = turn = None
+    if rng.random() < how.p_affine:
+        angles = np.deg2rad(rng.uniform(-how.rotation_deg, how.rotation_deg, 3))
+        matrix = _rotation(angles, dims) / (1 + how.scale * rng.uniform(-1, 1))
+    if rng.random() < how.p_elastic:
+        grid = _control_points(patch_size, spacing, how.elastic_grid_mm)
+        shifts = rng.uniform(-how.elastic_mm, how.elastic_mm, (dims, *grid)).astype(np.float32)
+        matrix = np.eye(dims) if matrix is None else matrix
+    flips = tuple(axis for axis in mirror_axes if rng.random() < how.p_mirror)
+    planes = _square_planes(patch_size, spacing)
+    if planes and rng.random() < how.p_quarter_turn:
+        first, second = planes[rng.integers(len(planes))]
+        turn = (int(rng.integers(1, 4)), first, second)
+    return Motion(matrix=matrix, shifts=shifts, grid_mm=how.elastic_grid_mm, flips=flips, turn=turn)
+
+
+def change_intensities(
+    image: Tensor, how: Augmentation, rng: Generator, untouched_channels: int = 0
+) -> Tensor:
+    """Change the grey values of a patch at random.
 
     Args:
         image: Normalised patch ``(C, *S)``, float32.
-        label: Class indices ``(1, *S)``, uint8.
         how: Probabilities and ranges.
-        spacing: Voxel size in mm, so that rotations keep anatomy in shape on anisotropic grids.
-        mirror_axes: Spatial axes along which mirrored anatomy is plausible.
         rng: The patch's own generator.
+        untouched_channels: How many channels at the end keep their values, such as attention maps.
 
     Returns:
-        Image and label of the same shapes.
+        An image of the same shape.
     """
-    if rng.random() < how.p_affine:
-        image, label = _affine(image, label, how, spacing, rng)
-    flips = [1 + axis for axis in mirror_axes if rng.random() < how.p_mirror]
-    if flips:
-        image, label = image.flip(flips), label.flip(flips)
+    touched = image.shape[0] - untouched_channels
+    image, rest = image[:touched], image[touched:]
     if rng.random() < how.p_blur:
         image = _blur(image)
+    if rng.random() < how.p_low_resolution:
+        image = _coarsen(image, how.low_resolution * rng.random())
     if rng.random() < how.p_noise:
         deviation = how.noise_std * rng.random()
         noise = rng.standard_normal(image.shape, dtype=np.float32)
         image = image + deviation * torch.from_numpy(noise)
     if rng.random() < how.p_brightness:
-        factor, shift = rng.uniform(-how.brightness, how.brightness, (2, image.shape[0]))
+        factor, shift = rng.uniform(-how.brightness, how.brightness, (2, touched))
         image = image * _per_channel(1 + factor, image) + _per_channel(shift, image)
     if rng.random() < how.p_gamma:
         image = _bend(image, float(np.exp(rng.uniform(-how.gamma, how.gamma))))
-    return image, label
+    return torch.cat([image, rest]) if untouched_channels else image
 
 
-def _affine(
-    image: Tensor, label: Tensor, how: Augmentation, spacing: Sequence[float], rng: Generator
-) -> tuple[Tensor, Tensor]:
-    """Rotate and scale about the patch's centre in mm, continuing the patch at its edges."""
-    dims = len(spacing)
-    rotation = _rotation(np.deg2rad(rng.uniform(-how.rotation_deg, how.rotation_deg, 3)), dims)
-    zoom = 1 + how.scale * rng.uniform(-1, 1)
-    # grid_sample maps output to input in units of half the patch's extent, last axis first.
-    extent = np.array(image.shape[1:]) * np.array(spacing)
-    matrix = (rotation / zoom * extent[None, :] / extent[:, None])[::-1, ::-1]
-    theta = torch.from_numpy(np.concatenate([matrix, np.zeros((dims, 1))], axis=1)).float()[None]
-    grid = functional.affine_grid(theta, [1, 1, *image.shape[1:]], align_corners=False)
-    moved = functional.grid_sample(
-        image[None], grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    classes = functional.grid_sample(
-        label[None].float(), grid, mode="nearest", padding_mode="border", align_corners=False
-    )
-    return moved[0], classes[0].to(label.dtype)
+def _control_points(
+    patch_size: Sequence[int], spacing: Sequence[float], distance: float
+) -> tuple[int, ...]:
+    """Return how many control points a cubic spline over the patch needs along each axis."""
+    sides = zip(patch_size, spacing, strict=True)
+    return tuple(int((size - 1) * step // distance) + 4 for size, step in sides)
 
 
-def _rotation(angles: np.ndarray, dims: int) -> np.ndarray:
+def _rotation(angles: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
     """Return the rotation by angles in radians about the axes; 2D has the last one only."""
     matrix = np.eye(dims)
     planes = ((1, 2), (0, 2), (0, 1)) if dims == 3 else ((0, 1),)
@@ -124,10 +240,26 @@ def _rotation(angles: np.ndarray, dims: int) -> np.ndarray:
     return matrix
 
 
+def _square_planes(patch_size: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, int]]:
+    sides = list(zip(patch_size, spacing, strict=True))
+    axes = range(len(sides))
+    return [(a, b) for a in axes for b in axes if a < b and sides[a] == sides[b]]
+
+
 def _blur(image: Tensor) -> Tensor:
     pool = functional.avg_pool3d if image.ndim == 4 else functional.avg_pool2d
     smooth = pool(image[None], 3, stride=1, padding=1, count_include_pad=False)[0]
     return (image + smooth) / 2
+
+
+def _coarsen(image: Tensor, lost: float) -> Tensor:
+    """Average over larger voxels and interpolate back."""
+    size = image.shape[1:]
+    small = functional.interpolate(
+        image[None], size=[max(1, round(side * (1 - lost))) for side in size], mode="area"
+    )
+    mode = "trilinear" if image.ndim == 4 else "bilinear"
+    return functional.interpolate(small, size=size, mode=mode)[0]
 
 
 def _bend(image: Tensor, exponent: float) -> Tensor:
@@ -138,5 +270,5 @@ def _bend(image: Tensor, exponent: float) -> Tensor:
     return ((image - low) / reach).pow(exponent) * reach + low
 
 
-def _per_channel(values: np.ndarray, image: Tensor) -> Tensor:
+def _per_channel(values: NDArray[np.float64], image: Tensor) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)).reshape(-1, *[1] * (image.ndim - 1))

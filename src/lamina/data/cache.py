@@ -134,8 +134,9 @@ def preparation_of(plan: Plan) -> str:
 
 def _key(case: Case, plan: Plan) -> str:
     """Hash everything the prepared arrays depend on: the files' content and the plan's geometry."""
-    files = [*case.images, *([case.label] if case.label else [])]
-    parts = [_VERSION, [sha256(path) for path in files if path.is_file()], preparation_of(plan)]
+    files = [*case.images, *case.label_files]
+    hashes = [sha256(path) for path in files if path.is_file()]
+    parts = [_VERSION, hashes, case.spacing, preparation_of(plan)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

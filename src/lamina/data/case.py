@@ -2,15 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lamina.errors import DatasetError, LabelError
-from lamina.geometry import check_same_grid
+from lamina.geometry import affine_from, check_same_grid
 from lamina.io import read_labels, read_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -28,6 +29,23 @@ def patient_of(case_id: str) -> str:
     return match.group(1) if match else case_id
 
 
+def read_merged(files: Sequence[Path], labels: LabelSet) -> Volume:
+    """Read label files of one scan as class indices; what a later one marks is laid over.
+
+    Raises:
+        FileError, GeometryError, LabelError: A file is missing or damaged, lies on another grid
+            than the first, or holds values that are not declared.
+    """
+    first, *others = [read_labels(path) for path in files]
+    merged = labels.encode(first.array, first.source)
+    for other in others:
+        names = f"{first.source} and {other.source}"
+        check_same_grid(first.affine, first.spatial_shape, other.affine, other.spatial_shape, names)
+        indices = labels.encode(other.array, other.source)
+        merged = np.where(indices, indices, merged)
+    return replace(first, array=merged)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """Where the image and the label of one scan lie.
@@ -42,6 +60,12 @@ class Case:
     images: tuple[Path, ...]
     """One file per channel, or one file that holds them all."""
     label: Path | None = None
+    objects: tuple[Path, ...] = ()
+    """Further label files of the scan, one per object; what they mark is laid over ``label``."""
+    spacing: tuple[float, ...] | None = None
+    """Size in mm of a pixel along each array axis, where only a list beside the pictures tells."""
+    side: str = ""
+    """Side of the dataset's own split: ``train``, ``val`` or ``test``; empty where it has none."""
 
     def __post_init__(self) -> None:
         if self.case_id[:1] in ("", ".") or set(self.case_id) & set("/\\\0"):
@@ -49,6 +73,15 @@ class Case:
                 f"case id {self.case_id!r}: is empty, hidden, or leads to another folder.",
                 remedy="Rename the file.",
             )
+        if self.spacing and not all(0 < size < inf for size in self.spacing):
+            raise DatasetError(
+                f"{self.case_id}: pixels of {self.spacing} mm.", remedy="Correct the list."
+            )
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """Return ``label`` and ``objects``."""
+        return (*([self.label] if self.label else []), *self.objects)
 
     def read_image(self, channels: tuple[str, ...]) -> Volume:
         """Read the image ``(C, *S)``.
@@ -60,7 +93,7 @@ class Case:
             FileError, GeometryError: A file is damaged, or two channels lie on different grids.
             DatasetError: The number of channels is not the declared one.
         """
-        parts = [read_volume(path) for path in self.images]
+        parts = [self._sized(read_volume(path)) for path in self.images]
         first = parts[0]
         for part in parts[1:]:
             names = f"{first.source} and {part.source}"
@@ -85,15 +118,15 @@ class Case:
         """
         if self.label is None:
             raise LabelError(f"{self.case_id}: has no label file.")
-        label = read_labels(self.label)
-        check_same_grid(
-            image.affine,
-            image.spatial_shape,
-            label.affine,
-            label.spatial_shape,
-            f"{image.source} and {label.source}",
-        )
-        return replace(image, array=labels.encode(label.array, label.source), source=label.source)
+        label = self._sized(read_merged(self.label_files, labels))
+        names = f"{image.source} and {label.source}"
+        check_same_grid(image.affine, image.spatial_shape, label.affine, label.spatial_shape, names)
+        return replace(image, array=label.array, source=label.source)
+
+    def _sized(self, volume: Volume) -> Volume:
+        if self.spacing is None or volume.unit == "mm":
+            return volume
+        return replace(volume, affine=volume.affine @ affine_from(self.spacing), unit="mm")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""
@@ -102,6 +135,9 @@ class Case:
             "group": self.group,
             "images": [str(path) for path in self.images],
             "label": str(self.label) if self.label else None,
+            "objects": [str(path) for path in self.objects],
+            "spacing": list(self.spacing) if self.spacing else None,
+            "side": self.side,
         }
 
     @classmethod
@@ -112,6 +148,9 @@ class Case:
             group=data["group"],
             images=tuple(Path(path) for path in data["images"]),
             label=Path(data["label"]) if data["label"] else None,
+            objects=tuple(Path(path) for path in data.get("objects", ())),
+            spacing=tuple(data["spacing"]) if data.get("spacing") else None,
+            side=data.get("side", ""),
         )
 
 

@@ -49,6 +49,37 @@ def make_folds(cases: Sequence[Case], num_folds: int = 5, seed: int = 0) -> tupl
     )
 
 
+def given_fold(cases: Sequence[Case]) -> Fold | None:
+    """Return the dataset's own split into training and validation, if it has one.
+
+    Raises:
+        DatasetError: Some cases are on no side, a side is empty, or a patient is on both.
+    """
+    sides = {case.side for case in cases}
+    if "val" not in sides:
+        return None
+    if aside := [case.case_id for case in cases if case.side not in ("train", "val")]:
+        raise DatasetError(
+            f"{len(aside)} cases are neither for training nor validation: {aside[:5]}.",
+            remedy="Give every case a side in the column split, or none.",
+        )
+    fold = Fold(
+        train=tuple(case.case_id for case in cases if case.side == "train"),
+        val=tuple(case.case_id for case in cases if case.side == "val"),
+    )
+    groups = [{case.group for case in cases if case.side == side} for side in ("train", "val")]
+    if both := sorted(groups[0] & groups[1]):
+        raise DatasetError(
+            f"patients are on both sides of the split: {both[:5]}.",
+            remedy="Correct the column split or group, or take out split for folds by patient.",
+        )
+    if not fold.train:
+        raise DatasetError(
+            "the split has no case for training.", remedy="Correct the column split."
+        )
+    return fold
+
+
 def write_folds(path: Path, folds: Sequence[Fold]) -> None:
     """Write ``splits.json``: a list of ``{"train": [...], "val": [...]}``, as nnU-Net has it."""
     write_json(path, [{"train": list(fold.train), "val": list(fold.val)} for fold in folds])

@@ -1,18 +1,25 @@
-"""Training patches as torch reads them."""
+"""Training patches as torch reads them.
+
+A patch that is turned, zoomed or bent is sampled from its case at once: what comes into view at its
+edges is the case's own anatomy.
+"""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
-from lamina.data.augment import Augmentation, augment
+from lamina.data.augment import Augmentation, Motion, change_intensities, draw_motion
 from lamina.data.cache import PreparedCase
 from lamina.data.sampling import PatchSampler, random_for
+from lamina.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,20 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     sampler: PatchSampler
     augmentation: Augmentation
     mirror_axes: tuple[int, ...]
+    """Axes along which mirrored anatomy is plausible; ``augmentation.mirror_axes`` overrules it."""
+    side_axis: int | None = None
+    """The axis that runs between left and right."""
+    side_pairs: tuple[tuple[int, int], ...] = ()
+    """Classes that take each other's place in a patch mirrored along ``side_axis``."""
+    untouched_channels: int = 0
+    """Channels at the end that move with the image and keep their values: attention maps."""
+
+    def __post_init__(self) -> None:
+        axes = self.augmentation.mirror_axes or ()
+        if any(axis >= self.spatial_dims for axis in axes):
+            raise ConfigError(
+                f"augmentation: mirror_axes = {axes}: a patch has {self.spatial_dims} axes."
+            )
 
     @property
     def spatial_dims(self) -> int:
@@ -32,17 +53,16 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return image ``(C, *patch)`` float32 and class indices ``(*patch)`` uint8."""
         step, slot = divmod(number, self.sampler.batch_size)
         rng = random_for(self.sampler.seed, step, slot)
-        case = self.sampler.case_for(step, slot)
-        image, label = cut(case, self.sampler.start_for(case, rng), self.sampler.patch_size)
-        moved, classes = augment(
-            torch.from_numpy(image),
-            torch.from_numpy(label),
-            self.augmentation,
-            case.spacing,
-            self.mirror_axes,
-            rng,
-        )
-        return moved, classes[0]
+        case, size = self.sampler.case_for(step, slot), self.sampler.patch_size
+        start = self.sampler.start_for(case, rng)
+        chosen = self.augmentation.mirror_axes
+        axes = self.mirror_axes if chosen is None else chosen
+        motion = draw_motion(self.augmentation, size, case.spacing, axes, rng)
+        image, label = cut_moved(case, start, size, motion)
+        if self.side_axis in motion.flips:
+            label = exchange(label, self.side_pairs)
+        image = change_intensities(image, self.augmentation, rng, self.untouched_channels)
+        return image, label[0]
 
 
 class StepSampler(Sampler[list[int]]):
@@ -92,3 +112,103 @@ def cut(
     ]
     image, label = image[(slice(None), *inside)], label[(slice(None), *inside)]
     return np.pad(image, missing, mode="edge"), np.pad(label, missing, mode="edge")
+
+
+def cut_moved(
+    case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...], motion: Motion
+) -> tuple[Tensor, Tensor]:
+    """Cut image ``(C, *patch)`` and label ``(1, *patch)`` as they lie under ``motion``.
+
+    The image is interpolated linearly, the label takes the nearest voxel; beyond its edges the case
+    is continued.
+    """
+    if motion.matrix is None:
+        image, label = map(torch.from_numpy, cut(case, start, patch_size))
+    else:
+        image, label = _sampled(case, start, patch_size, motion)
+    if motion.flips:
+        flips = [1 + axis for axis in motion.flips]
+        image, label = image.flip(flips), label.flip(flips)
+    if motion.turn:
+        times, first, second = motion.turn
+        plane = (1 + first, 1 + second)
+        image, label = image.rot90(times, plane), label.rot90(times, plane)
+    return image, label
+
+
+def exchange(label: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Return a label map, uint8, in which the classes of each pair have changed places."""
+    table = np.arange(256, dtype=np.uint8)
+    for low, high in pairs:
+        table[[low, high]] = high, low
+    return torch.from_numpy(table[label.numpy()])
+
+
+def _sampled(
+    case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...], motion: Motion
+) -> tuple[Tensor, Tensor]:
+    """Sample the patch's voxels from the part of the case that they reach."""
+    assert motion.matrix is not None
+    spacing = np.array(case.spacing)
+    matrix = motion.matrix * spacing / spacing[:, None]  # from mm to voxels on both sides
+    offsets = _offsets(patch_size, spacing, motion)
+    reach = np.abs(matrix) @ [float(offset.abs().max()) for offset in offsets]
+    box, grid = [], torch.empty(*patch_size, len(patch_size))
+    for axis, length in enumerate(case.label.shape[1:]):
+        centre = start[axis] + (patch_size[axis] - 1) / 2
+        low = min(max(0, floor(centre - reach[axis])), length - 1)
+        high = max(min(length, ceil(centre + reach[axis]) + 1), low + 1)
+        box.append(slice(low, high))
+        # grid_sample counts from -1 to 1 between the outer edges of a box, last axis first.
+        scale = 2 / (high - low)
+        place = (2 * (centre - low) + 1) / (high - low) - 1
+        moved = [float(scale * x) * offset for x, offset in zip(matrix[axis], offsets, strict=True)]
+        grid[..., -1 - axis] = sum(moved[1:], moved[0] + place)
+    image = torch.from_numpy(np.array(case.image[(slice(None), *box)]))
+    label = torch.from_numpy(case.label[(slice(None), *box)].astype(np.float32))
+    return _at(image, grid, "bilinear"), _at(label, grid, "nearest").to(torch.uint8)
+
+
+def _at(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return functional.grid_sample(
+        values[None], grid[None], mode=mode, padding_mode="border", align_corners=False
+    )[0]
+
+
+def _offsets(
+    patch_size: tuple[int, ...], spacing: NDArray[np.float64], motion: Motion
+) -> list[Tensor]:
+    """Return how far from the patch's centre each voxel lies along each axis, in voxels, bent.
+
+    Shapes broadcast to the patch.
+    """
+    dims = len(patch_size)
+    lines = [torch.arange(size) - (size - 1) / 2 for size in patch_size]
+    offsets = [
+        line.reshape([-1 if other == axis else 1 for other in range(dims)])
+        for axis, line in enumerate(lines)
+    ]
+    if motion.shifts is None:
+        return offsets
+    field = motion.shifts
+    for size, step in zip(patch_size, spacing, strict=True):
+        weights = _spline_weights(size, float(step) / motion.grid_mm, field.shape[1])
+        # Not by matrix product: its rounding may depend on the number of threads.
+        field = np.einsum("dg...,xg->d...x", field, weights)
+    return [
+        offset + torch.from_numpy(bend / float(step))
+        for offset, bend, step in zip(offsets, field, spacing, strict=True)
+    ]
+
+
+def _spline_weights(size: int, step: float, count: int) -> NDArray[np.float32]:
+    """Return the cubic B-spline weight of each control point at each voxel, ``(size, count)``.
+
+    Args:
+        size: Voxels along the axis.
+        step: Voxel size as a share of the distance of control points.
+        count: Control points, of which the second lies on the first voxel.
+    """
+    away = np.abs(np.arange(size)[:, None] * step + 1 - np.arange(count))
+    near, far = 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6
+    return np.where(away < 1, near, far).astype(np.float32)

@@ -94,7 +94,7 @@ def read_labels(path: str | Path) -> Volume:
         FileError: As for :func:`read_volume`.
         GeometryError: As for :func:`read_volume`.
     """
-    volume = _read(Path(path), lambda file_format: file_format.read_labels or file_format.read)
+    volume = read_stored_labels(path)
     if volume.num_channels != 1:
         raise LabelError(
             f"{path}: holds {volume.num_channels} channels; a label map has one.",
@@ -103,6 +103,15 @@ def read_labels(path: str | Path) -> Volume:
     if volume.array.dtype.kind in "iu":
         return volume
     return replace(volume, array=_whole_numbers(volume.array, path))
+
+
+def read_stored_labels(path: str | Path) -> Volume:
+    """Read a label map as it is stored, whatever is wrong with its values.
+
+    Raises:
+        FileError, GeometryError: As for :func:`read_volume`.
+    """
+    return _read(Path(path), lambda file_format: file_format.read_labels or file_format.read)
 
 
 def strip_suffix(path: str | Path) -> str:

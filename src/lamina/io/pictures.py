@@ -32,6 +32,9 @@ from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)
 
+_TWO_VALUES = 0.95
+"""Share of pixels near black or white from which a lossy mask is taken for one of 0 and 255."""
+
 _AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 _KINDS = {
     ".png": "PNG",
@@ -173,4 +176,10 @@ def _as_labels(picture: Image.Image, raw: str, path: Path) -> NDArray[Any]:
     if picture.mode in ("P", "PA"):
         return np.atleast_3d(np.array(picture.getchannel(0)))
     pixels = _as_seen(picture, raw, path)
-    return pixels[..., :1] if (pixels == pixels[..., :1]).all() else pixels
+    if not (pixels == pixels[..., :1]).all():
+        return pixels
+    near_black_or_white = np.abs(pixels[..., 0].astype(int) - 127) > 64
+    if picture.format in ("JPEG", "MPO") and near_black_or_white.mean() > _TWO_VALUES:
+        _log.warning("%s: a mask stored as JPEG; values above 127 count as 255, others as 0.", path)
+        return np.where(pixels[..., :1] > 127, 255, 0).astype(np.uint8)
+    return pixels[..., :1]

@@ -22,7 +22,7 @@ from lamina.data.doctor.diagnosis import CHECKS
 from lamina.data.doctor.mend import REPAIRS, Change
 from lamina.errors import LaminaError
 from lamina.files import write_text
-from lamina.io import read_volume
+from lamina.io import read_stored_labels, read_volume
 from lamina.labels import IGNORE_INDEX, LabelSet
 from lamina.report.overlay import Colour, label_colours
 from lamina.report.slices import Plane, View, planes_of, view_of, window_of
@@ -204,7 +204,7 @@ def _label_on(image: Volume, case: Case, labels: LabelSet) -> NDArray[np.uint8]:
     """Return class indices ``(1, *S)`` at the places of the image's voxels; 0 without a label."""
     empty = np.zeros((1, *image.spatial_shape), np.uint8)
     try:
-        label = read_volume(case.label) if case.label else None
+        label = read_stored_labels(case.label) if case.label else None
     except LaminaError:
         label = None
     if label is None or label.spatial_dims != image.spatial_dims:

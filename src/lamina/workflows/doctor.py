@@ -163,7 +163,7 @@ def _test_cases(dataset: Path, cohort: Cohort) -> tuple[Case, ...]:
 
 def _unlisted(cohort: Cohort) -> Iterator[Finding]:
     """Report scans that lie beside those of the cohort and belong to no case."""
-    used = {path for case in cohort.cases for path in (*case.images, case.label)}
+    used = {path for case in cohort.cases for path in (*case.images, *case.label_files)}
     for folder in sorted({case.images[0].parent for case in cohort.cases}):
         if not folder.is_dir():
             continue

@@ -12,7 +12,7 @@ import psutil
 from lamina.data.cache import prepare_case
 from lamina.data.case import Cohort
 from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, survey
-from lamina.data.folds import Fold, make_folds, write_folds
+from lamina.data.folds import Fold, given_fold, make_folds, write_folds
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
 from lamina.data.planning import Budget, make_plan
@@ -92,12 +92,12 @@ def prepare(
     budget = _budget(ram_bytes, vram_bytes, time_s)
     work = WorkFolder(out)
     _check_room(work)
-    cohort = read_cohort(dataset, layout)
+    cohort = _learning(read_cohort(dataset, layout))
     surveys, excluded = _survey(cohort, workers, progress)
     cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
     plan = _plan(fingerprint, cohort, model, budget)
-    folds = make_folds(cohort.cases, num_folds)
+    folds = _folds(cohort, num_folds)
     write_json(work.fingerprint_file, fingerprint.as_dict())
     work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
     largest = max(prod(facts.shape) for facts in fingerprint.cases) * len(cohort.channels)
@@ -105,7 +105,7 @@ def prepare(
     if unfit := _store(cohort, plan, work.cache, count, progress):
         excluded |= unfit
         cohort = _without(cohort, unfit)
-        folds = make_folds(cohort.cases, num_folds)
+        folds = _folds(cohort, num_folds)
     write_json(work.cohort_file, cohort.as_dict())
     write_json(work.plan_file, plan.as_dict())
     write_json(work.excluded_file, excluded)
@@ -126,6 +126,16 @@ def _check_room(work: WorkFolder) -> None:
 
 def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
     return replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id not in excluded))
+
+
+def _learning(cohort: Cohort) -> Cohort:
+    """Keep the test side of the dataset's own split out of everything that is learnt or planned."""
+    return replace(cohort, cases=tuple(case for case in cohort.cases if case.side != "test"))
+
+
+def _folds(cohort: Cohort, num_folds: int) -> tuple[Fold, ...]:
+    given = given_fold(cohort.cases)
+    return (given,) if given else make_folds(cohort.cases, num_folds)
 
 
 def _survey(

@@ -28,7 +28,7 @@ from lamina.geometry import (
     reorientation,
     spacing_of,
 )
-from lamina.io import read_volume
+from lamina.io import read_stored_labels, read_volume
 from lamina.volume import Volume
 
 _SAMPLES = 1_000_000
@@ -189,7 +189,7 @@ def _label(case: Case, sided: Collection[int], faults: list[Finding]) -> LabelFa
     if case.label is None:
         return None
     try:
-        label = read_volume(case.label)
+        label = read_stored_labels(case.label)
     except LaminaError as error:
         faults.append(unreadable(case, str(case.label), error))
         return None

@@ -20,7 +20,7 @@ from lamina.data.preprocess import finite
 from lamina.data.workers import run_over
 from lamina.errors import DatasetError, LaminaError
 from lamina.files import atomic_path, write_json
-from lamina.io import read_volume, strip_suffix, write_volume
+from lamina.io import read_stored_labels, read_volume, strip_suffix, write_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -174,7 +174,7 @@ def _mended_label(
     """Return the label with its repairs, None without any."""
     if not repairs & {"round", "renumber", "take_grid"}:
         return None
-    label = read_volume(path)
+    label = read_stored_labels(path)
     if "round" in repairs:
         label = replace(label, array=np.rint(label.array).astype(np.int64))
     if "renumber" in repairs:

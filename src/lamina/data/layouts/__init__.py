@@ -19,6 +19,8 @@ class Layout:
     """Tells from file names alone whether a folder is laid out so."""
     read: Callable[[Path], Cohort]
     """Lists the cases, or raises a ``DatasetError`` when the folder contradicts itself."""
+    fallback: bool = False
+    """Taken only where no other layout matches."""
 
 
 LAYOUTS: Registry[Layout] = Registry("layout", __name__)
@@ -29,10 +31,10 @@ def read_cohort(folder: Path, layout: str | None = None) -> Cohort:
 
     Args:
         folder: The dataset.
-        layout: A registered layout; by default the first that matches.
+        layout: A registered layout; by default the one that matches.
 
     Raises:
-        DatasetError: No folder, no known layout, or a layout that contradicts itself.
+        DatasetError: No folder, no known layout or several, or one that contradicts itself.
         UnknownNameError: ``layout`` is not registered.
     """
     if not folder.is_dir():
@@ -40,8 +42,14 @@ def read_cohort(folder: Path, layout: str | None = None) -> Cohort:
     folder = folder.resolve()  # the cohort is used later, from wherever the user then is
     if layout:
         return LAYOUTS.get(layout).read(folder)
-    for name in LAYOUTS:
-        if LAYOUTS.get(name).matches(folder):
-            return LAYOUTS.get(name).read(folder)
+    names = [name for name in LAYOUTS if LAYOUTS.get(name).matches(folder)]
+    names = [name for name in names if not LAYOUTS.get(name).fallback] or names
+    if len(names) > 1:
+        raise DatasetError(
+            f"{folder}: could be laid out as {' or as '.join(names)}.",
+            remedy=f"Say which with --layout, such as --layout {names[0]}.",
+        )
+    if names:
+        return LAYOUTS.get(names[0]).read(folder)
     known = "; ".join(f"{name}: {LAYOUTS.get(name).description}" for name in LAYOUTS)
     raise DatasetError(f"{folder}: layout not recognised.", remedy=f"Known layouts: {known}.")

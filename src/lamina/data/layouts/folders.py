@@ -41,9 +41,9 @@ def _read(folder: Path) -> Cohort:
     if description.is_file():
         task = read_task(description)
     if "channels" not in task:
-        task["channels"] = _guess_channels(cases)
+        task["channels"] = guess_channels(cases)
     if "labels" not in task:
-        task["labels"] = _found_labels(cases)
+        task["labels"] = found_labels(cases)
     return Cohort(cases=cases, **task)
 
 
@@ -62,7 +62,7 @@ def _scans(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
     return scans
 
 
-def _guess_channels(cases: tuple[Case, ...]) -> tuple[str, ...]:
+def guess_channels(cases: tuple[Case, ...]) -> tuple[str, ...]:
     """Count the channels of the first scan that can be read; the others are held to it."""
     for case in cases:
         with suppress(LaminaError):
@@ -71,16 +71,15 @@ def _guess_channels(cases: tuple[Case, ...]) -> tuple[str, ...]:
     raise DatasetError(f"{cases[0].images[0].parent}: none of {len(cases)} scans can be read.")
 
 
-def _found_labels(cases: tuple[Case, ...]) -> LabelSet:
+def found_labels(cases: tuple[Case, ...]) -> LabelSet:
     """Name labels after the values that occur, since nobody declared them."""
     found: set[int] = set()
-    for case in cases:
-        assert case.label is not None
+    for path in (path for case in cases for path in case.label_files):
         with suppress(LaminaError):  # a damaged file is reported when its case is surveyed
-            found |= {int(value) for value in np.unique(read_labels(case.label).array)}
+            found |= {int(value) for value in np.unique(read_labels(path).array)}
     return LabelSet(values={f"label_{value}": value for value in sorted(found - {0})})
 
 
 LAYOUTS.register("folders")(
-    Layout("images/ and labels/ with files of the same names", _matches, _read)
+    Layout("images/ and labels/ with files of the same names", _matches, _read, fallback=True)
 )

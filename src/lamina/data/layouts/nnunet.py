@@ -1,0 +1,198 @@
+"""nnU-Net v2, raw: ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz`` and ``dataset.json``.
+
+F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image
+segmentation", Nature Methods 18, 2021; the layout is that of the project's own documentation,
+"nnU-Net dataset format", version 2.
+
+Choices: where labels are regions (lists of values), the values themselves have no names; they are
+called ``label_1``, ``label_2``, ... and every declared name is a region. Entries of ``dataset``
+stay in the folder; nnU-Net itself also follows them elsewhere.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from operator import index
+from pathlib import Path
+from typing import Any
+
+from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.layouts import LAYOUTS, Layout
+from lamina.data.layouts.msd import label_set, lists_cases
+from lamina.data.layouts.table import check_listed, has_table, inside
+from lamina.errors import DatasetError, LabelError, LaminaError
+from lamina.files import read_json
+from lamina.io import is_scan
+from lamina.labels import LabelSet
+
+_REQUIRED = ("channel_names", "labels", "file_ending")
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+PICTURES = (".png", ".bmp", ".tif")
+"""Endings whose files hold all channels at once."""
+
+
+def has_description(folder: Path) -> bool:
+    """Tell whether a file in the folder says what its cases are, so that nobody needs to guess."""
+    return lists_cases(folder) or has_table(folder) or _matches(folder)
+
+
+def _matches(folder: Path) -> bool:
+    if not (folder / "dataset.json").is_file() or lists_cases(folder):
+        return False
+    return "file_ending" in read_json(folder / "dataset.json")
+
+
+def read(folder: Path) -> Cohort:
+    """List the cases; see :class:`~lamina.data.layouts.Layout`."""
+    path = folder / "dataset.json"
+    data = read_json(path)
+    if not isinstance(data, dict) or any(key not in data for key in _REQUIRED):
+        raise DatasetError(
+            f"{path}: not an nnU-Net description.", remedy=f"It needs {', '.join(_REQUIRED)}."
+        )
+    try:
+        channels = _channels(data["channel_names"])
+        labels = _labels(data["labels"], data.get("regions_class_order"))
+    except LaminaError as error:
+        raise type(error)(f"{path}: {error.message}", remedy=error.remedy) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be understood: {error!r}.") from error
+    if "dataset" in data:
+        cases = _listed(path, data["dataset"])
+    else:
+        cases = _found(folder, data["file_ending"], len(channels))
+    expected = data.get("numTraining", len(cases))
+    if expected != len(cases):
+        raise DatasetError(
+            f"{path}: numTraining is {expected}, {len(cases)} cases are there.",
+            remedy="Bring the missing files, or correct the number.",
+        )
+    return Cohort(
+        name=str(data.get("name") or folder.name),
+        channels=channels,
+        labels=labels,
+        cases=cases,
+        licence=str(data.get("licence") or data.get("license") or ""),
+    )
+
+
+def _channels(names: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = sorted(names, key=int)
+    if not numbers or [int(number) for number in numbers] != list(range(len(numbers))):
+        raise DatasetError(
+            f"channel_names has the keys {numbers[:5]}.", remedy="They count from 0 without gaps."
+        )
+    return tuple(str(names[number]) for number in numbers)
+
+
+def _labels(labels: Mapping[str, Any], drawn: list[int] | None) -> LabelSet:
+    """Read labels; where some are lists, all but background and ignore are regions."""
+    members = {
+        str(name): tuple(map(index, value)) if isinstance(value, list) else (index(value),)
+        for name, value in labels.items()
+    }
+    special = {
+        name: value[0] for name, value in members.items() if name in ("background", "ignore")
+    }
+    if special.get("background") != 0:
+        raise LabelError("labels: the background is not declared as 0.")
+    regions = {name: values for name, values in members.items() if name not in special}
+    if all(len(values) == 1 for values in regions.values()):
+        return label_set({name: values[0] for name, values in members.items()})
+    _check_drawn(regions, drawn)
+    names = {value: f"label_{value}" for value in sorted({v for r in regions.values() for v in r})}
+    return LabelSet(
+        values={name: value for value, name in names.items()},
+        regions={name: tuple(names[v] for v in values) for name, values in regions.items()},
+        ignore=special.get("ignore"),
+    )
+
+
+def _check_drawn(regions: Mapping[str, tuple[int, ...]], drawn: list[int] | None) -> None:
+    if drawn is None:
+        return
+    fits = len(drawn) == len(regions)
+    if not fits or any(v not in r for v, r in zip(drawn, regions.values(), strict=True)):
+        raise DatasetError(
+            f"regions_class_order {drawn} does not fit the regions {dict(regions)}.",
+            remedy="It has one value for each region, one of its own.",
+        )
+
+
+def _listed(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[Case, ...]:
+    try:
+        cases = tuple(
+            Case(
+                case_id=case_id,
+                group=patient_of(case_id),
+                images=tuple(inside(path, image) for image in entry["images"]),
+                label=inside(path, entry["label"]),
+            )
+            for case_id, entry in entries.items()
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path}: dataset cannot be understood: {error!r}.",
+            remedy="It gives each case images (a list of files) and a label.",
+        ) from error
+    check_listed(path, cases)
+    return cases
+
+
+def _found(folder: Path, ending: str, num_channels: int) -> tuple[Case, ...]:
+    """Pair up the files of imagesTr and labelsTr."""
+    images: dict[str, dict[int, Path]] = defaultdict(dict)
+    files = {kind: _files(folder / kind, ending) for kind in ("imagesTr", "labelsTr")}
+    for name, path in files["imagesTr"].items():
+        match = _CHANNEL.fullmatch(name)
+        if match is None:
+            raise DatasetError(
+                f"{path}: does not tell which channel it is.",
+                remedy=f"Call it {name}_0000{ending} if it is the first.",
+            )
+        images[match[1]][int(match[2])] = path
+    if lonely := sorted(images.keys() ^ files["labelsTr"].keys()):
+        raise DatasetError(
+            f"{folder}: {len(lonely)} cases have only images or only a label: {lonely[:5]}.",
+            remedy="Bring the missing files, or move the others away.",
+        )
+    numbers = {number for found in images.values() for number in found}
+    one_file = ending in PICTURES and numbers == {0}
+    expected = set(range(1 if one_file else num_channels))
+    if odd := sorted(case_id for case_id, found in images.items() if found.keys() != expected):
+        raise DatasetError(
+            f"{folder / 'imagesTr'}: {len(odd)} cases have other channels than the {num_channels} "
+            f"of dataset.json: {odd[:5]}.",
+            remedy="Every case needs a file for each channel, numbered from _0000.",
+        )
+    return tuple(
+        Case(
+            case_id=case_id,
+            group=patient_of(case_id),
+            images=tuple(found[number] for number in sorted(found)),
+            label=files["labelsTr"][case_id],
+        )
+        for case_id, found in images.items()
+    )
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    """Return the scans of a folder by their name without the ending."""
+    if not is_scan(f"scan{ending}"):
+        raise DatasetError(
+            f"{folder.parent / 'dataset.json'}: file_ending {ending!r} is no known scan format."
+        )
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder.", remedy="nnU-Net's layout has it.")
+    paths = [path for path in sorted(folder.iterdir()) if path.name.endswith(ending)]
+    if not paths:
+        raise DatasetError(
+            f"{folder}: holds no files that end in {ending}.",
+            remedy="Correct file_ending in dataset.json.",
+        )
+    return {path.name[: -len(ending)]: path for path in paths if not path.name.startswith(".")}
+
+
+LAYOUTS.register("nnunet")(
+    Layout("nnU-Net v2: imagesTr/, labelsTr/ and dataset.json with file_ending", _matches, read)
+)
