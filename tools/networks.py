@@ -80,7 +80,7 @@ def _measured(costs: dict[str, Any]) -> Iterable[str]:
     threads = next(iter(rows.values()))["threads"]
     yield "## Time and memory\n"
     yield (
-        f"One image, one channel, two classes, float32, {threads} thread(s) of "
+        f"One image, one channel, two classes, float32, {threads} thread{'s'[: threads > 1]} of "
         f"{costs['processor']}; medians of {costs['repeats']}. A training step is a forward and a "
         "backward pass; memory is what they add to the process, weights included.\n"
     )
