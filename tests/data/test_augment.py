@@ -1,6 +1,6 @@
-"""Augmentation keeps image and label together, anatomy in shape, and repeats itself on demand."""
+"""Grey values change as asked, motions are those asked for, sides know their partners."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,158 +8,133 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina.data.augment import Augmentation, augment
+from lamina.data.augment import (
+    AUGMENTATIONS,
+    NO_AUGMENTATION,
+    Augmentation,
+    change_intensities,
+    draw_motion,
+)
+from lamina.data.sides import lone_sides, side_pairs
 from lamina.errors import ConfigError
+from lamina.labels import LabelSet
 
-NEVER = {f.name: 0.0 for f in fields(Augmentation) if f.name.startswith("p_")}
-ALWAYS = dict.fromkeys(NEVER, 1.0)
+GREY = ("p_blur", "p_low_resolution", "p_noise", "p_brightness", "p_gamma")
+ALWAYS = replace(NO_AUGMENTATION, **dict.fromkeys(GREY, 1.0))
 SPACING = (1.0, 1.5, 3.0)
-SHAPE = (48, 44, 20)  # 48 x 66 x 60 mm
 
 
 def rng(seed=0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def mm(shape, spacing) -> np.ndarray:
-    """Place of every voxel in mm from the middle, ``(*shape, dims)``."""
-    places = np.moveaxis(np.indices(shape), 0, -1)
-    return (places - (np.array(shape) - 1) / 2) * spacing
-
-
-def ball(centre, radius, shape=SHAPE, spacing=SPACING) -> torch.Tensor:
-    away = np.linalg.norm(mm(shape, spacing) - centre, axis=-1)
-    return torch.from_numpy((away < radius).astype(np.uint8))[None]
-
-
-def dice(a, b) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+def only(**changes) -> Augmentation:
+    return replace(NO_AUGMENTATION, **changes)
 
 
 def noise(shape=(2, 12, 10, 8), seed=0) -> torch.Tensor:
     return torch.from_numpy(rng(seed).normal(size=shape).astype(np.float32))
 
 
-def labels(shape=(1, 12, 10, 8)) -> torch.Tensor:
-    return torch.from_numpy(rng(1).choice(np.array([0, 3, 255], np.uint8), shape))
+def motions(how, count=200, size=(12, 12, 12), spacing=(1, 1, 1), axes=(0, 1, 2)):
+    return [draw_motion(how, size, spacing, axes, rng(seed)) for seed in range(count)]
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_shapes_types_and_label_values_are_kept(dims, seed):
-    image, label = noise((2, 12, 10, 8)[: dims + 1]), labels((1, 12, 10, 8)[: dims + 1])
-    before = image.clone(), label.clone()
-    moved, classes = augment(
-        image, label, Augmentation(**ALWAYS), SPACING[:dims], range(dims), rng(seed)
-    )
-    assert (moved.shape, moved.dtype) == (image.shape, torch.float32)
-    assert (classes.shape, classes.dtype) == (label.shape, torch.uint8)
-    assert set(classes.unique().tolist()) <= {0, 3, 255}
-    assert moved.isfinite().all()
-    assert not torch.equal(moved, image)
-    assert torch.equal(image, before[0])
-    assert torch.equal(label, before[1])
+def test_shape_and_type_are_kept_and_the_given_image_too(dims, seed):
+    image = noise((2, 12, 10, 8)[: dims + 1])
+    before = image.clone()
+    changed = change_intensities(image, ALWAYS, rng(seed))
+    assert (changed.shape, changed.dtype) == (image.shape, torch.float32)
+    assert changed.isfinite().all()
+    assert not torch.equal(changed, image)
+    assert torch.equal(image, before)
 
 
-def test_the_same_generator_gives_the_same_patch():
-    results = [
-        augment(noise(), labels(), Augmentation(**ALWAYS), SPACING, (0, 1, 2), rng(seed))
-        for seed in (5, 5, 6)
-    ]
-    assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(results[0], results[2], strict=True))
+def test_the_same_generator_makes_the_same_changes():
+    first, again, other = [change_intensities(noise(), ALWAYS, rng(seed)) for seed in (5, 5, 6)]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_without_any_probability_nothing_changes():
-    image, label = augment(noise(), labels(), Augmentation(**NEVER), SPACING, (0, 1, 2), rng())
-    assert torch.equal(image, noise())
-    assert torch.equal(label, labels())
+    assert torch.equal(change_intensities(noise(), NO_AUGMENTATION, rng()), noise())
+    for motion in motions(NO_AUGMENTATION, 20):
+        assert motion.matrix is None
+        assert motion.shifts is None
+        assert motion.flips == ()
+        assert motion.turn is None
 
 
-@pytest.mark.parametrize("name", sorted(NEVER))
+@pytest.mark.parametrize("name", [f.name for f in fields(Augmentation) if f.name[:2] == "p_"])
 def test_each_probability_switches_its_own_change(name):
-    how = Augmentation(**(NEVER | {name: 1.0}))
-    image, label = augment(noise(), labels(), how, SPACING, (0, 1, 2), rng())
-    assert not torch.equal(image, noise())
-    assert torch.equal(label, labels()) == (name not in ("p_affine", "p_mirror"))
+    how = only(**{name: 1.0})
+    assert torch.equal(change_intensities(noise(), how, rng(1)), noise()) == (name not in GREY)
+    moved = {"p_affine": "matrix", "p_elastic": "shifts", "p_quarter_turn": "turn"}
+    for motion in motions(how, 5):
+        for switch, part in moved.items():
+            assert (getattr(motion, part) is not None) == (
+                switch == name or (part == "matrix" and name == "p_elastic")
+            )
+        assert motion.flips == ((0, 1, 2) if name == "p_mirror" else ())
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("seed", range(6))
-def test_image_and_label_move_together(dims, seed):
-    label = ball((4, -6, 5)[:dims], 12, SHAPE[:dims], SPACING[:dims])
-    how = Augmentation(**(NEVER | {"p_affine": 1.0, "p_mirror": 0.5}), rotation_deg=180)
-    image, moved = augment(label.float(), label, how, SPACING[:dims], range(dims), rng(seed))
-    assert dice(image > 0.5, moved > 0) > 0.95
-    assert dice(moved > 0, label > 0) < 0.99
+def test_attention_maps_keep_their_values():
+    image = noise((5, 12, 10, 8))
+    changed = change_intensities(image, ALWAYS, rng(), untouched_channels=3)
+    assert torch.equal(changed[2:], image[2:])
+    assert torch.equal(changed[:2], change_intensities(image[:2], ALWAYS, rng()))
+    assert not torch.isclose(changed[:2], image[:2]).all(dim=(1, 2, 3)).any()
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("seed", range(6))
-def test_rotations_are_those_of_real_space(dims, seed):
-    """In voxels a ball on this grid is a lens; turned there, it would not stay a ball in mm."""
-    spacing, shape = SPACING[-dims:], SHAPE[-dims:]
-    how = Augmentation(**(NEVER | {"p_affine": 1.0}), rotation_deg=180, scale=0)
-    still = ball((0,) * dims, 18, shape, spacing)
-    _, turned = augment(still.float(), still, how, spacing, (), rng(seed))
-    assert dice(turned > 0, still > 0) > 0.93
-
-    aside = ball((0,) * (dims - 1) + (14,), 8, shape, spacing)
-    _, turned = augment(aside.float(), aside, how, spacing, (), rng(seed))
-    centre = mm(shape, spacing)[turned[0].numpy() > 0].mean(axis=0)
-    assert np.linalg.norm(centre) == pytest.approx(14, abs=1)
-    assert turned.sum() == pytest.approx(float(aside.sum()), rel=0.1)
+def test_motions_happen_as_often_as_asked():
+    drawn = motions(only(p_affine=0.2, p_elastic=0.6, p_mirror=0.4, p_quarter_turn=0.8), 1000)
+    assert np.mean([m.matrix is not None for m in drawn]) == pytest.approx(0.68, abs=0.05)
+    assert np.mean([m.shifts is not None for m in drawn]) == pytest.approx(0.6, abs=0.05)
+    assert np.mean([m.turn is not None for m in drawn]) == pytest.approx(0.8, abs=0.05)
+    for axis in range(3):
+        assert np.mean([axis in m.flips for m in drawn]) == pytest.approx(0.4, abs=0.05)
 
 
-def test_rotations_reach_every_direction_and_no_further_than_asked():
-    aside = ball((0, 18, 0), 6)
-    reached = []
-    for seed in range(12):
-        how = Augmentation(**(NEVER | {"p_affine": 1.0}), rotation_deg=15, scale=0)
-        _, turned = augment(aside.float(), aside, how, SPACING, (), rng(seed))
-        reached.append(mm(SHAPE, SPACING)[turned[0].numpy() > 0].mean(axis=0))
-    spread = np.ptp(reached, axis=0)
-    assert spread[0] > 3
-    assert spread[2] > 3
-    # Two of the three turns move this ball, by at most 15 degrees each.
-    assert max(np.abs(reached)[:, (0, 2)].max(axis=0)) <= 18 * np.sin(np.deg2rad(15)) + 1
+def test_quarter_turns_are_made_in_square_planes_only():
+    how = only(p_quarter_turn=1)
+    turns = {m.turn for m in motions(how)}
+    assert turns == {(k, a, b) for k in (1, 2, 3) for a, b in ((0, 1), (0, 2), (1, 2))}
+    assert {m.turn[1:] for m in motions(how, size=(12, 10, 12))} == {(0, 2)}
+    assert {m.turn[1:] for m in motions(how, spacing=(1, 1, 5))} == {(0, 1)}
+    assert {m.turn for m in motions(how, size=(12, 10, 8))} == {None}
 
 
-def test_zooms_reach_both_ways_and_no_further_than_asked():
-    still = ball((0, 0, 0), 14)
-    how = Augmentation(**(NEVER | {"p_affine": 1.0}), rotation_deg=0, scale=0.3)
-    growth = []
-    for seed in range(20):
-        _, zoomed = augment(still.float(), still, how, SPACING, (), rng(seed))
-        growth.append((float(zoomed.sum()) / float(still.sum())) ** (1 / 3))
-    assert 0.68 < min(growth) < 0.85
-    assert 1.15 < max(growth) < 1.32
-
-
-@pytest.mark.parametrize("axes", [(), (0,), (1, 2)])
-def test_only_the_given_axes_are_mirrored(axes):
-    how = Augmentation(**(NEVER | {"p_mirror": 1.0}))
-    image, label = augment(noise(), labels(), how, SPACING, axes, rng())
-    flips = [axis + 1 for axis in axes]
-    assert torch.equal(image, noise().flip(flips))
-    assert torch.equal(label, labels().flip(flips))
+def test_rotations_and_zooms_reach_what_is_asked_and_no_further():
+    drawn = motions(only(p_affine=1, rotation_deg=15, scale=0.3))
+    zooms = [np.linalg.det(m.matrix) ** (-1 / 3) for m in drawn]
+    assert 0.7 <= min(zooms) < 0.75
+    assert 1.25 < max(zooms) <= 1.3
+    turns = [m.matrix * zoom for m, zoom in zip(drawn, zooms, strict=True)]
+    angles = [np.rad2deg(np.arccos((np.trace(turn) - 1) / 2)) for turn in turns]
+    assert 15 < max(angles) <= 15 * 3**0.5 + 1e-6
+    for turn in turns:
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+    (flat,) = motions(only(p_affine=1, scale=0), 1, (12, 12), (1, 1), ())
+    assert flat.matrix.shape == (2, 2)
 
 
 def test_grey_values_keep_their_order_and_reach():
-    how = Augmentation(**(NEVER | {"p_gamma": 1.0}))
-    image, _ = augment(noise(), labels(), how, SPACING, (), rng())
+    how = only(p_gamma=1)
+    image = change_intensities(noise(), how, rng())
     for bent, plain in zip(image, noise(), strict=True):
         order = plain.flatten().argsort()
         assert (bent.flatten()[order].diff() >= 0).all()
         assert bent.amin().item() == pytest.approx(plain.amin().item(), abs=1e-5)
         assert bent.amax().item() == pytest.approx(plain.amax().item(), abs=1e-5)
-    flat, _ = augment(torch.full((1, 4, 4, 4), 2.0), labels(), how, SPACING, (), rng())
+    flat = change_intensities(torch.full((1, 4, 4, 4), 2.0), how, rng())
     assert flat.flatten().tolist() == pytest.approx([2.0] * 64)
 
 
 def test_channels_change_brightness_each_on_its_own():
-    how = Augmentation(**(NEVER | {"p_brightness": 1.0}), brightness=0.4)
-    image, _ = augment(noise(), labels(), how, SPACING, (), rng())
+    how = only(p_brightness=1, brightness=0.4)
+    image = change_intensities(noise(), how, rng())
     lines = [
         np.polyfit(plain.flatten(), bright.flatten(), 1)
         for plain, bright in zip(noise().double(), image, strict=True)
@@ -172,28 +147,101 @@ def test_channels_change_brightness_each_on_its_own():
 
 def test_noise_and_blur_are_as_strong_as_asked():
     flat = torch.zeros((1, 20, 20, 20))
-    how = Augmentation(**(NEVER | {"p_noise": 1.0}), noise_std=0.5)
-    strengths = [
-        augment(flat, labels(), how, SPACING, (), rng(seed))[0].std().item() for seed in range(9)
-    ]
+    how = only(p_noise=1, noise_std=0.5)
+    strengths = [change_intensities(flat, how, rng(seed)).std().item() for seed in range(9)]
     assert 0 < min(strengths) < 0.2 < 0.3 < max(strengths) <= 0.51
-    how = Augmentation(**(NEVER | {"p_blur": 1.0}))
-    blurred, _ = augment(noise((1, 20, 20, 20)), labels(), how, SPACING, (), rng())
+    blurred = change_intensities(noise((1, 20, 20, 20)), only(p_blur=1), rng())
     assert 0.45 < blurred.std().item() < 0.6
-    level, _ = augment(flat + 3, labels(), how, SPACING, (), rng())
-    torch.testing.assert_close(level, flat + 3)
+    torch.testing.assert_close(change_intensities(flat + 3, only(p_blur=1), rng()), flat + 3)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_low_resolution_loses_detail_and_keeps_the_rest(dims):
+    how = only(p_low_resolution=1, low_resolution=0.8)
+    fine = noise((1, 24, 24, 24)[: dims + 1])
+    left = [change_intensities(fine, how, rng(seed)).std().item() for seed in range(12)]
+    assert min(left) < 0.3 * 2 ** (3 - dims)
+    assert max(left) > 2 * min(left)
+    ramp = torch.linspace(0, 1, 24).expand(fine.shape)
+    for seed in range(12):
+        coarse = change_intensities(ramp, how, rng(seed))
+        inside = (slice(None), *[slice(6, -6)] * dims)
+        assert (coarse - ramp)[inside].abs().max() < 0.04
+        assert coarse.mean().item() == pytest.approx(0.5, abs=1e-3)
 
 
 @settings(deadline=None)
 @given(
-    name=st.sampled_from([f.name for f in fields(Augmentation)]),
+    name=st.sampled_from([f.name for f in fields(Augmentation) if f.type is float]),
     value=st.sampled_from([-0.01, -3.0, 1e9, float("nan"), float("inf")]),
 )
 def test_settings_out_of_range_are_refused(name, value):
-    with pytest.raises(ConfigError, match=f"augmentation: {name} = .*: must be 0 to "):
+    with pytest.raises(ConfigError, match=rf"augmentation: {name} = .*: must be \d to "):
         Augmentation(**{name: value})
 
 
 def test_all_settings_out_of_range_are_listed():
     with pytest.raises(ConfigError, match="p_blur = 2: .*; brightness = -1: "):
         Augmentation(p_blur=2, brightness=-1)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (-1,)])
+def test_mirror_axes_that_cannot_be_are_refused(axes):
+    with pytest.raises(ConfigError, match="mirror_axes = .*: must be different and 0 or more"):
+        Augmentation(mirror_axes=axes)
+
+
+def test_bending_that_folds_tissue_is_refused():
+    with pytest.raises(ConfigError, match="elastic_mm = 13: above 0.4 of elastic_grid_mm"):
+        Augmentation(elastic_mm=13, elastic_grid_mm=32)
+
+
+def test_published_lists_change_nothing_that_their_papers_do_not():
+    assert set(AUGMENTATIONS) == {"glims", "lightmedseg", "lgmsnet_2d", "dainet", "mpunet"}
+    for how in AUGMENTATIONS.values():
+        assert how.p_elastic == how.p_low_resolution == 0
+        assert how.p_mirror > 0
+    assert AUGMENTATIONS["mpunet"] == only(p_mirror=0.5, mirror_axes=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("kidney_left", "kidney_right"),
+        ("Left Kidney", "right kidney"),
+        ("left kidney", "Kidney_R"),
+        ("LeftKidney", "RightKidney"),
+        ("KidneyL", "KidneyR"),
+        ("hippocampus lh", "hippocampus rh"),
+        ("ren sinister", "ren dexter"),
+        ("Left-Lateral-Ventricle", "Right-Lateral-Ventricle"),
+    ],
+)
+def test_names_of_two_sides_make_a_pair(left, right):
+    for names, pair in (((left, "spine", right), (1, 3)), ((right, left), (1, 2))):
+        labels = LabelSet(values={name: 7 * i + 1 for i, name in enumerate(names)})
+        assert side_pairs(labels) == (pair,)
+        assert lone_sides(labels) == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("kidney_left",),
+        ("kidney_left", "kidney_left_cyst", "kidney_right_tumour"),
+        ("left lung", "lung left", "right lung"),
+        ("left ventricle", "right ventricle"),
+        ("lung_upper_lobe_left", "lung_upper_lobe_right"),
+        ("left-right bridge",),
+    ],
+)
+def test_sides_without_a_mirror_image_stay_alone(names):
+    labels = LabelSet(values={name: i for i, name in enumerate((*names, "spine"), start=1)})
+    assert side_pairs(labels) == ()
+    assert set(lone_sides(labels)) == set(names)
+
+
+def test_structures_without_a_side_have_no_partner():
+    labels = LabelSet(values={"liver": 1, "L3 vertebra": 2, "LV": 3, "RV": 4})
+    assert side_pairs(labels) == ()
+    assert lone_sides(labels) == ()

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from lamina.data.folds import make_folds
 from lamina.data.phantom import write_phantom_dataset
 from lamina.errors import ConfigError, DatasetError, FileError, UnknownNameError
 from lamina.files import read_json, write_json
@@ -373,3 +374,69 @@ def test_folders_that_no_preparation_wrote_are_left_alone(own, dataset, tmp_path
     with pytest.raises(DatasetError, match="holds files that no preparation wrote"):
         prepare(dataset, out)
     assert (out / "dataset.json").read_bytes() == before
+
+
+def write_splits(folder, *folds):
+    write_json(folder / "mine.json", folds)
+    return folder / "mine.json"
+
+
+def test_given_splits_are_followed_and_cases_on_no_side_not_looked_at(tiny_dataset, tmp_path):
+    fold = {"train": ["ball_004", "ball_000"], "val": ["ball_001"], "test": ["ball_002"]}
+    work = tmp_path / "work"
+    result = prepare(tiny_dataset, work, splits=write_splits(tmp_path, fold), workers=0)
+    assert read_json(work / "splits.json") == [fold]
+    looked_at = {"ball_000", "ball_001", "ball_004"}
+    assert {case.case_id for case in result.cohort.cases} == looked_at
+    assert {path.name for path in (work / "cases").iterdir()} == looked_at
+    assert [case.case_id for case in result.test] == ["ball_002"]
+    kept = {case.case_id for case in WorkFolder(work).cohort().cases}
+    assert kept == looked_at | {"ball_002"}
+
+
+def test_unusable_cases_leave_given_splits(dataset, tmp_path):
+    (dataset / "imagesTr" / "ball_000.nii.gz").write_bytes(b"")
+    fold = {"train": ["ball_000", "ball_003"], "val": ["ball_001"]}
+    splits = write_splits(tmp_path, fold)
+    result = prepare(dataset, tmp_path / "work", splits=splits, workers=0)
+    assert (result.folds[0].train, [*result.excluded]) == (("ball_003",), ["ball_000"])
+    only = write_splits(tmp_path, fold | {"train": ["ball_000"]})
+    with pytest.raises(DatasetError, match=r"folds \[0\]: no case to train on"):
+        prepare(dataset, tmp_path / "other", splits=only, workers=0)
+
+
+def test_splits_that_divide_a_patient_are_refused_before_reading_unless_allowed(
+    dataset, tmp_path, cli
+):
+    add_case(dataset, "ball_000_visit2")
+    divided = {"train": ["ball_000", "ball_001"], "val": ["ball_000_visit2"]}
+    arguments = ["prepare", dataset, "--out", tmp_path / "work", "--workers", 0]
+    arguments += ["--splits", write_splits(tmp_path, divided)]
+    refused = cli(*arguments)
+    assert refused.exit_code == 2
+    words = "patient ball_000 is on both sides of fold 0: train (ball_000), val (ball_000_visit2)."
+    assert words in " ".join(refused.stderr.split())
+    assert not (tmp_path / "work").exists()
+    allowed = cli(*arguments, "--allow-leakage")
+    assert (allowed.exit_code, words in " ".join(allowed.stdout.split())) == (0, True)
+
+
+def test_folds_are_not_both_counted_and_given(tiny_dataset, tmp_path):
+    fold = {"train": ["ball_004"], "val": ["ball_001"]}
+    splits = write_splits(tmp_path, fold)
+    with pytest.raises(ConfigError, match=r"3 folds: .*mine\.json has 1 already"):
+        prepare(tiny_dataset, tmp_path / "work", num_folds=3, splits=splits)
+
+
+def test_more_folds_than_patients_are_refused_only_where_asked_for(tiny_dataset, tmp_path):
+    with pytest.raises(DatasetError, match="7 folds: there are 6 patients"):
+        prepare(tiny_dataset, tmp_path / "work", num_folds=7, workers=0)
+    assert len(prepare(tiny_dataset, tmp_path / "work", workers=0).folds) == 5
+
+
+def test_folds_are_balanced_by_the_volumes_of_structures(tiny_dataset, tmp_path):
+    result = prepare(tiny_dataset, tmp_path / "work", num_folds=3, workers=0)
+    volumes = {
+        f.case_id: {n: 2.0 * v for n, v in f.voxels.items()} for f in result.fingerprint.cases
+    }
+    assert result.folds == make_folds(result.cohort.cases, 3, strata=volumes)

@@ -31,7 +31,15 @@ def prepare(
     time: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Splits by patient.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Splits by patient; 5 by default.")
+    ] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="A splits.json to follow, as nnU-Net has it.")
+    ] = None,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Accept patients on both sides of a split.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; as many as memory allows.")
     ] = None,
@@ -55,6 +63,8 @@ def prepare(
                 vram_bytes=vram,
                 time_s=time,
                 num_folds=folds,
+                splits=splits,
+                allow_leakage=allow_leakage,
                 workers=workers,
                 progress=progress,
             )

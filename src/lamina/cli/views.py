@@ -37,7 +37,9 @@ def preparation(result: "Preparation") -> tuple[RenderableType, ...]:
     patients = len({case.group for case in result.cohort.cases})
     return (
         f"{result.cohort.name}: {len(result.cohort.cases)} scans of {patients} patients, "
-        f"{len(result.folds)} folds",
+        f"{len(result.folds)} folds"
+        + (f", {len(result.test)} scans kept for the test" if result.test else ""),
+        *_leaks(result),
         *_oddities(result.fingerprint),
         plan(result.plan),
         f"Prepared in {result.work}",
@@ -200,6 +202,13 @@ def imported(result: "Imported") -> tuple[str, ...]:
 
 def _source(fact: "ModelFacts") -> str:
     return fact.source
+
+
+def _leaks(result: "Preparation") -> list[str]:
+    """Name the first patients that an accepted split divides."""
+    more = len(result.leaks) - _NAMED
+    named = [f"  {leak.message}" for leak in result.leaks[:_NAMED]]
+    return named + ([f"  and {more} more are divided."] if more > 0 else [])
 
 
 def _oddities(fingerprint: "Fingerprint") -> list[str]:

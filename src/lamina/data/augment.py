@@ -253,12 +253,11 @@ def _blur(image: Tensor) -> Tensor:
 
 
 def _coarsen(image: Tensor, lost: float) -> Tensor:
-    """Average over larger voxels and interpolate back."""
+    """Interpolate to fewer voxels and back."""
     size = image.shape[1:]
-    small = functional.interpolate(
-        image[None], size=[max(1, round(side * (1 - lost))) for side in size], mode="area"
-    )
+    fewer = [max(1, round(side * (1 - lost))) for side in size]
     mode = "trilinear" if image.ndim == 4 else "bilinear"
+    small = functional.interpolate(image[None], size=fewer, mode=mode)
     return functional.interpolate(small, size=size, mode=mode)[0]
 
 

@@ -1,105 +1,299 @@
-"""Splits into training and validation, by patient."""
+"""Splits into training and validation, by patient: made, given, and checked for leaks.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Patients are dealt out in rounds, one to every fold. Where it is known how much of each structure a
+scan holds, each goes where it evens out the folds' numbers of scans, of scans with each structure,
+and the sizes of these.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from lamina.data.case import Case
+from lamina.data.doctor import Finding
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import read_json, write_json
+
+SIDES = ("train", "val", "test")
+Strata = Mapping[str, Mapping[str, float]]
+"""Case id -> structure -> how much of it there is, such as ``CaseFacts.voxels``."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Case ids on both sides of one split."""
+    """Case ids on the sides of one split; those in ``test`` are kept for the end."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
+    test: tuple[str, ...] = ()
 
 
-def make_folds(cases: Sequence[Case], num_folds: int = 5, seed: int = 0) -> tuple[Fold, ...]:
+def make_folds(
+    cases: Sequence[Case],
+    num_folds: int = 5,
+    seed: int = 0,
+    *,
+    strata: Strata | None = None,
+    exact: bool = False,
+) -> tuple[Fold, ...]:
     """Share out the patients evenly; all cases of a patient stand on the same side.
 
-    With fewer patients than folds there are as many folds as patients.
+    Args:
+        cases: Scans of one cohort; those on its side ``test`` are in no fold's train or val.
+        num_folds: With fewer patients there are as many folds as patients, unless ``exact``.
+        seed: Decides which patients stand together.
+        strata: What the folds shall have equally much of; without, they have equally many patients.
+        exact: Refuse to make fewer folds.
 
     Raises:
         ConfigError: ``num_folds`` is below 2.
-        DatasetError: There is only one patient, so nothing can be kept out.
+        DatasetError: There are too few patients, or ``strata`` lacks a case.
     """
     if num_folds < 2:
         raise ConfigError(f"{num_folds} folds: at least 2 are needed to train and to validate.")
+    test = tuple(case.case_id for case in cases if case.side == "test")
+    cases = [case for case in cases if case.side != "test"]
     groups = sorted({case.group for case in cases})
-    if len(groups) < 2:
+    count = min(num_folds, len(groups))
+    if count < 2:
         raise DatasetError(
             f"{len(cases)} usable scans of {len(groups)} patient; validation needs two patients.",
             remedy="Add scans of other patients; what a file name has before _visit, _ses, _scan, "
             "_frame, _phase or _tp is taken for the patient.",
         )
-    order = np.random.default_rng(seed).permutation(len(groups))
-    count = min(num_folds, len(groups))
-    side = {groups[index]: position % count for position, index in enumerate(order)}
+    if exact and count < num_folds:
+        raise DatasetError(
+            f"{num_folds} folds: there are {count} patients.", remedy=f"Make {count} folds at most."
+        )
+    traits = np.zeros((len(groups), 0)) if strata is None else _traits(cases, groups, strata)
+    side = dict(zip(groups, _deal(traits, count, seed).tolist(), strict=True))
     return tuple(
         Fold(
             train=tuple(case.case_id for case in cases if side[case.group] != fold),
             val=tuple(case.case_id for case in cases if side[case.group] == fold),
+            test=test,
         )
         for fold in range(count)
     )
 
 
-def given_fold(cases: Sequence[Case]) -> Fold | None:
+def given_fold(cases: Sequence[Case], *, allow_leakage: bool = False) -> Fold | None:
     """Return the dataset's own split into training and validation, if it has one.
 
+    Args:
+        cases: All scans of the cohort.
+        allow_leakage: Accept patients that stand on two sides.
+
     Raises:
-        DatasetError: Some cases are on no side, a side is empty, or a patient is on both.
+        DatasetError: Some cases are on no side, none is there to train on, or a patient is on two
+            sides, be it only of training and test.
     """
-    sides = {case.side for case in cases}
-    if "val" not in sides:
+    fold = Fold(*(tuple(c.case_id for c in cases if c.side == side) for side in SIDES))
+    if not allow_leakage:
+        _refuse_leaks("split", (fold,), cases)
+    if not fold.val:
         return None
-    if aside := [case.case_id for case in cases if case.side not in ("train", "val")]:
+    if aside := [case.case_id for case in cases if case.side not in SIDES]:
         raise DatasetError(
             f"{len(aside)} cases are neither for training nor validation: {aside[:5]}.",
             remedy="Give every case a side in the column split, or none.",
         )
-    fold = Fold(
-        train=tuple(case.case_id for case in cases if case.side == "train"),
-        val=tuple(case.case_id for case in cases if case.side == "val"),
-    )
-    groups = [{case.group for case in cases if case.side == side} for side in ("train", "val")]
-    if both := sorted(groups[0] & groups[1]):
-        raise DatasetError(
-            f"patients are on both sides of the split: {both[:5]}.",
-            remedy="Correct the column split or group, or take out split for folds by patient.",
-        )
     if not fold.train:
-        raise DatasetError(
-            "the split has no case for training.", remedy="Correct the column split."
-        )
+        raise DatasetError("the split has no case for training.")
     return fold
 
 
+def given_folds(
+    path: Path, cases: Sequence[Case], *, allow_leakage: bool = False
+) -> tuple[Fold, ...]:
+    """Read and check folds that somebody else made.
+
+    Args:
+        path: A ``splits.json`` as :func:`write_folds` or nnU-Net writes it; cases that it does not
+            list are not used.
+        cases: All scans of the cohort; :func:`drop_cases` takes out later what cannot be used.
+        allow_leakage: Accept patients that stand on two sides.
+
+    Raises:
+        FileError, DatasetError: As :func:`read_folds`; or it lists unknown cases, trains or
+            validates on the cohort's side ``test``, or has a patient on two sides.
+    """
+    folds = read_folds(path)
+    test = {case.case_id for case in cases if case.side == "test"}
+    learnt = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
+    named = learnt.union(*(fold.test for fold in folds))
+    if strange := sorted(named - {case.case_id for case in cases}):
+        raise DatasetError(
+            f"{path}: {len(strange)} cases are not in the dataset: {strange[:5]}.",
+            remedy=f"Its cases have names such as {cases[0].case_id}.",
+        )
+    if early := sorted(learnt & test):
+        raise DatasetError(f"{path}: has cases of the test side in train or val: {early[:5]}.")
+    folds = tuple(replace(fold, test=tuple(sorted({*fold.test, *test}))) for fold in folds)
+    if not allow_leakage:
+        _refuse_leaks(str(path), folds, cases)
+    return folds
+
+
+def drop_cases(folds: Sequence[Fold], unusable: Collection[str]) -> tuple[Fold, ...]:
+    """Return the folds without some cases; a ``DatasetError`` where that leaves a side bare."""
+    kept = tuple(
+        Fold(*(tuple(i for i in ids if i not in unusable) for ids in vars(fold).values()))
+        for fold in folds
+    )
+    if bare := [number for number, fold in enumerate(kept) if not fold.train or not fold.val]:
+        raise DatasetError(
+            f"folds {bare}: no case to train on, or none to validate on, can be used.",
+            remedy="Mend these cases, or give other folds.",
+        )
+    return kept
+
+
+def leaks(
+    folds: Sequence[Fold], cases: Sequence[Case], digests: Mapping[str, Hashable] | None = None
+) -> tuple[Finding, ...]:
+    """Audit folds: tell which patients, and which images, stand on two sides of one.
+
+    Args:
+        folds: To be audited.
+        cases: Their cases; a fold's other cases are not looked at.
+        digests: Case id -> what is equal for equal images, such as ``ImageFacts.digests``.
+
+    Returns:
+        One finding per patient and one per image; each names the first fold that it concerns.
+    """
+    by_id = {case.case_id: case for case in cases}
+    patients = {case_id: f"patient {case.group}" for case_id, case in by_id.items()}
+    first: dict[Hashable, str] = {}
+    images = {
+        case_id: f"the image of {first.setdefault(digest, case_id)}"
+        for case_id, digest in sorted((digests or {}).items())
+        if case_id in by_id
+    }
+    return (*_divided(folds, patients, by_id), *_divided(folds, images, by_id))
+
+
 def write_folds(path: Path, folds: Sequence[Fold]) -> None:
-    """Write ``splits.json``: a list of ``{"train": [...], "val": [...]}``, as nnU-Net has it."""
-    write_json(path, [{"train": list(fold.train), "val": list(fold.val)} for fold in folds])
+    """Write ``splits.json``: a list of ``{"train": [...], "val": [...]}``, as nnU-Net has it.
+
+    ``"test"`` is there too where cases are kept for the end.
+    """
+    plain = [{s: ids for s, ids in vars(f).items() if ids or s != "test"} for f in folds]
+    write_json(path, plain)
+
+
+def read_folds(path: Path) -> tuple[Fold, ...]:
+    """Read ``splits.json``.
+
+    Raises:
+        FileError, DatasetError: It is no list of folds; one has an empty side or a case twice.
+    """
+    data = read_json(path)
+    entries = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+    folds = [[each.get("train"), each.get("val"), each.get("test", [])] for each in entries]
+    lists = [ids for sides in folds for ids in sides]
+    named = all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in lists)
+    if not folds or len(folds) < len(data) or not named:
+        raise DatasetError(f"{path}: not a list of train and val, each a list of names.")
+    for number, sides in enumerate(folds):
+        if not sides[0] or not sides[1]:
+            raise DatasetError(f"{path}: fold {number} has an empty side.")
+        counts = Counter(case_id for ids in sides for case_id in ids)
+        if twice := sorted(case_id for case_id, count in counts.items() if count > 1):
+            raise DatasetError(f"{path}: fold {number} has {twice[:5]} on both sides, or twice.")
+    return tuple(Fold(*map(tuple, sides)) for sides in folds)
 
 
 def read_fold(path: Path, fold: int) -> Fold:
     """Read one fold of ``splits.json``.
 
     Raises:
-        DatasetError: There is no fold of that number, it has an empty side, or a case on both.
+        DatasetError: As :func:`read_folds`, or there is no fold of that number.
     """
-    try:
-        folds = [Fold(tuple(split["train"]), tuple(split["val"])) for split in read_json(path)]
-    except (KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: not a list of train and val: {error!r}.") from error
+    folds = read_folds(path)
     if not 0 <= fold < len(folds):
         raise DatasetError(f"--fold {fold}: {path} has folds 0 to {len(folds) - 1}.")
-    train, val = folds[fold].train, folds[fold].val
-    if not train or not val:
-        raise DatasetError(f"{path}: fold {fold} has an empty side.")
-    if both := sorted({*train} & {*val}):
-        raise DatasetError(f"{path}: fold {fold} has {both[:5]} on both sides.")
     return folds[fold]
+
+
+def _refuse_leaks(source: str, folds: Sequence[Fold], cases: Sequence[Case]) -> None:
+    if found := leaks(folds, cases):
+        raise DatasetError(
+            f"{source}: patients are divided: {' '.join(leak.message for leak in found[:3])}",
+            remedy="Give one side all scans of a patient, or accept it with --allow-leakage.",
+        )
+
+
+def _divided(
+    folds: Sequence[Fold], owners: Mapping[str, str], cases: Mapping[str, Case]
+) -> list[Finding]:
+    """Return a finding for each owner of cases that has some on two sides of a fold."""
+    found: dict[str, Finding] = {}
+    for number, fold in enumerate(folds):
+        held: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for side, ids in vars(fold).items():
+            for case_id in owners.keys() & {*ids}:
+                held[owners[case_id]][side].append(case_id)
+        for owner, sides in sorted(held.items()):
+            if len(sides) > 1 and owner not in found:
+                named = [f"{side} ({', '.join(sorted(ids)[:5])})" for side, ids in sides.items()]
+                first, second, *_ = map(min, sides.values())
+                found[owner] = Finding(
+                    severity="error",
+                    check="train_test",
+                    case=first,
+                    file=str(next(iter(cases[first].images), "")),
+                    message=f"{owner} is on both sides of fold {number}: {', '.join(named)}.",
+                    remedy="Let all of them stand on one side.",
+                    other=second,
+                )
+    return list(found.values())
+
+
+def _traits(cases: Sequence[Case], groups: Sequence[str], strata: Strata) -> NDArray[np.float64]:
+    """Return what each group adds to a fold ``(groups, traits)``, with mean 0 and deviation 1000.
+
+    These are whole numbers, so that the order of adding them decides nothing.
+    """
+    if strange := [case.case_id for case in cases if case.case_id not in strata]:
+        raise DatasetError(f"strata: {len(strange)} cases are not in them: {strange[:5]}.")
+    ordered = sorted(cases, key=lambda case: case.case_id)
+    names = sorted({name for case in ordered for name in strata[case.case_id]})
+    rows: list[NDArray[Any]] = [np.ones(len(ordered))]
+    for name in names:
+        amounts = np.array([strata[case.case_id].get(name, 0) for case in ordered], float)
+        present = amounts > 0
+        ranks = np.unique(np.where(present, amounts, 0), return_inverse=True)[1]
+        rows += [present, np.where(present, ranks - ranks.sum() / max(present.sum(), 1), 0)]
+    traits = np.zeros((len(groups), len(rows)))
+    owners = np.searchsorted(groups, [case.group for case in ordered])
+    np.add.at(traits, owners, np.stack(rows, axis=1))
+    traits -= traits.mean(axis=0)
+    spread = traits.std(axis=0)
+    return np.round(1000 * traits / np.where(spread > 1e-9, spread, 1))
+
+
+def _deal(traits: NDArray[np.float64], num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each group.
+
+    Unusual groups come first, as later ones can make up for them; in each round every fold gets
+    the group whose traits point most away from what the fold has.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(traits))
+    unusual = (traits**2).sum(axis=1)[order] * rng.uniform(0.5, 1, len(order))
+    order = order[np.argsort(-unusual, kind="stable")]
+    sums = np.zeros((num_folds, traits.shape[1]))
+    dealt = np.zeros(len(traits), np.int64)
+    for start in range(0, len(order), num_folds):
+        dealing = order[start : start + num_folds]
+        folds, chosen = linear_sum_assignment(sums @ traits[dealing].T)
+        dealt[dealing[chosen]] = folds
+        sums[folds] += traits[dealing[chosen]]
+    return dealt

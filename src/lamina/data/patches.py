@@ -149,12 +149,12 @@ def _sampled(
 ) -> tuple[Tensor, Tensor]:
     """Sample the patch's voxels from the part of the case that they reach."""
     assert motion.matrix is not None
-    spacing = np.array(case.spacing)
+    stored, classes, spacing = case.image, case.label, np.array(case.spacing)
     matrix = motion.matrix * spacing / spacing[:, None]  # from mm to voxels on both sides
     offsets = _offsets(patch_size, spacing, motion)
     reach = np.abs(matrix) @ [float(offset.abs().max()) for offset in offsets]
     box, grid = [], torch.empty(*patch_size, len(patch_size))
-    for axis, length in enumerate(case.label.shape[1:]):
+    for axis, length in enumerate(classes.shape[1:]):
         centre = start[axis] + (patch_size[axis] - 1) / 2
         low = min(max(0, floor(centre - reach[axis])), length - 1)
         high = max(min(length, ceil(centre + reach[axis]) + 1), low + 1)
@@ -164,8 +164,8 @@ def _sampled(
         place = (2 * (centre - low) + 1) / (high - low) - 1
         moved = [float(scale * x) * offset for x, offset in zip(matrix[axis], offsets, strict=True)]
         grid[..., -1 - axis] = sum(moved[1:], moved[0] + place)
-    image = torch.from_numpy(np.array(case.image[(slice(None), *box)]))
-    label = torch.from_numpy(case.label[(slice(None), *box)].astype(np.float32))
+    image = torch.from_numpy(np.array(stored[(slice(None), *box)]))
+    label = torch.from_numpy(classes[(slice(None), *box)].astype(np.float32))
     return _at(image, grid, "bilinear"), _at(label, grid, "nearest").to(torch.uint8)
 
 
@@ -211,4 +211,5 @@ def _spline_weights(size: int, step: float, count: int) -> NDArray[np.float32]:
     """
     away = np.abs(np.arange(size)[:, None] * step + 1 - np.arange(count))
     near, far = 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6
-    return np.where(away < 1, near, far).astype(np.float32)
+    weights: NDArray[np.float32] = np.where(away < 1, near, far).astype(np.float32)
+    return weights

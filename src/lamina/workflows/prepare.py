@@ -10,9 +10,18 @@ from typing import Any
 import psutil
 
 from lamina.data.cache import prepare_case
-from lamina.data.case import Cohort
+from lamina.data.case import Case, Cohort
+from lamina.data.doctor import Finding
 from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, survey
-from lamina.data.folds import Fold, given_fold, make_folds, write_folds
+from lamina.data.folds import (
+    Fold,
+    drop_cases,
+    given_fold,
+    given_folds,
+    leaks,
+    make_folds,
+    write_folds,
+)
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
 from lamina.data.planning import Budget, make_plan
@@ -23,6 +32,7 @@ from lamina.models import NETWORKS, configure
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.work import WorkFolder
 
+_NUM_FOLDS = 5
 _PROCESS_BYTES = 0.7e9
 """What Python, torch and the loaded code take before any step."""
 
@@ -38,6 +48,10 @@ class Preparation:
     folds: tuple[Fold, ...]
     excluded: dict[str, str]
     """Case id -> why it cannot be used."""
+    test: tuple[Case, ...] = ()
+    """Cases that are kept for the end; they were not looked at."""
+    leaks: tuple[Finding, ...] = ()
+    """Patients on both sides, where that was allowed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -46,6 +60,8 @@ class Preparation:
             "name": self.cohort.name,
             "num_cases": len(self.cohort.cases),
             "num_folds": len(self.folds),
+            "num_test_cases": len(self.test),
+            "leaks": [leak.as_dict() for leak in self.leaks],
             "excluded": self.excluded,
             "oddities": {c.case_id: list(c.oddities) for c in self.fingerprint.cases if c.oddities},
             "plan": self.plan.as_dict(),
@@ -61,7 +77,9 @@ def prepare(
     ram_bytes: float | None = None,
     vram_bytes: float | None = None,
     time_s: float | None = None,
-    num_folds: int = 5,
+    num_folds: int | None = None,
+    splits: Path | None = None,
+    allow_leakage: bool = False,
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> Preparation:
@@ -78,13 +96,17 @@ def prepare(
         ram_bytes: Main memory that training may take; half of what is free if not given.
         vram_bytes: GPU memory that training may take; what the GPU has if not given.
         time_s: Seconds that a training run may take.
-        num_folds: Number of splits into training and validation, by patient.
+        num_folds: Number of splits into training and validation, by patient; 5, or as many as there
+            are patients, if not given.
+        splits: A ``splits.json`` to follow, of nnU-Net's form; cases that it does not train or
+            validate on are not looked at. By default the dataset's own split, if it has one.
+        allow_leakage: Accept a given split that divides patients.
         workers: Processes; 0 for none; as many as memory and cores allow if not given.
         progress: Called after each case of each of the two passes.
 
     Raises:
         DatasetError: The folder is not understood, or no case in it can be used.
-        ConfigError: The budget is too small for any plan.
+        ConfigError: The budget is too small for any plan, or folds are both counted and given.
         UnknownNameError: The layout or the network is not registered.
         FileError: The work folder cannot be written, or the disk is full; run again, it goes on.
     """
@@ -92,12 +114,14 @@ def prepare(
     budget = _budget(ram_bytes, vram_bytes, time_s)
     work = WorkFolder(out)
     _check_room(work)
-    cohort = _learning(read_cohort(dataset, layout))
+    whole = read_cohort(dataset, layout)
+    given = _given(whole, splits, num_folds, allow_leakage)
+    cohort, test = _learning(whole, given)
     surveys, excluded = _survey(cohort, workers, progress)
     cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
     plan = _plan(fingerprint, cohort, model, budget)
-    folds = _folds(cohort, num_folds)
+    folds = _folds(cohort, test, given, excluded, num_folds, fingerprint)
     write_json(work.fingerprint_file, fingerprint.as_dict())
     work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
     largest = max(prod(facts.shape) for facts in fingerprint.cases) * len(cohort.channels)
@@ -105,12 +129,13 @@ def prepare(
     if unfit := _store(cohort, plan, work.cache, count, progress):
         excluded |= unfit
         cohort = _without(cohort, unfit)
-        folds = _folds(cohort, num_folds)
-    write_json(work.cohort_file, cohort.as_dict())
+        folds = _folds(cohort, test, given, excluded, num_folds, fingerprint)
+    write_json(work.cohort_file, replace(cohort, cases=(*cohort.cases, *test)).as_dict())
     write_json(work.plan_file, plan.as_dict())
     write_json(work.excluded_file, excluded)
     write_folds(work.splits_file, folds)
-    return Preparation(out, cohort, fingerprint, plan, folds, excluded)
+    divided = leaks(folds, whole.cases)
+    return Preparation(out, cohort, fingerprint, plan, folds, excluded, test, divided)
 
 
 def _check_room(work: WorkFolder) -> None:
@@ -128,14 +153,54 @@ def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
     return replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id not in excluded))
 
 
-def _learning(cohort: Cohort) -> Cohort:
-    """Keep the test side of the dataset's own split out of everything that is learnt or planned."""
-    return replace(cohort, cases=tuple(case for case in cohort.cases if case.side != "test"))
+def _given(
+    cohort: Cohort, splits: Path | None, num_folds: int | None, allow_leakage: bool
+) -> tuple[Fold, ...]:
+    """Return the folds of the file, or of the dataset's own split; none where they are to be made.
+
+    All cases are there yet: whether a split makes sense is known before any scan is read.
+    """
+    own = None if splits else given_fold(cohort.cases, allow_leakage=allow_leakage)
+    given = given_folds(splits, cohort.cases, allow_leakage=allow_leakage) if splits else ()
+    if num_folds is not None and (own or given):
+        raise ConfigError(
+            f"{num_folds} folds: {splits or 'the dataset'} has {len(given) or 'a split'} already.",
+            remedy="Leave out --folds.",
+        )
+    return (own,) if own else given
 
 
-def _folds(cohort: Cohort, num_folds: int) -> tuple[Fold, ...]:
-    given = given_fold(cohort.cases)
-    return (given,) if given else make_folds(cohort.cases, num_folds)
+def _learning(cohort: Cohort, given: tuple[Fold, ...]) -> tuple[Cohort, tuple[Case, ...]]:
+    """Keep cases to test on, or in no given fold, out of everything that is learnt or planned.
+
+    Returns:
+        The cohort of the others, and the cases to test on.
+    """
+    listed = {case_id for fold in given for case_id in (*fold.train, *fold.val)}
+    tested = {case_id for fold in given for case_id in fold.test} - listed
+    test = tuple(c for c in cohort.cases if c.side == "test" or c.case_id in tested)
+    aside = {case.case_id for case in test}
+    learnt = (c for c in cohort.cases if c.case_id in listed or not (given or c.case_id in aside))
+    return replace(cohort, cases=tuple(learnt)), test
+
+
+def _folds(
+    cohort: Cohort,
+    test: tuple[Case, ...],
+    given: tuple[Fold, ...],
+    excluded: Mapping[str, str],
+    num_folds: int | None,
+    fingerprint: Fingerprint,
+) -> tuple[Fold, ...]:
+    """Return the given folds, or such with equally many and large structures."""
+    if given:
+        return drop_cases(given, excluded)
+    volumes = {
+        facts.case_id: {name: n * prod(facts.spacing) for name, n in facts.voxels.items()}
+        for facts in fingerprint.cases
+    }
+    exact = num_folds is not None
+    return make_folds((*cohort.cases, *test), num_folds or _NUM_FOLDS, strata=volumes, exact=exact)
 
 
 def _survey(
