@@ -32,6 +32,8 @@ _WRITABLE = {
     ".mhd": ".mha",
     ".nhdr": ".nrrd",
     ".npy": ".nii.gz",
+    ".dcm": ".nii.gz",
+    ".ima": ".nii.gz",
     ".jpg": ".png",
     ".jpeg": ".png",
 }
