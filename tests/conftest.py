@@ -63,7 +63,7 @@ def tiny_work(tiny_dataset) -> Path:
     from lamina.workflows.prepare import prepare
 
     work = tiny_dataset.parent / "work"
-    prepare(tiny_dataset, work, ram_bytes=4e9, num_folds=3, workers=0)
+    prepare(tiny_dataset, work, ram_bytes=4e9, num_folds=3, workers=0, rehearse=False)
     plan = read_json(work / "plan.json")
     assert plan["patch_size"] == [32, 32, 16]
     write_json(work / "plan.json", plan | {"batch_size": 2, "steps_per_epoch": 6, "epochs": 3})

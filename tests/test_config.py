@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lamina.config
@@ -62,20 +62,21 @@ layers = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(layers, max_size=4))
 def test_the_last_layer_that_names_a_setting_wins(given_layers):
-    settings = resolve(Settings, *given_layers)
+    found = resolve(Settings, *given_layers)
     expected = asdict(Settings())
     for layer in given_layers:
         expected["epochs"] = layer.get("epochs", expected["epochs"])
         expected["optimizer"] |= layer.get("optimizer", {})
         expected["stage"] |= layer.get("stage", {})
-    assert asdict(settings) == expected
+    assert asdict(found) == expected
 
 
 def test_a_layer_that_sets_one_nested_value_keeps_what_the_schema_presets_beside_it():
-    settings = resolve(Settings, {"stage": {"optimizer": {"betas": (0.5, 0.6)}}})
-    assert settings.stage.optimizer == Optimizer(lr=0.5, betas=(0.5, 0.6))
+    found = resolve(Settings, {"stage": {"optimizer": {"betas": (0.5, 0.6)}}})
+    assert found.stage.optimizer == Optimizer(lr=0.5, betas=(0.5, 0.6))
 
 
 def test_layers_are_left_as_they_were():
@@ -111,6 +112,7 @@ def test_a_key_at_the_wrong_level_is_pointed_to_its_place():
 words = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(
     key=words.filter(lambda word: word not in {"epochs", "optimizer", "lr", "betas", "name"}),
     parent=st.sampled_from(
@@ -165,7 +167,7 @@ def test_several_sets_add_up_and_the_last_wins():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("given_settings", "message"),
     [
         (["epochs"], "must read name=value"),
         (["=3"], "must read name=value"),
@@ -176,9 +178,9 @@ def test_several_sets_add_up_and_the_last_wins():
         (["a=!!python/object/apply:os.getcwd []"], "is not a YAML value"),
     ],
 )
-def test_a_malformed_set_is_refused(settings, message):
+def test_a_malformed_set_is_refused(given_settings, message):
     with pytest.raises(ConfigError, match=message):
-        parse_overrides(settings)
+        parse_overrides(given_settings)
 
 
 def test_layers_are_merged_name_by_name():
@@ -191,8 +193,27 @@ def test_recipes_are_shipped_or_files_of_ones_own(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text("epochs: 3\n")
     assert load_recipe(str(own)) == {"epochs": 3}
-    with pytest.raises(ConfigError, match=r"recipe 'demos': unknown; known: .*demo"):
+    with pytest.raises(ConfigError, match=r"recipe 'demos': unknown; did you mean demo"):
         load_recipe("demos")
+    with pytest.raises(ConfigError, match=r"recipe 'x': unknown; known: .*demo.*ending in \.yaml"):
+        load_recipe("x")
+
+
+def test_a_recipe_has_two_sections_that_are_no_settings(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "recipe: {title: Mine}\nepochs: 3\noptimizer: {lr: 1.0}\n"
+        "strict_paper: {optimizer: {betas: [0.1, 0.2]}}\n"
+    )
+    assert load_recipe(str(own)) == {"epochs": 3, "optimizer": {"lr": 1.0}}
+    strict = load_recipe(str(own), strict_paper=True)
+    assert strict == {"epochs": 3, "optimizer": {"lr": 1.0, "betas": [0.1, 0.2]}}
+    own.write_text("epochs: 3\n")
+    with pytest.raises(ConfigError, match=r"--strict-paper: recipe .* has no section strict_paper"):
+        load_recipe(str(own), strict_paper=True)
+    own.write_text("strict_paper: yes\n")
+    with pytest.raises(ConfigError, match="its section 'strict_paper' must be a mapping"):
+        load_recipe(str(own))
 
 
 def test_every_shipped_recipe_holds_valid_settings():

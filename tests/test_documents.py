@@ -1,6 +1,8 @@
 """Figures in the documentation are those of the code."""
 
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,10 @@ def test_counts_are_current(file):
         assert int(parameters.replace(",", "")) == count, name
         published = PUBLISHED.get(name).parameters if name in PUBLISHED else None
         assert printed.strip() == (published or ""), name
+
+
+def test_the_page_of_preprocessing_shows_its_record():
+    """Made by ``tools/preprocessing.py``; run it again where this fails."""
+    page = runpy.run_path(str(ROOT / "tools" / "preprocessing.py"))["page"]
+    record = json.loads((ROOT / "docs" / "preprocessing.json").read_text("utf-8"))
+    assert (ROOT / "docs" / "preprocessing.md").read_text("utf-8") == page(record)

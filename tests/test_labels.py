@@ -166,3 +166,54 @@ def test_regions_that_leave_no_structure_of_their_own_cannot_be_drawn():
     labels = LabelSet(values={"necrosis": 1}, regions=twins)
     with pytest.raises(LabelError, match="'centre' has 0 structures that no smaller region covers"):
         _ = labels.region_drawing
+
+
+def square(*corner):
+    mask = np.zeros((4, 5), bool)
+    mask[tuple(slice(low, high) for low, high in corner)] = True
+    return mask
+
+
+def test_named_masks_become_classes_and_undeclared_ones_background():
+    labels = LabelSet(values={"b": 7, "a": 3})
+    masks = [("a", square((0, 2), (0, 2))), ("c", square((0, 4), (0, 5)))]
+    drawn = labels.draw(
+        [*masks, ("b", square((2, 4), (0, 1))), ("b", square((2, 3), (4, 5)))], (4, 5), "x"
+    )
+    np.testing.assert_array_equal(
+        drawn, [[2, 2, 0, 0, 0], [2, 2, 0, 0, 0], [1, 0, 0, 0, 1], [1, 0, 0, 0, 0]]
+    )
+    assert drawn.dtype == np.uint8
+    assert not labels.draw([], (4, 5), "x").any()
+
+
+def test_masks_that_overlap_are_refused_with_their_names():
+    labels = LabelSet(values={"a": 1, "b": 2, "c": 3})
+    masks = [("a", square((0, 2), (0, 2))), ("c", square((1, 4), (1, 5)))]
+    with pytest.raises(LabelError, match="x: 'a' and 'c' overlap in 1 voxels"):
+        labels.draw(masks, (4, 5), "x")
+
+
+def test_regions_drawn_as_masks_give_the_labels_they_were_made_of():
+    labels = LabelSet(**BRATS)
+    indices = np.array([[0, 1, 2, 3, 3, 0]])
+    regions = [(name, labels.masks(indices)[name]) for name in labels.regions]
+    for masks in (regions, regions[::-1]):
+        np.testing.assert_array_equal(labels.draw(masks, indices.shape, "x"), indices)
+    structures = [(name, labels.masks(indices)[name]) for name in labels.values]
+    np.testing.assert_array_equal(labels.draw(structures, indices.shape, "x"), indices)
+    beside = [*regions, ("hot", indices == 0)]
+    with pytest.raises(LabelError, match="'hot' lies outside the regions around it in 2 voxels"):
+        labels.draw(beside, indices.shape, "x")
+
+
+def test_regions_may_overlap_in_part():
+    labels = LabelSet(
+        values={"left": 1, "right": 2, "both": 3},
+        regions={"A": ("left", "both"), "B": ("right", "both")},
+    )
+    masks = [("A", np.array([1, 1, 0, 0], bool)), ("B", np.array([0, 1, 1, 0], bool))]
+    assert labels.draw(masks, (4,), "x").tolist() == [1, 3, 2, 0]
+    twins = LabelSet(values={"a": 1, "b": 2}, regions={"A": ("a", "b")})
+    with pytest.raises(LabelError, match="'A' could be 2 structures in 2 voxels"):
+        twins.draw(masks[:1], (4,), "x")

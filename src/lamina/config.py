@@ -16,6 +16,9 @@ from lamina.errors import ConfigError
 
 T = TypeVar("T")
 
+_RECIPES = Path(__file__).parent / "recipes"
+_PRESET = "preset"
+
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings.
@@ -38,19 +41,56 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def load_recipe(name: str) -> dict[str, Any]:
-    """Read a recipe: settings that ship with Lamina under ``name``, or a YAML file of one's own.
+def list_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes that ship with Lamina, sorted."""
+    return tuple(sorted(path.stem for path in _RECIPES.glob("*.yaml")))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a whole recipe: one that ships with Lamina, or a YAML file of one's own.
+
+    Beside settings it may have two sections: ``recipe`` says where they come from, and
+    ``strict_paper`` holds the settings that differ where a paper is followed into its slips.
 
     Raises:
-        ConfigError: There is no such recipe, or the file is not a mapping of settings.
+        ConfigError: There is no such recipe, or the file or a section is not a mapping.
     """
     if name.endswith((".yaml", ".yml")):
-        return load_yaml(Path(name))
-    shipped = {path.stem: path for path in (Path(__file__).parent / "recipes").glob("*.yaml")}
-    if name not in shipped:
-        known = ", ".join(sorted(shipped))
-        raise ConfigError(f"recipe {name!r}: unknown; known: {known}, or a file ending in .yaml.")
-    return load_yaml(shipped[name])
+        return _checked(name, load_yaml(Path(name)))
+    known = list_recipes()
+    if name not in known:
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"recipe {name!r}: unknown; {offer}, or a file ending in .yaml.")
+    return _checked(name, load_yaml(_RECIPES / f"{name}.yaml"))
+
+
+def load_recipe(name: str, *, strict_paper: bool = False) -> dict[str, Any]:
+    """Return the settings of a recipe.
+
+    Args:
+        name: A recipe that ships with Lamina, or a YAML file of one's own.
+        strict_paper: Take the published choice where the recipe mends it.
+
+    Raises:
+        ConfigError: There is no such recipe, it is not a mapping of settings, or it follows no
+            paper that could be followed strictly.
+    """
+    settings = read_recipe(name)
+    settings.pop("recipe", None)
+    published = settings.pop("strict_paper", None)
+    if not strict_paper:
+        return settings
+    if published is None:
+        raise ConfigError(f"--strict-paper: recipe {name!r} has no section strict_paper.")
+    return layered(settings, published)
+
+
+def _checked(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    for section in ("recipe", "strict_paper"):
+        if not isinstance(recipe.get(section, {}), dict):
+            raise ConfigError(f"recipe {name!r}: its section {section!r} must be a mapping.")
+    return recipe
 
 
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
@@ -82,7 +122,10 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested settings over each other, later ones winning."""
+    """Lay nested settings over each other, later ones winning.
+
+    Settings laid over the name of a preset change what it stands for.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merge(merged, layer)
@@ -93,36 +136,55 @@ def resolve(schema: type[T], *layers: Mapping[str, Any]) -> T:
     """Build ``schema`` (a dataclass, possibly of dataclasses) from layers, later ones winning.
 
     Settings classes check themselves in ``__post_init__`` and raise ``ConfigError`` or
-    ``ValueError`` there.
+    ``ValueError`` there. A nested class with a method ``named`` has presets: it may be given as a
+    name, or as a mapping that has one under ``preset``.
 
     Raises:
         ConfigError: Unknown keys, wrong types, values out of range: all of them, one line each.
     """
     from pydantic import ConfigDict, ValidationError, create_model
 
-    merged = layered(_presets(schema), *layers)
+    given, faults = _spelt_out(schema, layered(*layers))
+    merged = layered(_defaults(schema), given)
     # A dataclass validated alone ignores unknown keys; as a field of such a model it refuses them.
     model = create_model("Settings", __config__=ConfigDict(extra="forbid"), settings=(schema, ...))
     try:
         settings: T = model.model_validate({"settings": merged}).__dict__["settings"]
     except ValidationError as error:
         known = list(_known_paths(schema))
-        faults = [_describe(fault, known) for fault in error.errors(include_url=False)]
-    else:
+        faults += [_describe(fault, known) for fault in error.errors(include_url=False)]
+    if not faults:
         return settings
     plural = "setting is" if len(faults) == 1 else "settings are"
     listed = "".join(f"\n  - {fault}" for fault in faults)
     raise ConfigError(f"{len(faults)} {plural} wrong:{listed}")
 
 
-def _presets(schema: type[Any]) -> dict[str, Any]:
-    """Return what a schema presets inside its nested settings: the lowest layer."""
-    presets: dict[str, Any] = {}
+def _defaults(schema: type[Any]) -> dict[str, Any]:
+    """Return what a schema has inside its nested settings by default: the lowest layer."""
+    defaults: dict[str, Any] = {}
     for field in fields(schema):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if is_dataclass(default) and not isinstance(default, type):
-            presets[field.name] = asdict(default)
-    return presets
+            defaults[field.name] = asdict(default)
+    return defaults
+
+
+def _spelt_out(schema: type[Any], settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Put the content of presets in place of their names; return what names are wrong, too."""
+    spelt, faults = dict(settings), list[str]()
+    for name, hint in get_type_hints(schema).items():
+        value = spelt.get(name)
+        branch = {_PRESET: value} if isinstance(value, str) else value
+        if not (hasattr(hint, "named") and isinstance(branch, Mapping) and _PRESET in branch):
+            continue
+        changes = {key: value for key, value in branch.items() if key != _PRESET}
+        try:
+            spelt[name] = asdict(hint.named(branch[_PRESET])) | changes
+        except ConfigError as error:
+            faults.append(f"{name}: {error}")
+            spelt[name] = changes
+    return spelt, faults
 
 
 def _describe(fault: Mapping[str, Any], known: Sequence[str]) -> str:
@@ -160,6 +222,11 @@ def _known_paths(hint: Any, prefix: str = "") -> Iterator[str]:
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(lower)
     for key, value in upper.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        below = merged.get(key)
+        if isinstance(below, str) and isinstance(value, Mapping):
+            below = {_PRESET: below}
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
     return merged

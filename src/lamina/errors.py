@@ -59,5 +59,9 @@ class BundleError(LaminaError):
     """A model bundle is damaged, altered, unsafe to open, or of an unknown version."""
 
 
+class ResourceError(LaminaError):
+    """A piece of work needs more memory than there is."""
+
+
 class TrainingError(LaminaError):
     """Training cannot start, continue, or resume."""

@@ -21,14 +21,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a hidden sibling of ``path`` to write to; move it into place when the block ends well.
 
     The sibling keeps the file's suffixes, so writers that choose a format by name choose the same
-    one. It may be written as a file or created as a folder. Whatever interrupts the block, Ctrl-C
-    included, nothing partial stays behind and an earlier ``path`` is left as it was. Only write in
-    the block: an ``OSError`` in it is taken for a fault of ``path``.
+    one; in lower case, for some know no other. It may be written as a file or created as a folder.
+    Whatever interrupts the block, Ctrl-C included, nothing partial stays behind and an earlier
+    ``path`` is left as it was. Only write in the block: an ``OSError`` in it is taken for a fault
+    of ``path``.
 
     Raises:
         FileError: The folder cannot be written, or the disk is full.
     """
-    part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name}")
+    part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name.lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -1,6 +1,6 @@
 """The names of what is segmented, and the values that stand for them in files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any
@@ -166,6 +166,63 @@ class LabelSet:
         for region, members in self.regions.items():
             found[region] = np.isin(indices, [classes[name] for name in members])
         return found
+
+    def draw(
+        self,
+        masks: Iterable[tuple[str, NDArray[np.bool_]]],
+        spatial_shape: Sequence[int],
+        source: str,
+    ) -> NDArray[np.uint8]:
+        """Turn masks of named structures into class indices.
+
+        Where a mask has the name of a region, the masks are those of the regions, which may
+        overlap: a voxel is of the structure that lies in the regions marked there and in no other.
+
+        Args:
+            masks: Names and boolean maps; those of undeclared names count as background.
+            spatial_shape: Size of each map.
+            source: The file's name, for the message.
+
+        Returns:
+            Class indices of that size.
+
+        Raises:
+            LabelError: Masks overlap as no one structure does.
+        """
+        sets, codes = [frozenset[str]()], np.zeros(tuple(spatial_shape), np.int32)
+        for name, mask in masks:
+            if name in self.values or name in self.regions:
+                below, inverse = np.unique(codes[mask], return_inverse=True)
+                codes[mask] = len(sets) + inverse
+                sets += [sets[code] | {name} for code in below.tolist()]
+        counts = np.bincount(codes.ravel(), minlength=len(sets)).tolist()
+        classes = self._classes_of_sets(frozenset[str]().union(*sets))
+        table = np.zeros(len(sets), np.uint8)
+        for code, (marked, count) in enumerate(zip(sets, counts, strict=True)):
+            found = classes.get(marked, []) if marked else [0]
+            if count and len(found) != 1:
+                what = " and ".join(repr(name) for name in sorted(marked))
+                alone = "lies outside the regions around it" if len(marked) == 1 else "overlap"
+                fault = f"could be {len(found)} structures" if found else alone
+                raise LabelError(
+                    f"{source}: {what} {fault} in {count} voxels.",
+                    remedy="Declare structures that do not overlap, and regions of them, in "
+                    "dataset.json; or leave one of these undeclared.",
+                )
+            table[code] = found[0] if found else 0
+        return table[codes]
+
+    def _classes_of_sets(self, drawn: frozenset[str]) -> dict[frozenset[str], list[int]]:
+        """Return the classes of the voxels at which exactly these masks are set."""
+        names = set(self.values)
+        if drawn & set(self.regions):
+            united = {name for members in self.regions.values() for name in members}
+            names = {*self.regions, *(names - united), *drawn}
+        classes: dict[frozenset[str], list[int]] = {}
+        for i, structure in enumerate(self.values, start=1):
+            owners = (name for name in names if structure in self.regions.get(name, (name,)))
+            classes.setdefault(frozenset(owners), []).append(i)
+        return classes
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""

@@ -14,7 +14,7 @@ from lamina.training.config import TrainConfig
 
 VERBS = [
     *("prepare", "train", "predict", "evaluate", "demo"),
-    *("doctor", "models", "datasets", "import-weights"),
+    *("doctor", "models", "datasets", "fetch", "import-weights"),
 ]
 MAIN = "from lamina.cli import main; main()"
 
@@ -110,7 +110,9 @@ class TestJson:
 
     def test_prepare(self, cli, tiny_dataset, tmp_path):
         work = tmp_path / "work"
-        found = self.document(cli("prepare", tiny_dataset, "--out", work, "--json"))
+        found = self.document(
+            cli("prepare", tiny_dataset, "--out", work, "--no-rehearse", "--json")
+        )
         assert (found["num_cases"], found["excluded"]) == (6, {})
         assert found["plan"]["reasons"]["patch_size"]
 
@@ -170,7 +172,9 @@ class TestWords:
     """The same for people."""
 
     def test_prepare_shows_the_plan_and_what_comes_next(self, cli, tiny_dataset, tmp_path):
-        done = cli("prepare", tiny_dataset, "--out", tmp_path / "work", "--folds", 3)
+        done = cli(
+            "prepare", tiny_dataset, "--out", tmp_path / "work", "--no-rehearse", "--folds", 3
+        )
         assert (done.exit_code, done.stderr) == (0, "")
         assert done.stdout.startswith("Tiny: 6 scans of 6 patients, 3 folds\n")
         assert f"Next: lamina train {tmp_path / 'work'} --out RUN\n" in done.stdout

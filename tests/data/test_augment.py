@@ -197,10 +197,21 @@ def test_bending_that_folds_tissue_is_refused():
 
 
 def test_published_lists_change_nothing_that_their_papers_do_not():
-    assert set(AUGMENTATIONS) == {"glims", "lightmedseg", "lgmsnet_2d", "dainet", "mpunet"}
-    for how in AUGMENTATIONS.values():
-        assert how.p_elastic == how.p_low_resolution == 0
+    published = {
+        "glims",
+        "lightmedseg",
+        "lgmsnet_2d",
+        "lgmsnet_kvasir",
+        "unetr",
+        "dainet",
+        "mpunet",
+    }
+    assert set(AUGMENTATIONS) == {"default", "none", *published}
+    for how in map(AUGMENTATIONS.get, published):
+        assert how.p_low_resolution == 0
         assert how.p_mirror > 0
+    bent = {name for name in published if AUGMENTATIONS[name].p_elastic}
+    assert bent == {"lgmsnet_kvasir"}
     assert AUGMENTATIONS["mpunet"] == only(p_mirror=0.5, mirror_axes=(0, 1))
 
 

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from lamina.data.cache import PreparedCase, open_cases, prepare_case
-from lamina.data.fingerprint import make_fingerprint, survey
+from lamina.data.fingerprint import survey
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Normalisation
-from lamina.data.planning import Budget, NetworkCost, make_plan
-from lamina.errors import DatasetError, FileError, LabelError
+from lamina.errors import DatasetError, FileError, GeometryError, LabelError
+from lamina.geometry import affine_from
 from lamina.io import read_labels
 from lamina.labels import IGNORE_INDEX, LabelSet
 
@@ -57,6 +57,52 @@ def test_a_prepared_case_holds_image_label_and_spacing(case, cache, plan_with):
     assert np.corrcoef(found.image.ravel(), image[0].transpose(1, 2, 0).ravel())[0, 1] > 0.99
     assert found.image.mean() == pytest.approx(0, abs=1e-5)
     assert not any(path.name.startswith(".") for path in cache.iterdir())
+
+
+def test_a_case_is_stored_without_its_empty_border(tmp_path, cache, plan_with, write_case):
+    image, label = arrays()
+    border = [(5, 7)] * 3
+    label[0] = 0
+    padded = np.pad(image, [(0, 0), *border], constant_values=-1024), np.pad(label, border)
+    plan = plan_with(target_spacing=(1.3, 1, 1))
+    plain = prepare_case(write_case(tmp_path / "plain", image, label), plan, cache / "plain")
+    found = prepare_case(write_case(tmp_path, *padded), plan, cache)
+    np.testing.assert_array_equal(found.image, plain.image)
+    np.testing.assert_array_equal(found.label, plain.label)
+
+
+def test_what_is_labelled_beyond_an_empty_border_is_stored(tmp_path, cache, plan_with, write_case):
+    image, label = np.zeros((1, *SIZE), np.float32), np.zeros(SIZE, np.uint8)
+    image[0, 4:6, 4:6, 4:6], label[5, 5, 3:5] = 300, 2
+    found = prepare_case(write_case(tmp_path, image, label), plan_with(), cache)
+    assert found.label.shape == (1, 2, 2, 3)
+    assert len(found.positions[1]) == 2
+
+
+def test_slices_that_are_seen_one_by_one_keep_their_own_distance(
+    tmp_path, cache, plan_with, write_case
+):
+    case = write_case(tmp_path, *arrays(), affine_from((1, 1, 2.5)))
+    whole = plan_with(target_spacing=(1.4, 1.2, 1))
+    by_slice = replace(whole, slice_axis=2, patch_size=(16, 16, 1), roi_size=(16, 16, 1))
+    assert prepare_case(case, whole, cache).spacing == pytest.approx((1.4, 1.2, 1))
+    found = prepare_case(case, by_slice, cache)
+    assert found.spacing == pytest.approx((1.4, 1.2, 2.5))
+    assert found.label.shape == (1, 10, 10, 10)
+
+
+def test_slanted_cases_are_refused_or_resampled(tmp_path, cache, plan_with, write_case, caplog):
+    slanted = affine_from((1, 1, 1))
+    slanted[1, 2] = 0.4
+    case = write_case(tmp_path, *arrays(), slanted)
+    with pytest.raises(GeometryError, match="--resample-oblique"):
+        prepare_case(case, plan_with(), cache)
+    assert not cache.exists()
+    found = prepare_case(case, plan_with(), cache, resample_oblique=True)
+    assert found.image.shape == found.label.shape == (1, 14, 16, 10)
+    assert set(found.positions) == {1, 2}
+    with pytest.raises(GeometryError, match="--resample-oblique"):
+        prepare_case(case, plan_with(), cache)
 
 
 def test_preparing_again_writes_nothing(case, cache, plan_with):
@@ -213,15 +259,13 @@ def test_more_cases_than_files_may_be_open(prepared_cases):
     assert psutil.Process().num_fds() == before
 
 
-def test_real_scans_of_very_different_scales_are_prepared_alike(shared, tmp_path):
+def test_real_scans_of_very_different_scales_are_prepared_alike(shared, tmp_path, plan_with):
     cohort = read_cohort(shared / "data" / "hippocampus")
     assert len(cohort.cases) == 187
     cases = cohort.cases[:2] + cohort.cases[-1:]
-    surveys = [survey(case, cohort.channels, cohort.labels) for case in cases]
-    fingerprint = make_fingerprint(replace(cohort, cases=cases), surveys)
-    cost = NetworkCost(size_divisor=16, bytes_per_voxel=1e3, seconds_per_voxel=1e-6)
-    plan = make_plan(fingerprint, cohort.labels, "lightmedseg", cost, Budget(memory_bytes=4e9))
-    for case, found in zip(cases, surveys, strict=True):
+    plan = plan_with(channels=cohort.channels, labels=cohort.labels)
+    for case in cases:
+        found = survey(case, cohort.channels, cohort.labels)
         prepared = prepare_case(case, plan, tmp_path)
         assert prepared.image.std() == pytest.approx(1, abs=1e-3)
         stored = read_labels(case.label).array

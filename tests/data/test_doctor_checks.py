@@ -9,6 +9,7 @@ from lamina.data.case import Case, Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.diagnosis import CHECKS, diagnose
 from lamina.data.doctor.examine import examine
+from lamina.data.doctor.groups import condensed
 from lamina.data.doctor.mend import REPAIRS, plan_mending
 from lamina.data.doctor.outliers import robust_z
 from lamina.data.doctor.suspicions import sided_pairs
@@ -38,6 +39,10 @@ def scan(number, channels=1):
     label[tuple(slice(a, a + 6) for a in low)] = 2
     label[tuple(slice(a + 2, a + 4) for a in low)] = 1
     return np.stack(layers[:channels]).astype(np.float32), label
+
+
+def found_by(findings, check):
+    return {f.case: f.message for f in findings if f.check == check}
 
 
 class Hospital:
@@ -321,9 +326,19 @@ def test_left_and_right_in_names_are_held_against_their_places(hospital):
 
 def test_sides_are_read_from_names():
     labels = LabelSet(
-        values={"lung_left": 1, "Right kidney": 2, "lung_right": 3, "rib left 3": 4, "bright": 5}
+        values={
+            "lung_left": 1,
+            "Right kidney": 2,
+            "lung_right": 3,
+            "rib left 3": 4,
+            "bright": 5,
+            "Femur_R": 6,
+            "Femur_L": 7,
+            "left ventricle": 8,
+            "right ventricle": 9,
+        }
     )
-    assert sided_pairs(labels) == [("lung_left", "lung_right")]
+    assert sided_pairs(labels) == [("lung_left", "lung_right"), ("Femur_L", "Femur_R")]
 
 
 def test_robust_z_is_not_moved_by_the_outlier():
@@ -337,7 +352,9 @@ def test_doubts_of_the_reader_become_findings(hospital, caplog):
     shear[0, 1] = 0.3
     hospital.admit("tilted", *scan(50), shear)
     caplog.clear()  # writing warns of nothing, but reading would
-    assert of(hospital.findings(), "tilted") == [("warning", "header", "")]
+    found = hospital.findings()
+    assert of(found, "tilted") == [("error", "header", "")]
+    assert "--resample-oblique" in next(f.remedy for f in found if f.case == "tilted")
     assert caplog.text == ""
 
 
@@ -376,3 +393,148 @@ def test_images_are_examined_as_volumes_are(tmp_path):
     hospital.admit("twin", image[..., 8], label[..., 8], np.eye(4))
     labels = replace(LABELS, values={"core": 1, "shell": 2})
     assert ("error", "duplicate", "leave_out") in of(hospital.findings(labels), "twin")
+
+
+def test_blank_and_repeated_slices_are_reported_and_empty_ends_are_not(hospital):
+    image, label = scan(50)
+    image[..., :2] = image[..., -1] = 0
+    hospital.admit("cropped", image.copy(), label)
+    image[..., 9] = 0
+    hospital.admit("blank", image, label)
+    image, label = scan(51)
+    image[..., 12] = image[..., 11]
+    hospital.admit("repeated", image, label)
+    messages = found_by(hospital.findings(), "slices")
+    assert messages.keys() == {"blank", "repeated"}
+    assert "slice 9 " in messages["blank"]
+    assert "slice 12 " in messages["repeated"]
+
+
+def test_a_structure_that_skips_a_slice_is_reported_and_two_apart_are_not(hospital):
+    image, label = scan(50)
+    label[:] = 0
+    label[4:9, 4:9, 3:9] = 2
+    label[..., 6] = 0
+    label[4:9, 4:9, 14:16] = 2
+    label[12:16, 12:16, 3:9:2] = 1
+    label[12:16, 12:16, 4:9:2] = 0
+    hospital.admit("skips", image, label)
+    messages = [f.message for f in hospital.findings() if f.check == "slices"]
+    assert len(messages) == 2
+    assert any(m.startswith("shell skips slice 6 (") for m in messages)
+    assert any(m.startswith("core skips slices 4, 6 (") for m in messages)
+
+
+def test_a_patient_and_an_image_on_two_sides_of_the_split_are_errors(hospital):
+    hospital.admit("again", scan(60)[0], scan(60)[1], group="sound_2")
+    hospital.admit("twin", *scan(3))
+    for name, case in hospital.cases.items():
+        side = "test" if name in ("again", "twin") else "train"
+        hospital.cases[name] = replace(case, side=side)
+    found = [f for f in hospital.findings() if f.check == "train_test"]
+    assert {f.severity for f in found} == {"error"}
+    messages = " ".join(f.message for f in found)
+    assert (
+        "patient sound_2 is on both sides of the split: train (sound_2), test (again)" in messages
+    )
+    assert "the image of sound_3 is on both sides" in messages
+    assert len(found) == 2
+    assert [(c.case, c.repair) for c in plan_mending(found)] == []
+
+
+def test_a_split_that_ignores_patients_is_one_finding(hospital):
+    for name, case in hospital.cases.items():
+        number = int(name[-1])
+        side = "val" if number % 2 else "train"
+        hospital.cases[name] = replace(case, side=side, group=f"patient_{number // 2}")
+    (finding,) = (f for f in hospital.findings() if f.check == "train_test")
+    assert finding.case == ""
+    assert "5 of 10" in finding.message
+
+
+def test_what_scanners_do_not_leave_behind_is_noted(tmp_path):
+    hospital = Hospital(tmp_path)
+    for number in range(6):
+        image, label = scan(number)
+        image = np.round((image - image.min()) / np.ptp(image) * 50) * 20
+        type_ = np.int16 if number else np.float32
+        cut = slice(number % 2, None)
+        hospital.admit(f"case_{number}", image[:, :, cut].astype(type_), label[:, cut])
+    found = [f for f in hospital.findings() if f.check == "processing"]
+    assert {(f.severity, f.case) for f in found} == {("note", "")}
+    messages = " ".join(f.message for f in found)
+    assert "int16 (5), float32 (1)" in messages
+    assert "MR from 0 to 1000" in messages
+    assert "multiples of a number above 1: MR 20" in messages
+    assert "all begin at 0 x 0 x 0 mm and have voxels of 1 x 1 x 2 mm" in messages
+
+
+def test_few_patients_are_said_to_be_few(tmp_path):
+    hospital = Hospital(tmp_path)
+    for number in range(3):
+        hospital.admit(f"case_{number}", *scan(number))
+    assert [f.check for f in hospital.findings()] == ["few"]
+
+
+def test_objects_of_a_scan_are_one_label(hospital):
+    image, label = scan(50)
+    hospital.admit("objects", image, np.where(label == 1, label, 0))
+    shell = hospital.folder / "shell.nii"
+    odd = np.where(label == 2, 9, 0).astype(np.uint8)
+    write_volume(Volume(odd[None], affine_from((1.0, 1.0, 2.0))), shell)
+    case = hospital.cases["objects"]
+    hospital.cases["objects"] = replace(case, objects=(shell,))
+    found = hospital.findings()
+    assert of(found, "objects") == [("error", "values", ""), ("warning", "structures", "")]
+    shell.unlink()
+    assert of(hospital.findings(), "objects") == [("error", "unreadable", "")]
+
+
+def picture(folder, name, shape, **about):
+    rng = np.random.default_rng(sum(map(ord, name)))
+    label = np.zeros((1, *shape), np.uint8)
+    label[0, 3:9, int(name) % 10 :][:, :5] = 1
+    files = [folder / kind / f"{name}.png" for kind in ("images", "masks")]
+    image = rng.integers(0, 255, (1, *shape)).astype(np.uint8)
+    for array, path in zip((image, label), files, strict=True):
+        write_volume(Volume(array, np.diag([-1.0, -1, 1, 1]), unit="px"), path)
+    return Case(case_id=name, group=name, images=(files[0],), label=files[1], **about)
+
+
+def test_pixel_sizes_of_a_list_count(tmp_path):
+    hospital = Hospital(tmp_path)
+    for number in range(6):
+        size = (0.1, 0.1) if number else (2.0, 2.0)
+        hospital.cases[str(number)] = picture(tmp_path, str(number), (30, 20), spacing=size)
+    found = hospital.findings(LabelSet(values={"lesion": 1}), ("grey",))
+    assert [(f.case, f.check) for f in found] == [("0", "spacing"), ("0", "size")]
+
+
+def test_squares_and_few_long_sides_of_pictures_are_noted(tmp_path):
+    hospital = Hospital(tmp_path)
+    shapes = [(40, 40)] * 4 + [(40, 30)] * 4 + [(24, 18)] * 4 + [(24, 20)] * 4
+    for number, shape in enumerate(shapes):
+        hospital.cases[str(number)] = picture(tmp_path, str(number), shape)
+    found = hospital.findings(LabelSet(values={"lesion": 1}), ("grey",))
+    messages = [f.message for f in found if f.check == "processing"]
+    assert messages == [
+        "4 of 16 pictures are exactly 40 x 40.",
+        "pictures of many shapes have only 2 long sides: 40 (8), 24 (8).",
+    ]
+
+
+def test_a_screen_tells_what_many_cases_share_once_and_the_gravest_first():
+    alike = [finding(f"case_{n}", "warning", message=f"off by {n}.") for n in range(20)]
+    few = [finding("a"), finding("b")]
+    general = [finding("", "note"), finding("", "note", message="n")]
+    shown = condensed([*general, *alike, *few], 30)
+    assert [(f.severity, f.case) for f in shown] == [
+        ("error", "a"),
+        ("error", "b"),
+        ("warning", ""),
+        ("note", ""),
+        ("note", ""),
+    ]
+    assert shown[2].message == (
+        "20 of 30 cases (case_0, case_1, case_2 and 17 more); case_0, for one: off by 0."
+    )

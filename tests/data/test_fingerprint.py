@@ -52,6 +52,27 @@ def test_structures_and_intensities_are_counted(look):
     assert stats["p99_5"] == pytest.approx(np.percentile(image, 99.5), rel=1e-6)
 
 
+def test_the_size_is_that_of_what_is_kept(look):
+    image, label = np.zeros((1, 10, 9, 8), np.float32), np.zeros((10, 9, 8), np.uint8)
+    image[0, 3:7, 2:8, 3:5] = np.random.default_rng(0).normal(9, 1, (4, 6, 2))
+    label[4, 4, 4:7] = 2
+    found = look(image, label, STORED_AS_PSR)
+    assert found.facts.shape == (4, 4, 6)
+    assert found.facts.intensity[0]["min"] == 0
+
+
+def test_slanted_scans_are_refused_or_resampled(tmp_path, write_case, caplog):
+    image, label = volumes((20, 20, 20))
+    slanted = affine_from((1, 1, 1))
+    slanted[0, 2] = 0.5
+    case = write_case(tmp_path, image, label, slanted)
+    with pytest.raises(GeometryError, match=r"case_1\.nii: two axes are .* off a right angle"):
+        survey(case, ("MR",), LABELS)
+    facts = survey(case, ("MR",), LABELS, resample_oblique=True).facts
+    assert facts.shape == (30, 20, 20)
+    assert facts.oddities == ("axes are not at right angles: resampled",)
+
+
 def test_a_large_foreground_is_drawn_from_evenly(look):
     image = np.zeros((1, 30, 30, 30), np.float32)
     label = np.full((30, 30, 30), 2, np.uint8)
@@ -63,15 +84,12 @@ def test_a_large_foreground_is_drawn_from_evenly(look):
 
 def test_each_oddity_is_put_into_words(look, caplog):
     image, label = volumes()
-    sheared = affine_from((1, 1, 1))
-    sheared[0, 1] = 0.3
     broken = np.concatenate([image, np.full_like(image, 7)])
     broken[0, 5, 4, 3], broken[1, 5, 4, 3] = np.inf, np.nan
-    found = look(broken, np.where(label == 5, 0, label), sheared, ("T1", "T2"))
+    found = look(broken, np.where(label == 5, 0, label), channels=("T1", "T2"))
     assert found.facts.oddities == (
         "2 voxels are NaN or infinite",
         "channel 1 is constant",
-        "axes are not at right angles",
         "no shell",
     )
     assert "NaN or infinite" in caplog.text

@@ -178,7 +178,7 @@ def test_scans_without_a_partner_are_listed(tmp_path):
     folder = plain(tmp_path, {"a": 1, "b": 1, "c": 1})
     (folder / "images" / "a.nii.gz").unlink()
     (folder / "labels" / "c.mha").unlink()
-    with pytest.raises(DatasetError, match=r"2 files have no partner .*\['a', 'c'\]"):
+    with pytest.raises(DatasetError, match=r"2 files have no partner .*a.*c"):
         read_cohort(folder)
 
 

@@ -140,7 +140,7 @@ def test_files_without_partners_are_listed(tmp_path):
     (folder / "labelsTr" / "p1_visit1.nii.gz").unlink()
     for number in range(8):
         (folder / "labelsTr" / f"lonely{number}.nii.gz").touch()
-    with pytest.raises(DatasetError, match=r"9 cases have only") as caught:
+    with pytest.raises(DatasetError, match=r"10 files have no partner") as caught:
         read(folder)
     assert caught.value.message.count("lonely") == 5
     assert caught.value.remedy

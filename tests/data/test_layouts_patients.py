@@ -68,6 +68,13 @@ EXAMPLES = [
         ["volume-0"],
         "segmentation-0",
     ),
+    (
+        "btcv",
+        ["img/img0001.nii.gz", "label/label0001.nii.gz"],
+        [("img0001", "img0001")],
+        ["img0001"],
+        "label0001",
+    ),
 ]
 
 

@@ -104,7 +104,9 @@ def test_pictures_without_a_partner_are_listed(tmp_path):
     for number in range(9):
         picture(tmp_path / "images" / f"a{number}.png")
     mask(tmp_path / "masks" / "b.png")
-    with pytest.raises(DatasetError, match=r"10 pictures have no mask") as caught:
+    picture(tmp_path / "images" / "c.png")
+    mask(tmp_path / "masks" / "c.png")
+    with pytest.raises(DatasetError, match=r"10 files have no partner") as caught:
         read(tmp_path)
     assert caught.value.message.count("'") == 10
 
@@ -125,7 +127,7 @@ def test_folders_without_pictures_or_masks_are_others(tmp_path):
     assert not matches(tmp_path)
     picture(tmp_path / "a.png")
     assert not matches(tmp_path)
-    with pytest.raises(DatasetError, match="1 pictures have no mask"):
+    with pytest.raises(DatasetError, match="holds no scans with a label"):
         read(tmp_path)
     (tmp_path / "a.png").unlink()
     with pytest.raises(DatasetError, match="holds no scans with a label"):

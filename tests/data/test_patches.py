@@ -270,3 +270,49 @@ def test_a_loader_gives_the_batches_of_its_steps(patches):
         for part in (0, 1):
             expected = torch.stack([patches[number][part] for number in range(first, first + 3)])
             assert torch.equal(batch[part], expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_is_moved_within_its_plane_alone(stored, axis):
+    """Every slice holds its own number: a patch of one slice holds one number, however moved."""
+    numbers = np.broadcast_to(
+        np.arange(SHAPE[axis]).reshape([-1 if a == axis else 1 for a in range(3)]), SHAPE
+    )
+    case = stored(numbers[None], 1 + numbers)
+    size = tuple(1 if a == axis else 12 for a in range(3))
+    sampler = PatchSampler(
+        cases=[case], patch_size=size, batch_size=4, seed=3, oversample_foreground=0.5
+    )
+    how = replace(NO_AUGMENTATION, p_affine=1, p_elastic=1, p_mirror=0.5, p_quarter_turn=0.5)
+    slices = PatchDataset(
+        sampler=sampler, augmentation=how, mirror_axes=(0, 1), slice_axis=axis, side_axis=0
+    )
+    found = set()
+    for number in range(24):
+        image, label = slices[number]
+        assert image.shape == (1, 12, 12)
+        assert label.shape == (12, 12)
+        assert len(label.unique()) == 1
+        torch.testing.assert_close(image[0] + 1, label.float(), atol=1e-3, rtol=0)
+        found.add(int(label[0, 0]))
+    assert len(found) > 5
+
+
+def test_labels_of_two_sides_change_places_in_a_mirrored_slice(stored):
+    label = np.ones(SHAPE)
+    label[: SHAPE[0] // 2] = 2
+    case = stored(label[None], label)
+    sampler = PatchSampler(
+        cases=[case], patch_size=(48, 44, 1), batch_size=1, seed=0, oversample_foreground=0
+    )
+    slices = PatchDataset(
+        sampler=sampler,
+        augmentation=replace(NO_AUGMENTATION, p_mirror=1),
+        mirror_axes=(0,),
+        slice_axis=2,
+        side_axis=0,
+        side_pairs=((1, 2),),
+    )
+    image, mirrored = slices[0]
+    np.testing.assert_array_equal(mirrored.numpy(), label[..., 0])
+    np.testing.assert_array_equal(image[0].numpy(), label[::-1, :, 0])

@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from lamina.data.plan import Normalisation
-from lamina.data.preprocess import Alignment, normalise
+from lamina.data.preprocess import Alignment, foreground_box, normalise
 from lamina.errors import DatasetError, GeometryError
 from lamina.geometry import affine_from
 from lamina.labels import IGNORE_INDEX
@@ -49,6 +49,10 @@ def ball(affine, shape, radius=11.0) -> np.ndarray:
 
 def one_hot(label, num_classes=3) -> np.ndarray:
     return 9.0 * np.stack([label[0] == k for k in range(num_classes)]).astype(np.float32)
+
+
+def bounds(box) -> list[tuple[int, int]]:
+    return [(part.start, part.stop) for part in box]
 
 
 def dice(a, b) -> float:
@@ -101,6 +105,117 @@ def test_a_resampled_structure_comes_back_to_its_place(
     assert dice(restored > 0, label > 0) > 0.9
     back = positions(affine, shape)[restored[0] > 0].mean(axis=0)
     np.testing.assert_allclose(back, here, atol=0.35 * max(*spacing, *target))
+
+
+@st.composite
+def framed_scans(draw):
+    """Noise and random classes in a frame of -1000 of any width, on an oblique grid."""
+    inner = draw(st.tuples(*[st.integers(1, 9)] * 3))
+    frame = draw(st.tuples(*[st.tuples(*[st.integers(1, 5)] * 2)] * 3))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    kept = tuple(slice(low, low + size) for (low, _), size in zip(frame, inner, strict=True))
+    shape = tuple(size + low + high for (low, high), size in zip(frame, inner, strict=True))
+    image, label = np.full((1, *shape), -1000, np.int16), np.zeros((1, *shape), np.uint8)
+    image[0][kept], label[0][kept] = rng.integers(0, 99, inner), rng.integers(0, 3, inner)
+    affine = oblique(draw(angles), draw(mm), shape)
+    return Volume(image, affine), label, kept
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@given(scan=framed_scans())
+@settings(max_examples=3, deadline=None)
+def test_a_scan_is_cropped_to_its_content_and_its_label_comes_back_exactly(
+    plan_with, orientation, scan
+):
+    volume, label, kept = scan
+    own = Alignment.of(volume, plan_with(orientation=orientation, target_spacing=(1, 1, 1)))
+    spacing = tuple(volume.spacing[axis] for axis in own.reorientation.axes)
+    alignment = Alignment.of(volume, plan_with(orientation=orientation, target_spacing=spacing))
+    assert alignment.box == kept
+    prepared, indices = alignment.prepare_image(volume.array), alignment.prepare_label(label)
+    assert sorted(indices.shape[1:]) == sorted(part.stop - part.start for part in kept)
+    index = positions(np.linalg.inv(volume.affine) @ alignment.prepared_affine, indices.shape[1:])
+    assert np.abs(index - np.rint(index)).max() < 1e-6
+    there = tuple(np.moveaxis(np.rint(index).astype(int), -1, 0))
+    np.testing.assert_array_equal(prepared[0], volume.array[0][there])
+    np.testing.assert_array_equal(indices[0], label[0][there])
+    np.testing.assert_array_equal(alignment.restore(one_hot(indices)), label)
+
+
+@few
+@given(
+    turn=angles,
+    spacing=mm,
+    target=mm,
+    orientation=st.sampled_from(ORIENTATIONS),
+    frame=st.tuples(*[st.tuples(*[st.integers(0, 6)] * 2)] * 3),
+)
+def test_a_cropped_and_resampled_structure_comes_back_to_its_place(
+    plan_with, turn, spacing, target, orientation, frame
+):
+    size = np.array([int(48 / x) for x in spacing])
+    kept = (slice(None), *(slice(low, low + n) for (low, _), n in zip(frame, size, strict=True)))
+    shape = tuple(int(n) + sum(ends) for n, ends in zip(size, frame, strict=True))
+    affine = oblique(turn, spacing, shape)
+    image, label = np.zeros((1, *shape)), np.zeros((1, *shape), np.uint8)
+    image[kept] = np.random.default_rng(0).normal(100, 5, (1, *size))
+    label[kept] = ball(affine, shape)[kept]
+    plan = plan_with(orientation=orientation, target_spacing=target)
+    alignment = Alignment.of(Volume(image, affine), plan, label)
+
+    prepared = alignment.prepare_label(label)
+    there = positions(alignment.prepared_affine, prepared.shape[1:])[prepared[0] > 0].mean(axis=0)
+    here = positions(affine, shape)[label[0] > 0].mean(axis=0)
+    np.testing.assert_allclose(there, here, atol=0.35 * max(*spacing, *target))
+    restored = alignment.restore(one_hot(prepared))
+    assert dice(restored > 0, label > 0) > 0.9
+    back = positions(affine, shape)[restored[0] > 0].mean(axis=0)
+    np.testing.assert_allclose(back, here, atol=0.35 * max(*spacing, *target))
+
+
+def test_only_what_is_background_in_every_channel_is_cropped():
+    image = np.zeros((2, 10, 9, 8))
+    image[1] = -7
+    image[0, 2:4, 3, 5], image[1, 6, 3, 2] = 1, 0
+    assert bounds(foreground_box(image)) == [(2, 7), (3, 4), (2, 6)]
+
+
+def test_nothing_labelled_is_cropped_but_the_ignored_may_be(plan_with):
+    image, label = np.zeros((1, 10, 9, 8)), np.zeros((1, 10, 9, 8), np.uint8)
+    image[0, 4:6, 4:6, 4:6], label[0, 5, 5, 1], label[0, 0, 0] = 1, 2, IGNORE_INDEX
+    volume = Volume(image, affine_from((1, 1, 1)))
+    assert bounds(Alignment.of(volume, plan_with()).box) == [(4, 6)] * 3
+    assert bounds(Alignment.of(volume, plan_with(), label).box) == [(4, 6), (4, 6), (1, 6)]
+
+
+@pytest.mark.parametrize("odd", ["corner", "nan", "even"])
+def test_a_scan_whose_background_is_unknown_is_kept_whole(odd):
+    image = np.zeros((2, 6, 5, 4))
+    label = np.zeros((1, 6, 5, 4), np.uint8)
+    label[0, 2, 2, 2] = 1
+    if odd != "even":
+        image[0, 2, 2, 2] = image[1, 2, 3, 2] = 1
+        image[1, 5, 0, 3] = 0.1 if odd == "corner" else np.nan
+    assert bounds(foreground_box(image, label)) == [(0, 6), (0, 5), (0, 4)]
+
+
+def test_what_was_cropped_becomes_background_whatever_the_logits_say(plan_with):
+    image = np.zeros((1, 12, 12, 12))
+    image[0, 4:8, 4:8, 4:8] = np.random.default_rng(0).normal(9, 1, (4, 4, 4))
+    volume = Volume(image, affine_from((1, 1, 1)))
+    alignment = Alignment.of(volume, plan_with(target_spacing=(2, 2, 1)))
+    logits = np.stack([np.full(alignment.prepared_shape, x, np.float32) for x in (0, 3)])
+    for restored in (alignment.restore(logits), alignment.restore(logits, [(1, 1)])):
+        np.testing.assert_array_equal(restored, image != 0)
+
+
+def test_a_box_a_single_voxel_thick_keeps_a_voxel(plan_with):
+    image = np.zeros((1, 12, 12, 12))
+    image[0, 3:9, 5, 3:9] = 1 + np.arange(36).reshape(6, 6)
+    volume = Volume(image, affine_from((1, 1, 1)))
+    alignment = Alignment.of(volume, plan_with(target_spacing=(3, 3, 3)))
+    assert alignment.prepare_image(image).shape == (1, 2, 1, 2)
+    assert np.count_nonzero(alignment.restore(one_hot(np.ones((1, 2, 1, 2))))) == 36
 
 
 @few
@@ -170,10 +285,12 @@ def test_images_are_prepared_within_their_plane(plan_with, target):
     affine = affine_from((1, 1.5), (5, 6, 7))
     label = np.zeros((1, *shape), np.uint8)
     label[0, 8:25, 10:22] = 1
+    image = np.zeros((1, *shape))
+    image[0, 4:34, 6:22] = np.random.default_rng(0).normal(90, 9, (30, 16))
     plan = plan_with(spatial_dims=2, orientation=target, target_spacing=(1.2, 1.2))
-    alignment = Alignment.of(Volume(label, affine), plan)
+    alignment = Alignment.of(Volume(image, affine), plan)
     prepared = alignment.prepare_label(label)
-    assert prepared.shape == (1, *((33, 38) if target == "RA" else (38, 33)))
+    assert prepared.shape == (1, *((25, 20) if target == "RA" else (20, 25)))
     assert dice(alignment.restore(one_hot(prepared)) > 0, label > 0) > 0.95
 
 

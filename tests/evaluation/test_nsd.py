@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lamina.evaluation.metrics.nsd import TOLERANCE_MM, nsd
+from lamina.evaluation.metrics.nsd import TOLERANCE, nsd
 
 
 def contour(mask, spacing):
@@ -37,8 +37,8 @@ def contour(mask, spacing):
 def brute_force(prediction, reference, spacing):
     (here, own), (there, other) = contour(prediction, spacing), contour(reference, spacing)
     gaps = np.linalg.norm(here[:, None] - there[None], axis=-1)
-    within = own[gaps.min(axis=1) <= TOLERANCE_MM].sum()
-    within += other[gaps.min(axis=0) <= TOLERANCE_MM].sum()
+    within = own[gaps.min(axis=1) <= TOLERANCE].sum()
+    within += other[gaps.min(axis=0) <= TOLERANCE].sum()
     return within / (own.sum() + other.sum())
 
 

@@ -166,3 +166,21 @@ def test_files_agree_with_each_other_and_with_the_rows(three_cases, tmp_path):
     assert data["rules"]["hd95"]["prediction_empty"] == "grid diagonal"
     assert LabelSet.from_dict(data["labels"]) == LABELS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "scores.json"]
+
+
+def test_pixels_are_never_called_millimetres(tmp_path):
+    prediction, reference = np.zeros((2, 9, 9), np.uint8)
+    prediction[1:6, 1:4] = reference[1:5, 1:4] = 1
+    names = ("dice", "hd95", "nsd", "volume_error_ml")
+    rows = score_case("x", prediction, reference, LABELS, (1.0, 1.0), names, "px")
+    scores = Scores(labels=LABELS, metrics=names, rows=tuple(rows), unit="px")
+    scores.write(tmp_path)
+    header = (tmp_path / "scores.csv").read_text(encoding="utf-8").partition("\n")[0]
+    assert header == "case,label,dice,hd95_px,nsd_px,volume_error_px,rule"
+    data = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert data["unit"] == "px"
+    assert data["units"] == {"dice": "", "hd95_px": "px", "nsd_px": "", "volume_error_px": "px"}
+    assert data["summary"]["liver"]["volume_error_px"]["mean"] == 3
+    assert data["summary"]["liver"]["hd95_px"]["mean"] == 1
+    assert not any("mm" in text for text in data["definitions"].values())
+    assert "mm" not in (tmp_path / "scores.csv").read_text(encoding="utf-8")

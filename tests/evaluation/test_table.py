@@ -94,3 +94,17 @@ def test_fits_the_console(width):
     assert max(map(len, text.splitlines())) <= width
     if width == 100:
         assert "197 ± 48" in text
+
+
+def test_scores_in_pixels_say_so():
+    labels = LabelSet(values={"lesion": 1})
+    metrics = ("hd95", "nsd", "volume_error_ml")
+    found = Scores(
+        labels=labels, metrics=metrics, rows=rows("lesion", 2.0, metric="hd95_px"), unit="px"
+    )
+    text = rendered(found)
+    assert "px" in text
+    assert "NSD at 1 px" in text
+    assert "mm" not in text
+    assert "ml" not in text
+    assert "2.00" in line_with(text, "lesion")

@@ -93,6 +93,27 @@ def test_a_ball_is_found_at_its_place_in_the_world(orientation, degrees, spacing
     assert 2 * (mask & inside).sum() / (mask.sum() + inside.sum()) > 0.85
 
 
+@pytest.mark.parametrize("orientation", ["RAS", "PIR", "IPL"])
+def test_a_ball_in_a_tilted_scan_is_found_on_the_scans_own_grid_where_that_is_asked_for(
+    orientation,
+):
+    affine, spatial_shape = grid("RAS", (5, 0, 10), (1.1, 1.1, 2.0), (60, 56, 30))
+    affine[:3, 2] += 0.4 * affine[:3, 1] * 2.0 / 1.1
+    turn = reorientation(affine, orientation)
+    affine = turn.affine(affine, spatial_shape)
+    spatial_shape = tuple(spatial_shape[axis] for axis in turn.axes)
+    there = affine[:3, :3] @ ((np.array(spatial_shape) - 1) / 2 + 1.3) + affine[:3, 3]
+    image, inside = ball(affine, spatial_shape, there)
+    with pytest.raises(GeometryError, match=r"ball: two axes are 21.8 degrees .*--resample-obl"):
+        Predictor(network=brighter_than_most, plan=plan())(image)
+    found = Predictor(network=brighter_than_most, plan=plan(), resample_oblique=True)(image)
+    np.testing.assert_array_equal(found.affine, affine)
+    assert set(np.unique(found.array)) == {0, 7}
+    mask = found.array[0] == 7
+    assert np.linalg.norm(centroid(mask, affine) - there) < 0.5
+    assert 2 * (mask & inside).sum() / (mask.sum() + inside.sum()) > 0.85
+
+
 @pytest.mark.parametrize("orientation", ["RA", "LP", "AR", "PL"])
 @pytest.mark.parametrize("spacing", [(1.5, 1.5), (0.8, 1.1)])
 def test_so_is_a_disc_in_an_image(orientation, spacing):

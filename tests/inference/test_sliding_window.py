@@ -102,3 +102,19 @@ def test_windows_of_volumes_lie_channels_last(spatial_dims):
 
     sliding_window(look, torch.rand(3, *[8] * spatial_dims), [4] * spatial_dims)
     assert all(layouts) is (spatial_dims == 3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_reach_the_network_one_by_one_and_return_to_their_place(axis):
+    image = torch.rand(2, 6, 7, 9)
+    roi_size = [4, 4, 4]
+    roi_size[axis] = 1
+    seen = []
+
+    def network(batch):
+        seen.append(batch.shape[2:])
+        return 3 * batch
+
+    logits = sliding_window(network, image, roi_size, slice_axis=axis)
+    torch.testing.assert_close(logits, 3 * image)
+    assert set(seen) == {(4, 4)}

@@ -16,8 +16,9 @@ from lamina.data.doctor.mend import plan_mending
 from lamina.geometry import affine_from
 from lamina.io import write_volume
 from lamina.labels import LabelSet
-from lamina.report.doctor import MAX_PICTURED, draw_case, save_report
+from lamina.report.doctor import MAX_PICTURED, save_report
 from lamina.report.overlay import label_colours
+from lamina.report.thumbnails import draw_case
 from lamina.volume import Volume
 
 pytest.importorskip("jinja2")
@@ -135,7 +136,8 @@ def test_other_channels_are_drawn_when_a_finding_is_about_them(cohort, tmp_path)
     assert [p.caption for p in pictures] == ["axial, T1", "coronal, T1", "sagittal, T1", "T2"]
     few = page_of(cohort, [finding("one")], tmp_path)
     many = page_of(cohort, [finding("one", check="channel_order")], tmp_path)
-    assert (few.count("<img"), many.count("<img")) == (3, 4)
+    assert (few.count('T1"'), many.count('T1"')) == (3, 3)
+    assert (few.count('T2"'), many.count('T2"')) == (0, 1)
 
 
 def test_values_without_a_name_and_files_that_cannot_be_read_do_no_harm(cohort, tmp_path):
@@ -156,3 +158,48 @@ def test_a_page_of_very_many_cases_draws_the_gravest(cohort, tmp_path):
     page = page_of(replace(cohort, cases=(*cases, last)), findings, tmp_path)
     assert page.count("<article") == len(findings)
     assert page.count("<img") == 3
+
+
+def test_further_objects_of_a_case_are_drawn(cohort, tmp_path):
+    case = cohort.cases[0]
+    label = np.zeros((1, 20, 24, 12), np.uint8)
+    label[0, 14:18, 14:20, 3:9] = 2
+    write_volume(Volume(label, affine_from((1, 1, 3))), tmp_path / "object.nii")
+    alone = pixels(draw_case(case, cohort)[0][0])
+    both = pixels(draw_case(replace(case, objects=(tmp_path / "object.nii",)), cohort)[0][0])
+    (colour,) = (np.round(np.array(c) * 255) for c in label_colours(LABELS).values())
+    outlines = [(drawn == colour).all(axis=-1) for drawn in (alone, both)]
+    assert outlines[1][outlines[0]].all()
+    assert outlines[1].sum() > outlines[0].sum()
+
+
+def test_colour_pictures_are_drawn_in_their_colours(tmp_path):
+    array = np.zeros((3, 60, 40), np.uint8)
+    array[0, :30], array[2, 30:] = 220, 200
+    label = np.zeros((1, 60, 40), np.uint8)
+    label[0, 10:20, 10:20] = 2
+    for each, name in ((array, "image.png"), (label, "mask.png")):
+        write_volume(Volume(each, np.diag([-1.0, -1, 1, 1]), unit="px"), tmp_path / name)
+    case = Case(
+        case_id="one",
+        group="one",
+        images=(tmp_path / "image.png",),
+        label=tmp_path / "mask.png",
+        spacing=(0.5, 0.5),
+    )
+    cohort = Cohort(name="Spots", channels=("red", "green", "blue"), labels=LABELS, cases=(case,))
+    (picture,), legend = draw_case(case, cohort, all_channels=True)
+    assert picture.caption == "picture"
+    drawn = pixels(picture)
+    left, right = drawn[-20, 20].astype(int), drawn[-20, -20].astype(int)
+    assert left[0] > left[2] + 100
+    assert right[2] > right[0] + 100
+    (colour,) = label_colours(LABELS).values()
+    assert (drawn == np.round(np.array(colour) * 255)).all(axis=-1).any()
+    assert list(legend) == ["core"]
+
+
+def test_cases_are_shown_even_where_nothing_is_wrong(cohort, tmp_path):
+    page = page_of(replace(cohort, cases=cohort.cases[:1]), [], tmp_path / "report")
+    assert "A look at the set" in page
+    assert page.count("<img") == 1

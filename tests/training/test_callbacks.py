@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from lamina.training.checkpoints import BEST, read_checkpoint
-from lamina.training.config import Optimiser
+from lamina.training.config import Optimiser, TrainConfig
+from lamina.training.fit import fit
 from lamina.training.history import HistoryLogger
 from lamina.training.schedule import learning_rate
 
@@ -44,6 +45,18 @@ def test_patience_ends_a_run_that_gets_no_better(new_run):
     assert (run.state.epochs_done, run.state.best_epoch) == (4, 1)
     assert run.state.stopped_because == "no better Dice for 2 epochs"
     assert int(run.last["state_dict"]["steps_done"]) == 12
+
+
+def test_another_score_can_decide_which_epoch_is_best(new_run):
+    scores = iter(
+        [{"dice": 0.8, "iou": 0.5}, {"dice": 0.7, "iou": 0.6}, {"dice": 0.9, "iou": 0.55}]
+    )
+    run = new_run()
+    run(epochs=2, select_by="iou", validate=lambda network: next(scores))
+    assert (run.state.best_epoch, run.state.best_score, run.state.best_dice) == (1, 0.6, 0.7)
+    run(epochs=3, select_by="iou", patience=1, resume=True, validate=lambda network: next(scores))
+    assert run.state.best_epoch == 1
+    assert run.state.stopped_because == "no better IoU for 1 epochs"
 
 
 def test_a_dice_of_zero_is_better_than_none(new_run):
@@ -143,6 +156,22 @@ def test_a_file_called_stop_ends_the_run(new_run, whole):
     assert not (run.folder / "stop").exists()
     assert len(run.steps) == 5
     run(resume=True).assert_same_bits(whole)
+
+
+def test_the_stop_file_can_lie_elsewhere(new_run, tmp_path):
+    run = new_run()
+    fit(
+        run.network,
+        run.loss,
+        run.patches,
+        TrainConfig(epochs=2, steps_per_epoch=3, batch_size=2),
+        run.folder,
+        validate=lambda network: {"dice": 0.5},
+        stop_file=tmp_path / "halt",
+        on_step=lambda done, *_: done == 1 and (tmp_path / "halt").touch(),
+    )
+    assert int(run.last["state_dict"]["steps_done"]) == 2
+    assert not (tmp_path / "halt").exists()
 
 
 def test_an_impatient_ctrl_c_is_a_keyboard_interrupt_and_leaves_the_signals_alone(new_run, whole):

@@ -35,12 +35,13 @@ class ScaleConfig:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_memory_is_what_the_backward_pass_keeps(dims):
     """The product keeps the image for the weight's gradient, the square keeps the product."""
-    cost = measure_cost(ScaleConfig(spatial_dims=dims))
+    cost = measure_cost(ScaleConfig(spatial_dims=dims), "scale")
     voxels = 2 * 8**dims
     kept = 2 * 3 * voxels * 4
     assert cost.bytes_per_voxel == pytest.approx(1.3 * kept / voxels)
     assert cost.size_divisor == 4
     assert cost.seconds_per_voxel > 0
+    assert cost.predict_seconds_per_voxel > 0
 
 
 def test_memory_grows_with_the_network():
@@ -48,7 +49,7 @@ def test_memory_grows_with_the_network():
         config = configure(
             "lightmedseg", in_channels=1, num_classes=2, channels=channels, spatial_dims=2
         )
-        return measure_cost(config).bytes_per_voxel
+        return measure_cost(config, "lightmedseg").bytes_per_voxel
 
     assert kept(8, 8, 8, 8, 8) > 1.2 * kept(4, 4, 4, 4, 4)
 
@@ -57,5 +58,5 @@ def test_random_numbers_afterwards_are_those_before():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    measure_cost(ScaleConfig())
+    measure_cost(ScaleConfig(), "scale")
     assert torch.equal(torch.rand(4), expected)

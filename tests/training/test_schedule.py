@@ -3,27 +3,32 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.training import schedule
-from lamina.training.config import Optimiser
-from lamina.training.schedule import Clock, learning_rate
+from lamina.training.config import Optimiser, Stages
+from lamina.training.schedule import Clock, learning_rate, staged
 
 optimisers = st.builds(
     Optimiser,
     lr=st.floats(1e-6, 1.0),
+    schedule=st.sampled_from(["cosine", "polynomial", "step", "constant"]),
+    power=st.floats(0.1, 5),
+    stages=st.builds(Stages, factor=st.floats(0.01, 1), count=st.integers(1, 50)),
     warmup=st.floats(0, 0.9),
     final_lr=st.floats(0, 1),
 )
 shares = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(optimisers, shares)
 def test_the_rate_stays_between_zero_and_its_peak(optimiser, progress):
     assert 0 <= learning_rate(optimiser, progress) <= optimiser.lr * (1 + 1e-12)
 
 
+@settings(deadline=None)
 @given(optimisers, shares, shares)
 def test_the_rate_rises_until_the_warm_up_ends_and_falls_afterwards(optimiser, one, other):
     early, late = sorted((one, other))
@@ -34,12 +39,17 @@ def test_the_rate_rises_until_the_warm_up_ends_and_falls_afterwards(optimiser, o
         assert first >= second * (1 - 1e-12)
 
 
+@settings(deadline=None)
 @given(optimisers)
 def test_the_rate_peaks_after_the_warm_up_and_ends_where_it_should(optimiser):
     assert learning_rate(optimiser, optimiser.warmup) == pytest.approx(optimiser.lr)
     just_before = learning_rate(optimiser, optimiser.warmup * (1 - 1e-9))
     assert just_before == pytest.approx(optimiser.lr, rel=1e-6)
-    end = optimiser.lr * optimiser.final_lr
+    ends = {
+        "step": optimiser.stages.factor ** (optimiser.stages.count - 1),
+        "constant": 1,
+    }
+    end = optimiser.lr * ends.get(optimiser.schedule, optimiser.final_lr)
     assert learning_rate(optimiser, 1.0) == pytest.approx(end, abs=1e-12)
 
 
@@ -49,6 +59,35 @@ def test_the_rate_follows_half_a_cosine():
     assert learning_rate(optimiser, 0.6) == pytest.approx(2.0 * (0.1 + 0.9 / 2))
     quarter = 2.0 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
     assert learning_rate(optimiser, 0.4) == pytest.approx(quarter)
+
+
+def test_the_rate_follows_a_power_of_what_is_left():
+    """LGMSNet's and DAI-Net's."""
+    optimiser = Optimiser(lr=0.02, schedule="polynomial", warmup=0)
+    for step in (0, 1, 13999):
+        expected = 0.02 * (1 - step / 14000) ** 0.9
+        assert learning_rate(optimiser, step / 14000) == pytest.approx(expected)
+
+
+def test_the_rate_falls_in_steps_that_end_exactly_where_they_should():
+    """MPU-Net's: it is halved every 100 of 600 epochs of 88 steps."""
+    optimiser = Optimiser(lr=1e-4, schedule="step", warmup=0, stages=Stages(factor=0.5, count=6))
+    for epoch in range(600):
+        for step in (88 * epoch, 88 * epoch + 87):
+            rate = learning_rate(optimiser, step / (88 * 600))
+            assert rate == 1e-4 * 0.5 ** (epoch // 100), step
+
+
+@pytest.mark.parametrize("count", [3, 7, 49, 107])
+def test_rounding_makes_no_part_late(count):
+    stages = Stages(factor=0.5, count=count)
+    assert all(staged(stages, k / count) == 0.5**k for k in range(count))
+    assert staged(stages, 1.0) == 0.5 ** (count - 1)
+
+
+def test_a_constant_rate_stays_after_the_warm_up():
+    optimiser = Optimiser(lr=0.5, schedule="constant", warmup=0.1)
+    assert [learning_rate(optimiser, x) for x in (0.05, 0.1, 0.7, 1)] == [0.25, 0.5, 0.5, 0.5]
 
 
 @pytest.fixture

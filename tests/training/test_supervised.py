@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 from torch.testing import assert_close
 
 from lamina.errors import TrainingError
 from lamina.losses import build_loss
-from lamina.training.config import Optimiser
+from lamina.losses.deep_supervision import DeepSupervision
+from lamina.training.callbacks import NOT_FINITE
+from lamina.training.config import Optimiser, Stages
+from lamina.training.optimisers import build_optimiser
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
 
@@ -123,10 +127,101 @@ def test_skipped_steps_are_remembered_by_a_resumed_run(new_run):
 
 def test_numbers_that_stay_nan_end_the_run_with_advice(new_run):
     run = new_run(loss=Faulty(FAULTS["nan"], range(4, 100)))
-    with pytest.raises(TrainingError, match="26 times in a row; stopped at step 28") as caught:
+    with pytest.raises(TrainingError, match="26 times in a row; stopped at step 29") as caught:
         run(epochs=20)
     assert "optimiser.lr" in caught.value.remedy
+    assert f"Its patches are in {run.folder / NOT_FINITE}" in caught.value.message
+    with safe_open(run.folder / NOT_FINITE, "pt") as kept:
+        assert kept.metadata()["step"] == "28"
+        cases = kept.metadata()["cases"].split(", ")
+        patches = [run.patches[2 * 28 + slot] for slot in range(2)]
+        assert torch.equal(kept.get_tensor("image"), torch.stack([image for image, _ in patches]))
+        assert torch.equal(kept.get_tensor("target"), torch.stack([label for _, label in patches]))
+    assert cases == [run.patches.sampler.case_for(28, slot).case_id for slot in range(2)]
     assert int(run.last["state_dict"]["steps_done"]) == 28
     run.loss = build_loss("dice_ce")
     run(resume=True, epochs=10)
     assert run.state.epochs_done == 10
+
+
+class FaultyInHalf(Faulty):
+    """Goes wrong where logits have half precision."""
+
+    def __call__(self, logits, target):
+        loss = self.loss(logits, target)
+        self.count += 1
+        return loss * float("nan") if logits.dtype == torch.bfloat16 and self.count > 2 else loss
+
+
+def test_numbers_that_stay_nan_in_half_precision_are_met_with_full_precision(new_run, caplog):
+    run = new_run(loss=FaultyInHalf(None, ()))
+    run(precision="bf16", epochs=10)
+    assert "26 times in a row; going on in fp32" in caplog.text
+    assert run.reports[-1].skipped_steps == 26
+    assert run.state.precision == "fp32"
+    assert not (run.folder / NOT_FINITE).exists()
+    assert all(loss == loss for *_, loss, _ in run.steps[28:])
+
+
+def test_a_resumed_run_keeps_the_precision_that_it_fell_back_to(new_run, caplog):
+    whole, run = (new_run(name, loss=FaultyInHalf(None, ())) for name in ("whole", "run"))
+    whole(precision="bf16", epochs=10)
+    run.crash_after(29, precision="bf16", epochs=10)
+    caplog.clear()
+    run(resume=True, precision="bf16", epochs=10).assert_same_bits(whole)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_every_optimiser_passes_over_steps_that_are_not_finite_and_resumes(new_run, kind):
+    settings = {"optimiser": Optimiser(kind=kind, lr=0.01, ema_decay=0), "epochs": 3}
+    whole, run = (new_run(name, loss=Faulty(FAULTS["nan"], {2})) for name in ("whole", "run"))
+    whole(**settings)
+    run.crash_after(5, **settings)
+    run.loss = build_loss("dice_ce")
+    run(resume=True, **settings).assert_same_bits(whole)
+    assert run.reports[-1].skipped_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # Adam's first step goes lr along the gradient's sign, in which a squared penalty counts.
+        ({"kind": "adamw", "weight_decay": 0.5}, [0.995 - 0.01, 0.995 + 0.01]),
+        ({"kind": "adam", "weight_decay": 0.5}, [0.99, 0.99]),
+        ({"kind": "adam", "weight_decay": 0.0}, [0.99, 1.01]),
+        ({"kind": "sgd", "weight_decay": 0.5}, [1 - 0.01 * 0.75, 1 - 0.01 * 0.25]),
+        ({"kind": "sgd", "weight_decay": 0.0, "nesterov": True}, [1 - 0.01 * 0.475, 1.00475]),
+    ],
+)
+def test_optimisers_decay_weights_each_in_its_way(settings, expected):
+    weights = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimiser = build_optimiser(Optimiser(lr=0.01, **settings), [weights], fused=False)
+    weights.grad = torch.tensor([0.25, -0.25], dtype=torch.float64)
+    optimiser.step()
+    assert_close(weights.detach(), torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_gradients_can_be_left_as_long_as_they_are():
+    module = supervised(nn.Linear(3, 2), max_grad_norm=None)
+    set_gradients(module.network, 7.0)
+    module.configure_gradient_clipping(None)
+    assert_close(gradient(module.network), torch.full((8,), 7.0), rtol=0, atol=0)
+
+
+def test_the_coarser_heads_fade_as_the_run_goes_on():
+    """MPU-Net's: 0.4 at first, four fifths of it after each twentieth of the run."""
+
+    class Heads(nn.Module):
+        def forward(self, image):
+            return [torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)]
+
+    loss = DeepSupervision(lambda logits, target: logits.sum(), (1.0, 0.4))
+    clock = Clock(max_steps=600, time_budget_s=None, started=0.0)
+    fade = Stages(factor=0.8, count=20)
+    module = Supervised(Heads(), loss, Optimiser(ema_decay=0), clock, 0, fade=fade)
+    target, image = torch.zeros(1, 2, 2), torch.zeros(1, 1, 2, 2)
+    for step in (0, 29, 30, 59, 60, 599):
+        module.steps_done.fill_(step)
+        expected = 4 + 0.4 * 0.8 ** (step // 30)
+        assert module.training_step((image, target), 0) == pytest.approx(expected), step

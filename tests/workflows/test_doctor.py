@@ -11,6 +11,7 @@ from lamina.data.layouts import read_cohort
 from lamina.errors import DatasetError
 from lamina.files import read_json, write_json
 from lamina.io import read_labels, read_volume, write_volume
+from lamina.volume import Volume
 from lamina.workflows.doctor import doctor
 
 
@@ -168,3 +169,74 @@ def test_real_scans_have_the_oddities_that_are_known(shared):
     assert found["ts_mr_abdomen", "spacing"].severity == "warning"
     assert ("ibsi_lung_ct", "intensity") in found
     assert found["", "orientation"].severity == "note"
+
+
+def test_a_dry_run_lists_the_changes_and_writes_nothing(sick, tmp_path):
+    planned = doctor(sick, fix=tmp_path / "out", dry_run=True, workers=0)
+    assert planned.mended is None
+    assert not (tmp_path / "out").exists()
+    done = doctor(sick, fix=tmp_path / "out", workers=0)
+    assert planned.changes == done.changes
+    with pytest.raises(DatasetError, match="overlaps"):
+        doctor(sick, fix=sick, dry_run=True, workers=0)
+
+
+def test_mended_pictures_keep_their_patients_sides_sizes_and_objects(tmp_path):
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    rows = ["image,mask,group,split,pixel_size_mm"]
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        image = rng.integers(0, 255, (1, 20, 16)).astype(np.uint8)
+        mask = np.zeros((1, 20, 16), np.uint8)
+        mask[0, 4 : 8 + number, 4:8] = 255
+        for array, kind in ((image, "images"), (mask, "masks")):
+            at = Volume(array, np.diag([-1.0, -1, 1, 1]), unit="px")
+            write_volume(at, folder / kind / f"{number}.png")
+        side = "train" if number < 2 else "test"
+        rows.append(f"images/{number}.png,masks/{number}.png,p{number // 2},{side},0.25")
+    (folder / "split.csv").write_text("\n".join(rows))
+    doctor(folder, fix=out, workers=0)
+    before, after = read_cohort(folder), read_cohort(out)
+    for old, new in zip(before.cases, after.cases, strict=True):
+        assert (old.group, old.side, old.spacing) == (new.group, new.side, new.spacing)
+        assert new.images[0].read_bytes() == old.images[0].read_bytes()
+        assert set(np.unique(read_labels(new.label).array)) == {0, 1}
+    assert after.channels == before.channels
+    assert doctor(out, workers=0).counts["error"] == 0
+
+
+def test_objects_are_merged_in_the_copy(tmp_path):
+    folder, out = tmp_path / "objects", tmp_path / "out"
+    for number in range(3):
+        arrays = {"": np.random.default_rng(number).integers(0, 255, (1, 20, 16)).astype(np.uint8)}
+        for object_, start in (("_mask", 2), ("_mask_1", 10)):
+            arrays[object_] = np.zeros((1, 20, 16), np.uint8)
+            arrays[object_][0, start : start + 4 + number, 3:6] = 255
+        for ending, array in arrays.items():
+            at = Volume(array, np.diag([-1.0, -1, 1, 1]), unit="px")
+            write_volume(at, folder / f"benign_{number}{ending}.png")
+    doctor(folder, fix=out, workers=0)
+    for number, case in enumerate(read_cohort(out).cases):
+        assert case.objects == ()
+        assert np.count_nonzero(read_labels(case.label).array) == 2 * 3 * (4 + number)
+
+
+@pytest.mark.parametrize("kinds", [("images", "masks"), ("imagesTr", "labelsTr")])
+def test_files_without_a_partner_are_findings_and_the_others_are_examined(
+    tiny_dataset, tmp_path, kinds
+):
+    folder = tmp_path / "lonely"
+    for source, kind in zip(("imagesTr", "labelsTr"), kinds, strict=True):
+        shutil.copytree(tiny_dataset / source, folder / kind)
+    (folder / kinds[0] / "ball_001.nii.gz").unlink()
+    (folder / kinds[1] / "ball_002.nii.gz").unlink()
+    with pytest.raises(DatasetError, match="2 files have no partner"):
+        read_cohort(folder)
+    result = doctor(folder, workers=0)
+    assert len(result.cohort.cases) == 4
+    files = [f.file for f in result.findings if f.check == "unpaired"]
+    assert [file.rpartition("lonely/")[2] for file in files] == [
+        f"{kinds[1]}/ball_001.nii.gz",
+        f"{kinds[0]}/ball_002.nii.gz",
+    ]
+    assert not any(f.check == "unlisted" for f in result.findings)

@@ -11,6 +11,7 @@ from lamina.errors import DatasetError, LabelError, UnknownNameError
 from lamina.evaluation.metrics import METRICS
 from lamina.labels import LabelSet
 from lamina.workflows.evaluate import evaluate
+from lamina.workflows.predict import predict
 
 SPACING = (1.0, 2.0, 2.5)
 ORGANS = LabelSet(values={"liver": 1, "spleen": 5})
@@ -202,3 +203,19 @@ def test_regions_of_the_description_are_scored(folders):
         json.dumps({"labels": {"liver": 1, "spleen": 5}, "regions": {"both": ["liver", "spleen"]}})
     )
     assert evaluate(predictions, references).summary()["both"]["dice"].n == 2
+
+
+def test_a_runs_own_scans_know_their_labels(tiny_run, tiny_dataset, tmp_path):
+    predict(tiny_run, tmp_path / "found", split="val", device="cpu")
+    by_record = evaluate(tmp_path / "found")
+    by_name = evaluate(tmp_path / "found", tiny_dataset / "labelsTr")
+    assert by_record.rows == by_name.rows
+    assert by_record.rows
+
+
+def test_scans_from_anywhere_have_no_labels(tiny_run, tiny_dataset, tmp_path):
+    predict(tiny_run, tmp_path / "found", tiny_dataset / "imagesTr" / "ball_000.nii.gz")
+    with pytest.raises(DatasetError, match="with -r"):
+        evaluate(tmp_path / "found")
+    with pytest.raises(DatasetError, match="with -r"):
+        evaluate(tmp_path / "found" / "ball_000.nii.gz")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_what_comes_in_goes_out_under_the_same_name_and_format(name, scan, tiny_
     assert read_json(tmp_path / "out" / "prediction.json")["cases"][0]["segmentation"] == name
 
 
+def test_tilted_scans_are_listed_or_segmented_on_their_own_grid(scans, tiny_run, tmp_path, cli):
+    image, out = read_volume(scans / "ball_000.nii.gz"), tmp_path / "out"
+    tilted = image.affine.copy()
+    tilted[1, 2] = 0.6
+    write_volume(replace(image, affine=tilted), scans / "tilted.nii.gz")
+    done = cli("predict", "-m", tiny_run, "-i", scans, "-o", out)
+    assert done.exit_code == 1
+    assert "tilted.nii.gz: two axes are 16.7 degrees off a right angle" in done.stderr
+    assert names(out) == ["ball_000.nii.gz", "prediction.json"]
+    done = cli("predict", "-m", tiny_run, "-i", scans, "-o", out, "--resample-oblique")
+    assert done.exit_code == 0
+    assert on_one_grid(read_labels(out / "tilted.nii.gz"), read_volume(scans / "tilted.nii.gz"))
+
+
 def test_validation_scans_of_a_run(tiny_run, tiny_work, tmp_path):
     result = predict(tiny_run, tmp_path / "out", split="val")
     expected = read_json(tiny_work / "splits.json")[0]["val"]
@@ -141,6 +156,32 @@ def test_validation_scans_of_a_run(tiny_run, tiny_work, tmp_path):
     assert names(tmp_path / "out") == sorted(
         [*(f"{c}.nii.gz" for c in expected), "prediction.json"]
     )
+
+
+def test_scans_of_several_files_are_named_after_their_case(run_copy, scan, tmp_path):
+    folder = tmp_path / "BraTS2021_00001"
+    folder.mkdir()
+    image = Path(shutil.copy(scan, folder / "BraTS2021_00001_flair.nii.gz"))
+    manifest = read_json(run_copy / "manifest.json")
+    case = {"case_id": folder.name, "images": [str(image)]}
+    manifest["val_cases"] = [manifest["val_cases"][0] | case]
+    (run_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert not predict(run_copy, tmp_path / "out", split="val").failures
+    assert names(tmp_path / "out") == ["BraTS2021_00001.nii.gz", "prediction.json"]
+
+
+def test_scans_that_were_kept_for_the_end(run_copy, tiny_run, tmp_path):
+    manifest = read_json(run_copy / "manifest.json")
+    kept = manifest["val_cases"].pop()
+    (run_copy / "manifest.json").write_text(json.dumps(manifest | {"test_cases": [kept]}))
+    result = predict(run_copy, tmp_path / "out", split="test")
+    assert [outcome.case_id for outcome in result.outcomes] == [kept["case_id"]]
+    (run_copy / "manifest.json").write_text(json.dumps(manifest | {"test_cases": []}))
+    with pytest.raises(DatasetError, match="no cases were kept for --split test.*--protocol"):
+        predict(run_copy, tmp_path / "none", split="test")
+    with pytest.raises(TrainingError, match="holds no training run"):
+        predict(tiny_run / "model.lamina", tmp_path / "none", split="test")
+    assert not (tmp_path / "none").exists()
 
 
 def test_validation_scans_that_are_gone_are_listed(run_copy, tmp_path):

@@ -1,12 +1,15 @@
 """Protocols of papers, applied to cohorts whose cases are called as in the downloads."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.datasets import load_description
 from lamina.errors import DatasetError, UnknownNameError
 from lamina.labels import LabelSet
-from lamina.workflows.datasets import apply_protocol, list_datasets, match, used_by
+from lamina.workflows.datasets import apply_protocol, follow, list_datasets, match, used_by
 
 
 def cohort_of(ids, values=(1, 2, 3), licence="") -> Cohort:
@@ -21,6 +24,10 @@ def cohort_of(ids, values=(1, 2, 3), licence="") -> Cohort:
 
 def brats():
     return cohort_of(f"BRATS_{n:03d}" for n in range(1, 485))
+
+
+def brats_from(first):
+    return cohort_of(f"BRATS_{n:03d}" for n in range(first, 485))
 
 
 def abdomen():
@@ -46,6 +53,16 @@ def breasts():
 
 def assigned(cohort, name, paper):
     return apply_protocol(cohort, load_description(name), paper)
+
+
+def sides(found):
+    """Return the cases to train on, to validate on, kept for the end, and left to be divided."""
+    cases = found.cohort.cases
+    return [[c.case_id for c in cases if c.side == s] for s in ("train", "val", "test", "")]
+
+
+def counts(found):
+    return [len(side) for side in sides(found)]
 
 
 @pytest.mark.parametrize(
@@ -81,13 +98,11 @@ def test_shared_scans_belong_to_the_dataset_that_the_paper_used():
 
 def test_lightmedseg_trains_on_387_and_keeps_73_for_the_end():
     found = assigned(brats(), "msd_task01", "lightmedseg")
-    (fold,) = found.folds
-    assert (len(fold.train), len(fold.val), len(found.test)) == (387, 24, 73)
-    assert fold.val[:2] == ("BRATS_058", "BRATS_059")
-    assert found.test[0].case_id == "BRATS_011"
-    assert {case.case_id for case in found.cohort.cases} == {*fold.train, *fold.val}
-    assert not {case.case_id for case in found.test} & {*fold.train, *fold.val}
-    assert (found.missing, found.surplus, found.relabel) == ((), (), {})
+    assert counts(found) == [387, 24, 73, 0]
+    _, val, test, _ = sides(found)
+    assert (val[:2], test[0]) == (["BRATS_058", "BRATS_059"], "BRATS_011")
+    assert (found.missing, found.surplus, found.departures) == ((), (), ())
+    assert found.cohort.labels.relabel == {}
     assert found.cohort.labels.regions["tumour core"] == (
         "non-enhancing tumour",
         "enhancing tumour",
@@ -97,19 +112,17 @@ def test_lightmedseg_trains_on_387_and_keeps_73_for_the_end():
 def test_both_scans_of_a_heart_stay_together():
     for paper in ("lightmedseg", "dainet"):
         found = assigned(hearts(), "acdc", paper)
-        (fold,) = found.folds
-        assert (len(fold.train), len(fold.val), len(found.test)) == (140, 20, 40)
-        groups = [{patient_of(i) for i in side} for side in (fold.train, fold.val)]
-        groups.append({case.group for case in found.test})
+        assert counts(found) == [140, 20, 40, 0]
+        groups = [{patient_of(i) for i in side} for side in sides(found)[:3]]
         assert [len(group) for group in groups] == [70, 10, 20]
         assert len(set.union(*groups)) == 100
 
 
 def test_synapse_becomes_eight_organs_with_the_values_of_the_files():
     found = assigned(abdomen(), "synapse", "dainet")
-    (fold,) = found.folds
-    assert (len(fold.train), len(fold.val), len(found.test)) == (15, 3, 12)
-    assert found.test[-1].case_id == "img0038"
+    assert counts(found) == [15, 3, 12, 0]
+    assert sides(found)[2][-1] == "img0038"
+    assert found.cohort.channels == ("CT",)
     labels = found.cohort.labels
     assert labels.num_classes == 9
     assert list(labels.values.items())[:3] == [
@@ -117,28 +130,32 @@ def test_synapse_becomes_eight_organs_with_the_values_of_the_files():
         ("gallbladder", 4),
         ("left kidney", 3),
     ]
-    assert found.relabel == {5: 0, 9: 0, 10: 0, 12: 0, 13: 0}
+    assert labels.relabel == {5: 0, 9: 0, 10: 0, 12: 0, 13: 0}
 
 
 def test_lits_becomes_liver_and_the_folds_are_left_to_be_made():
     found = assigned(livers(), "lits", "mpunet")
-    assert found.folds == ()
-    assert [case.case_id for case in found.test] == [f"volume-{n}" for n in range(27, 47)]
-    assert len(found.cohort.cases) == 111
-    assert dict(found.cohort.labels.values) == {"liver": 1}
-    assert found.relabel == {2: 1}
+    assert not found.has_split
+    assert counts(found) == [0, 0, 20, 111]
+    assert sides(found)[2] == [f"volume-{n}" for n in range(27, 47)]
+    assert "one was left out" in found.departures[0]
+    labels = found.cohort.labels
+    assert (labels.values, labels.relabel) == ({"liver": 1}, {2: 1})
+    assert labels.encode(np.array([0, 1, 2]), "file").tolist() == [0, 1, 1]
+    assert LabelSet.from_dict(labels.as_dict()) == labels
 
 
 def test_without_public_lists_all_cases_are_there_to_be_divided():
     found = assigned(abdomen(), "btcv", "glims")
-    assert (found.folds, found.test, found.relabel) == ((), (), {})
-    assert len(found.cohort.cases) == 30
+    assert counts(found) == [0, 0, 0, 30]
+    assert found.cohort.labels.relabel == {}
     assert found.cohort.labels.foreground[:2] == ("spleen", "right kidney")
 
 
 def test_normal_breasts_are_left_out():
     found = assigned(breasts(), "busi", "lgmsnet")
-    assert len(found.cohort.cases) == 6
+    assert counts(found) == [0, 0, 0, 6]
+    assert found.departures[0] == "6 cases are here, 647 in the paper."
     assert found.surplus == ("normal (1)", "normal (2)", "normal (3)")
 
 
@@ -152,7 +169,34 @@ def test_an_incomplete_download_says_what_it_lacks():
     found = assigned(cohort_of([*ids, "phantom"]), "msd_task01", "lightmedseg")
     assert found.missing == (1, 58, 397)
     assert found.surplus == ("phantom",)
-    assert (len(found.folds[0].train), len(found.test)) == (386, 72)
+    assert counts(found) == [386, 23, 72, 0]
+    assert found.departures == ("3 cases of the paper are not here: numbers 1, 58, 397.",)
+    found = assigned(brats_from(40), "msd_task01", "lightmedseg")
+    assert found.departures[0].endswith("numbers 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 29 more.")
+    found = assigned(cohort_of(["img0001", "img0002"], values=(1,)), "btcv", "glims")
+    assert len(found.missing) == 28
+
+
+def test_a_side_that_the_dataset_gives_stays_where_the_paper_has_none():
+    cohort = breasts()
+    given = replace(cohort, cases=tuple(replace(c, side="val") for c in cohort.cases))
+    assert counts(assigned(given, "busi", "lgmsnet")) == [0, 6, 0, 0]
+    hearts_given = replace(hearts(), cases=tuple(replace(c, side="val") for c in hearts().cases))
+    assert counts(assigned(hearts_given, "acdc", "dainet")) == [140, 20, 40, 0]
+
+
+def test_a_named_channel_is_not_renamed():
+    cohort = replace(abdomen(), channels=("dual-energy CT",))
+    assert assigned(cohort, "btcv", "glims").cohort.channels == ("dual-energy CT",)
+
+
+def test_a_protocol_is_followed_by_name_and_misspelt_names_are_refused():
+    assert follow(abdomen(), "dainet").dataset == "synapse"
+    assert follow(brats_from(1), "lightmedseg", "msd_task01").missing == ()
+    with pytest.raises(UnknownNameError, match="Unknown protocol 'lightmed'. Did you mean light"):
+        follow(brats(), "lightmed")
+    with pytest.raises(UnknownNameError, match="Unknown dataset 'msd_task1'. Did you mean msd_t"):
+        follow(brats(), "lightmedseg", "msd_task1")
 
 
 def test_a_side_without_cases_is_refused():

@@ -1,13 +1,16 @@
 """Training notices when the work folder is not what it should be."""
 
 import shutil
+from functools import partial
 
 import pytest
 
 from lamina.errors import DatasetError, FileError, TrainingError
 from lamina.files import read_json, write_json
-from lamina.workflows.prepare import prepare
+from lamina.workflows import prepare as preparation
 from lamina.workflows.train import train
+
+prepare = partial(preparation.prepare, rehearse=False)  # which takes longer than the rest
 
 
 def test_a_run_is_resumed_on_its_own_work_folder(tiny_dataset, tiny_work, tiny_run, tmp_path):

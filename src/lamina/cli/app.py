@@ -2,7 +2,7 @@
 
 import signal
 
-from lamina.cli import jobs, tools  # noqa: F401 - importing them files their verbs
+from lamina.cli import jobs, plan, recipes, tools  # noqa: F401 - importing them files their verbs
 from lamina.cli.program import app
 
 

@@ -13,6 +13,13 @@ from lamina.cli.units import duration, memory
 if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
 
+ResampleOblique = Annotated[
+    bool,
+    typer.Option(
+        "--resample-oblique", help="Resample scans with a tilted gantry instead of refusing them."
+    ),
+]
+
 
 @app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work")
 def prepare(
@@ -21,7 +28,9 @@ def prepare(
     layout: Annotated[
         str | None, typer.Option(help="How the folder is laid out; found by itself.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Network to plan for.")] = "lightmedseg",
+    model: Annotated[
+        str, typer.Option(help="Network to plan for; auto: what suits scans and budget.")
+    ] = "auto",
     ram: Annotated[
         float | None, typer.Option(parser=memory, metavar="SIZE", help="Memory to train in: 8G.")
     ] = None,
@@ -31,15 +40,26 @@ def prepare(
     time: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
     ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
+    rehearse: Annotated[
+        bool, typer.Option(help="Train a few steps to know what a run takes.")
+    ] = True,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Splits by patient; 5 by default.")
     ] = None,
     splits: Annotated[
         Path | None, typer.Option(help="A splits.json to follow, as nnU-Net has it.")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Paper whose cases, labels and split to take: lightmedseg.")
+    ] = None,
+    public: Annotated[
+        str | None, typer.Option("--dataset", help="Public dataset that it is; told by its names.")
+    ] = None,
     allow_leakage: Annotated[
         bool, typer.Option("--allow-leakage", help="Accept patients on both sides of a split.")
     ] = False,
+    resample_oblique: ResampleOblique = False,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; as many as memory allows.")
     ] = None,
@@ -62,9 +82,14 @@ def prepare(
                 ram_bytes=ram,
                 vram_bytes=vram,
                 time_s=time,
+                device=device,
+                rehearse=rehearse,
                 num_folds=folds,
                 splits=splits,
+                protocol=protocol,
+                public=public,
                 allow_leakage=allow_leakage,
+                resample_oblique=resample_oblique,
                 workers=workers,
                 progress=progress,
             )
@@ -90,7 +115,16 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    recipe: Annotated[str | None, typer.Option(help="Shipped recipe, or a YAML file.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Model whose weights to begin from, where they fit."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
+    ] = None,
+    strict_paper: Annotated[
+        bool, typer.Option("--strict-paper", help="The recipe with the paper's slips as published.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -108,8 +142,11 @@ def train(
     with terminal.guard():
         from lamina.cli import views
         from lamina.config import layered, load_recipe, load_yaml, parse_overrides
+        from lamina.errors import ConfigError
         from lamina.workflows import train as workflow
 
+        if strict_paper and not recipe:
+            raise ConfigError("--strict-paper: needs a --recipe.")
         flags = {
             "model": model,
             "epochs": epochs,
@@ -118,14 +155,14 @@ def train(
             "seed": seed,
         }
         settings = layered(
-            load_recipe(recipe) if recipe else {},
+            load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
             load_yaml(config) if config else {},
             {name: value for name, value in flags.items() if value is not None},
             parse_overrides(set_ or []),
         )
         with terminal.bar() as show:
             result = workflow.train(
-                work, out, settings, fold=fold, resume=resume, **_listeners(show)
+                work, out, settings, fold=fold, resume=resume, start=start, **_listeners(show)
             )
         terminal.result(result.as_dict(), *views.training(result))
 
@@ -138,9 +175,10 @@ def predict(
         Path | None, typer.Option("--input", "-i", help="A scan or a folder of scans.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="'val': the scans a run was validated on.")
+        str | None, typer.Option(help="A run's own scans: 'val', or 'test', kept for the end.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
+    resample_oblique: ResampleOblique = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -153,7 +191,13 @@ def predict(
 
         with terminal.bar() as progress:
             result = workflow.predict(
-                model, out, inputs, split=split, device=device, progress=progress
+                model,
+                out,
+                inputs,
+                split=split,
+                device=device,
+                resample_oblique=resample_oblique,
+                progress=progress,
             )
         terminal.result(result.as_dict(), views.prediction(result))
         terminal.failures(result.failures, "Failed")
@@ -162,7 +206,10 @@ def predict(
 @app.command(epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores")
 def evaluate(
     predictions: Annotated[Path, typer.Option("--predictions", "-p", help="Segmentations.")],
-    references: Annotated[Path, typer.Option("--references", "-r", help="Reference labels.")],
+    references: Annotated[
+        Path | None,
+        typer.Option("--references", "-r", help="Reference labels; those of --split are known."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="Only this metric; may be given again.")

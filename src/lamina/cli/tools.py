@@ -1,6 +1,7 @@
 """The verbs around the main job: what there is, what is wrong with it, what others have trained."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from lamina.cli.terminal import FAILED, Terminal
 def doctor(
     dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
     fix: Annotated[Path | None, typer.Option(help="New folder for a mended copy.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="List what --fix would change.")] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for a page with pictures.")] = None,
     layout: Annotated[
         str | None, typer.Option(help="How the folder is laid out; found by itself.")
@@ -32,10 +34,16 @@ def doctor(
 
         with terminal.bar() as progress:
             result = workflow.doctor(
-                dataset, layout=layout, fix=fix, report=report, workers=workers, progress=progress
+                dataset,
+                layout=layout,
+                fix=fix,
+                dry_run=dry_run,
+                report=report,
+                workers=workers,
+                progress=progress,
             )
         terminal.result(result.as_dict(), *views.diagnosis(result))
-        if result.counts["error"] and not fix:
+        if result.counts["error"] and not result.mended:
             raise typer.Exit(FAILED)
 
 
@@ -79,6 +87,28 @@ def datasets(
         found = list_datasets(names)
         shown = [views.datasets(found)] if not names else map(views.dataset, found)
         terminal.result({"datasets": [dataset.as_dict() for dataset in found]}, *shown)
+
+
+@app.command(epilog="Example: lamina fetch Task04_Hippocampus --out data")
+def fetch(
+    task: Annotated[str, typer.Argument(help="Task of the Medical Segmentation Decathlon.")],
+    out: Annotated[Path, typer.Option(help="Folder to make the task's own folder in.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Download a task of the Medical Segmentation Decathlon, after saying under which licence."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows import fetch as workflow
+
+        source = workflow.source_of(task)
+        if not terminal.quiet:
+            terminal.err.out(f"{task}: {source.licence}; {source.home}\nFrom {source.url}")
+        with terminal.bar() as progress:
+            folder = workflow.fetch(source, out, progress=progress)
+        shown = (f"Fetched: {folder}", f"Next: lamina prepare {quote(str(folder))} --out WORK")
+        terminal.result({"folder": str(folder), **source.as_dict()}, *shown)
 
 
 @app.command(epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.units import spoken
+from lamina.data.doctor.groups import condensed
 from lamina.evaluation.table import render_scores
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lamina.workflows.doctor import Diagnosis
     from lamina.workflows.import_weights import Imported
     from lamina.workflows.models import ModelFacts
+    from lamina.workflows.plan import Replanning
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
     from lamina.workflows.train import Training
@@ -41,15 +43,25 @@ def preparation(result: "Preparation") -> tuple[RenderableType, ...]:
         + (f", {len(result.test)} scans kept for the test" if result.test else ""),
         *_leaks(result),
         *_oddities(result.fingerprint),
-        plan(result.plan),
+        *plan(result.plan),
         f"Prepared in {result.work}",
         f"Next: lamina train {quote(str(result.work))} --out RUN",
     )
 
 
-def plan(decided: "Plan") -> Table:
-    """Show every choice with its reason."""
-    table = Table("Choice", "Value", "Because", box=SIMPLE_HEAD)
+def planned(result: "Replanning", explain: bool) -> tuple[RenderableType, ...]:
+    """Show a plan, what has changed in it, and with ``explain`` the reasons."""
+    changed = ", ".join(name.replace("_", " ") for name in result.changed)
+    return (
+        *([f"Changed: {changed}"] if changed else []),
+        *plan(result.plan, explain),
+        f"Next: lamina train {quote(str(result.work))} --out RUN",
+    )
+
+
+def plan(decided: "Plan", explain: bool = True) -> tuple[RenderableType, ...]:
+    """Show every choice, with its reason, what a run will take, and what the budget cost."""
+    table = Table("Choice", "Value", *["Because"] * explain, box=SIMPLE_HEAD)
     shown = {
         "orientation": decided.orientation,
         "target_spacing": f"{' x '.join(f'{mm:.3g}' for mm in decided.target_spacing)} mm",
@@ -57,18 +69,28 @@ def plan(decided: "Plan") -> Table:
             f"{channel}: {how.scheme}"
             for channel, how in zip(decided.channels, decided.normalisation, strict=True)
         ),
-        "network": decided.network,
+        "region_based": "yes" if decided.region_based else "no",
+        "network": "\n".join(
+            (decided.network, *(f"{k}: {v}" for k, v in decided.network_options.items()))
+        ),
+        "slice_axis": "none" if decided.slice_axis is None else str(decided.slice_axis),
         "patch_size": " x ".join(map(str, decided.patch_size)),
         "batch_size": str(decided.batch_size),
         "mirror_axes": ", ".join(map(str, decided.mirror_axes)) or "none",
         "steps_per_epoch": str(decided.steps_per_epoch),
         "epochs": str(decided.epochs),
     }
-    why = {**decided.reasons, "network": "The default, or what --model asked for."}
-    why["epochs"] += f" They take about {spoken(decided.estimates['training_s'])} here."
     for name, value in shown.items():
-        table.add_row(name.replace("_", " "), Text(value), Text(why.get(name, "")))
-    return table
+        because = [Text(decided.reasons.get(name, ""))] * explain
+        table.add_row(name.replace("_", " "), Text(value), *because)
+    takes = decided.estimates
+    return (
+        table,
+        f"A run takes about {spoken(takes['training_s'])} here, {spoken(takes['epoch_s'])} an "
+        f"epoch, and {takes['training_memory_gb']:.2g} GB of memory.",
+        *(["A larger budget would allow:"] if explain and decided.given_up else []),
+        *([f"  {sentence}" for sentence in decided.given_up] if explain else []),
+    )
 
 
 def training(result: "Training") -> tuple[str, ...]:
@@ -173,7 +195,7 @@ def diagnosis(result: "Diagnosis") -> tuple[RenderableType, ...]:
     """Say what is wrong with a dataset, the gravest first, and what was mended."""
     counts = ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in result.counts.items())
     table = Table("", "Case", "What was found", box=SIMPLE_HEAD)
-    ranked = sorted(result.findings, key=lambda finding: list(_STYLES).index(finding.severity))
+    ranked = condensed(result.findings, len(result.cohort.cases))
     for finding in ranked[:_FINDINGS]:
         said = Text(finding.message).append(f" {finding.remedy}", style="dim")
         mark = Text(finding.severity, style=_STYLES[finding.severity])
@@ -184,7 +206,10 @@ def diagnosis(result: "Diagnosis") -> tuple[RenderableType, ...]:
         f"{result.cohort.name}: {len(result.cohort.cases)} scans, {counts}",
         *([table] if ranked else []),
         *([f"  and {rest} more: see --report or --json"] if rest > 0 else []),
-        *(f"  {when}{c.case or 'all'}: {c.repair.replace('_', ' ')}" for c in result.changes),
+        *(
+            f"  {when}{c.case or 'all'}: {c.repair.replace('_', ' ')}, since {c.why}"
+            for c in result.changes
+        ),
         *([f"Mended copy: {result.mended}"] if result.mended else []),
         *([f"Report: {result.report}"] if result.report else []),
     )

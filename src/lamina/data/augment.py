@@ -92,6 +92,13 @@ class Augmentation:
         if faults:
             raise ConfigError(f"augmentation: {'; '.join(faults)}.")
 
+    @classmethod
+    def named(cls, name: str) -> "Augmentation":
+        """Return one of :data:`AUGMENTATIONS`; ``ConfigError`` where there is none of that name."""
+        if name not in AUGMENTATIONS:
+            raise ConfigError(f"{name!r} is unknown; known: {', '.join(AUGMENTATIONS)}.")
+        return AUGMENTATIONS[name]
+
 
 NO_AUGMENTATION = Augmentation(
     p_affine=0, p_mirror=0, p_blur=0, p_noise=0, p_brightness=0, p_gamma=0
@@ -99,6 +106,8 @@ NO_AUGMENTATION = Augmentation(
 """Patches as they are."""
 
 AUGMENTATIONS = {
+    "default": Augmentation(),
+    "none": NO_AUGMENTATION,
     "glims": replace(
         NO_AUGMENTATION,
         p_mirror=0.5,
@@ -122,6 +131,25 @@ AUGMENTATIONS = {
     "lgmsnet_2d": replace(
         NO_AUGMENTATION, p_mirror=1 / 3, mirror_axes=(0, 1), p_quarter_turn=0.375
     ),
+    "lgmsnet_kvasir": replace(
+        NO_AUGMENTATION,
+        p_affine=0.5,
+        rotation_deg=90.0,
+        scale=0.5,
+        p_elastic=0.5,
+        p_mirror=0.5,
+        mirror_axes=(0, 1),
+        p_brightness=0.5,
+        brightness=0.4,
+    ),
+    "unetr": replace(
+        NO_AUGMENTATION,
+        p_mirror=0.2,
+        mirror_axes=(0, 1, 2),
+        p_quarter_turn=0.2,
+        p_brightness=0.1,
+        brightness=0.1,
+    ),
     "dainet": replace(
         NO_AUGMENTATION,
         p_affine=0.25,
@@ -132,10 +160,9 @@ AUGMENTATIONS = {
     ),
     "mpunet": replace(NO_AUGMENTATION, p_mirror=0.5, mirror_axes=(0, 1)),
 }
-"""The published recipes' lists, each change as often and as strong as there.
-
-Where a recipe draws one change among several, they are drawn independently here, each with its own
-share; GLIMS' exponents 0.5 to 4.5 are 0.22 to 4.5 here, even on the logarithm.
+"""Ours and the published recipes' lists, each change as often and as strong as there.
+Where a recipe draws one change among several, each is drawn by itself here, with its own share;
+GLIMS' exponents 0.5 to 4.5 are 0.22 to 4.5 here, even on the logarithm.
 """
 
 

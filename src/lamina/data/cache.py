@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from lamina.data.case import Case
 from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment, normalise
+from lamina.data.straighten import straightened
 from lamina.errors import DatasetError, FileError
 from lamina.files import atomic_path, read_json, sha256, write_json
+from lamina.geometry import spacing_of
 from lamina.labels import IGNORE_INDEX
 
-_VERSION = 2
+_VERSION = 4
 _POSITIONS = 20_000
 _ARRAYS = ("image.npy", "label.npy", "positions.npy")
 
@@ -81,27 +83,37 @@ class PreparedCase:
         return mapped
 
 
-def prepare_case(case: Case, plan: Plan, cache: Path) -> PreparedCase:
+def prepare_case(
+    case: Case, plan: Plan, cache: Path, *, resample_oblique: bool = False
+) -> PreparedCase:
     """Store one case on the plan's grid and scale, unless that has been done already.
+
+    Args:
+        case: Its files.
+        plan: Grid and scale.
+        cache: Folder of prepared cases.
+        resample_oblique: As for :func:`lamina.data.fingerprint.survey`.
 
     Raises:
         LaminaError: The case cannot be read or does not fit the plan; nothing is stored.
     """
     folder = cache / case.case_id
-    key = _key(case, plan)
+    key = _key(case, plan, resample_oblique)
     if (folder / "case.json").is_file() and read_json(folder / "case.json")["key"] == key:
         return PreparedCase(folder)
     image = case.read_image(plan.channels)
     label = case.read_label(plan.labels, image)
-    alignment = Alignment.of(image, plan)
+    image, label = straightened(image, label, resample_oblique)
+    alignment = Alignment.of(image, plan, label.array)
     prepared = normalise(alignment.prepare_image(image.array), plan.normalisation, image.source)
     indices = alignment.prepare_label(label.array)
+    spacing = spacing_of(alignment.prepared_affine, plan.spatial_dims)
     with atomic_path(folder) as part:
         part.mkdir()
         np.save(part / "image.npy", prepared)
         np.save(part / "label.npy", indices)
         np.save(part / "positions.npy", _positions(indices[0]))
-        write_json(part / "case.json", {"key": key, "spacing": list(plan.target_spacing)})
+        write_json(part / "case.json", {"key": key, "spacing": spacing})
     return PreparedCase(folder)
 
 
@@ -127,16 +139,23 @@ def open_cases(cache: Path, case_ids: tuple[str, ...]) -> list[PreparedCase]:
 def preparation_of(plan: Plan) -> str:
     """Return the part of a plan that the prepared arrays depend on, as text to compare."""
     record = plan.as_dict()
-    names = ("channels", "labels", "orientation", "target_spacing", "normalisation")
+    names = (
+        "channels",
+        "labels",
+        "orientation",
+        "target_spacing",
+        "slice_axis",
+        "normalisation",
+    )
     # Keys stay in their order, which for labels is the order of the classes.
     return json.dumps([record[name] for name in names])
 
 
-def _key(case: Case, plan: Plan) -> str:
+def _key(case: Case, plan: Plan, resample_oblique: bool) -> str:
     """Hash everything the prepared arrays depend on: the files' content and the plan's geometry."""
-    files = [*case.images, *case.label_files]
+    files = [*case.image_files, *case.label_files]
     hashes = [sha256(path) for path in files if path.is_file()]
-    parts = [_VERSION, hashes, case.spacing, preparation_of(plan)]
+    parts = [_VERSION, hashes, case.spacing, case.series, resample_oblique, preparation_of(plan)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

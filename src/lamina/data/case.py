@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from lamina.errors import DatasetError, LabelError
 from lamina.geometry import affine_from, check_same_grid
-from lamina.io import read_labels, read_volume
+from lamina.io import read_labels, read_stored_labels, read_volume
+from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -58,7 +60,7 @@ class Case:
     group: str
     """The patient; cases of one group never stand on both sides of a split."""
     images: tuple[Path, ...]
-    """One file per channel, or one file that holds them all."""
+    """One file per channel, one file that holds them all, or the folder of a DICOM series."""
     label: Path | None = None
     objects: tuple[Path, ...] = ()
     """Further label files of the scan, one per object; what they mark is laid over ``label``."""
@@ -66,6 +68,8 @@ class Case:
     """Size in mm of a pixel along each array axis, where only a list beside the pictures tells."""
     side: str = ""
     """Side of the dataset's own split: ``train``, ``val`` or ``test``; empty where it has none."""
+    series: str = ""
+    """SeriesInstanceUID of the image, where its folder may hold others."""
 
     def __post_init__(self) -> None:
         if self.case_id[:1] in ("", ".") or set(self.case_id) & set("/\\\0"):
@@ -77,6 +81,15 @@ class Case:
             raise DatasetError(
                 f"{self.case_id}: pixels of {self.spacing} mm.", remedy="Correct the list."
             )
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        """Return ``images``, and in place of a folder what it holds."""
+        return tuple(
+            file
+            for path in self.images
+            for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+        )
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -93,7 +106,7 @@ class Case:
             FileError, GeometryError: A file is damaged, or two channels lie on different grids.
             DatasetError: The number of channels is not the declared one.
         """
-        parts = [self._sized(read_volume(path)) for path in self.images]
+        parts = [self.sized(read_volume(path, self.series)) for path in self.images]
         first = parts[0]
         for part in parts[1:]:
             names = f"{first.source} and {part.source}"
@@ -118,12 +131,32 @@ class Case:
         """
         if self.label is None:
             raise LabelError(f"{self.case_id}: has no label file.")
-        label = self._sized(read_merged(self.label_files, labels))
+        if has_structures(self.label):
+            masks = chain.from_iterable(read_structures(path, image) for path in self.label_files)
+            indices = labels.draw(masks, image.spatial_shape, str(self.label))
+            return replace(image, array=indices[None], source=str(self.label))
+        label = self.sized(read_merged(self.label_files, labels))
         names = f"{image.source} and {label.source}"
         check_same_grid(image.affine, image.spatial_shape, label.affine, label.spatial_shape, names)
         return replace(image, array=label.array, source=label.source)
 
-    def _sized(self, volume: Volume) -> Volume:
+    def read_stored_label(self, labels: LabelSet) -> Volume:
+        """Read ``label`` as it is stored, whatever is wrong with its values.
+
+        Structures that have names get the values declared for them, on the image's grid.
+
+        Raises:
+            FileError, GeometryError, LabelError: It is missing or damaged, or structures overlap.
+        """
+        if self.label is None:
+            raise LabelError(f"{self.case_id}: has no label file.")
+        if not has_structures(self.label):
+            return read_stored_labels(self.label)
+        drawn = self.read_label(labels, read_volume(self.images[0], self.series))
+        return replace(drawn, array=labels.decode(drawn.array))
+
+    def sized(self, volume: Volume) -> Volume:
+        """Return a picture in mm where ``spacing`` tells how large its pixels are."""
         if self.spacing is None or volume.unit == "mm":
             return volume
         return replace(volume, affine=volume.affine @ affine_from(self.spacing), unit="mm")
@@ -138,6 +171,7 @@ class Case:
             "objects": [str(path) for path in self.objects],
             "spacing": list(self.spacing) if self.spacing else None,
             "side": self.side,
+            "series": self.series,
         }
 
     @classmethod
@@ -151,6 +185,7 @@ class Case:
             objects=tuple(Path(path) for path in data.get("objects", ())),
             spacing=tuple(data["spacing"]) if data.get("spacing") else None,
             side=data.get("side", ""),
+            series=data.get("series", ""),
         )
 
 
@@ -168,6 +203,8 @@ class Cohort:
     labels: LabelSet
     cases: tuple[Case, ...]
     licence: str = ""
+    unpaired: tuple[Path, ...] = ()
+    """Images without a label, and labels without their image; see ``read_cohort``."""
 
     def __post_init__(self) -> None:
         if not self.cases:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.case import Case, Cohort
-from lamina.data.preprocess import finite
+from lamina.data.preprocess import finite, foreground_box
+from lamina.data.straighten import straightened
 from lamina.errors import DatasetError
 from lamina.geometry import is_sheared, orientation_of, reorientation, spacing_of
 from lamina.labels import IGNORE_INDEX, LabelSet
@@ -27,11 +28,13 @@ class CaseFacts:
 
     case_id: str
     shape: tuple[int, ...]
+    """Of what is kept: the box around everything but background."""
     spacing: tuple[float, ...]
     orientation: str
     """Of the file's own array axes."""
     intensity: tuple[dict[str, float], ...]
-    """Per channel: ``min``, ``p00_5``, ``median``, ``mean``, ``std``, ``p99_5``, ``max``."""
+    """Per channel of the whole scan: ``min``, ``p00_5``, ``median``, ``mean``, ``std``, ``p99_5``,
+    ``max``."""
     voxels: dict[str, int]
     """Number of voxels of each structure."""
     oddities: tuple[str, ...]
@@ -79,28 +82,38 @@ class Survey:
     """Intensities ``(C, up to 10000)`` at labelled voxels."""
 
 
-def survey(case: Case, channels: tuple[str, ...], labels: LabelSet) -> Survey:
+def survey(
+    case: Case, channels: tuple[str, ...], labels: LabelSet, *, resample_oblique: bool = False
+) -> Survey:
     """Read one case, check that image and label belong together, and describe it.
+
+    Args:
+        case: Its files.
+        channels: The names of the channels it must have.
+        labels: The structures.
+        resample_oblique: Whether a scan whose axes are not at right angles is resampled, rather
+            than refused.
 
     Raises:
         LaminaError: The case cannot be used; the message says why.
     """
-    image = case.read_image(channels)
-    label = case.read_label(labels, image)
+    stored = case.read_image(channels)
+    image, label = straightened(stored, case.read_label(labels, stored), resample_oblique)
     dims = image.spatial_dims
     turn = reorientation(image.affine, CANONICAL if dims == 3 else image.orientation)
     affine = turn.affine(image.affine, image.spatial_shape)
     array = np.stack([finite(c.astype(np.float32), image.source) for c in image.array])
     voxels = {name: int(mask.sum()) for name, mask in labels.masks(label.array).items()}
     intensity = tuple(_describe(channel) for channel in array)
+    box = foreground_box(image.array, label.array)
     facts = CaseFacts(
         case_id=case.case_id,
-        shape=tuple(image.spatial_shape[axis] for axis in turn.axes),
+        shape=tuple(box[axis].stop - box[axis].start for axis in turn.axes),
         spacing=spacing_of(affine, dims),
         orientation=orientation_of(image.affine, dims),
         intensity=intensity,
         voxels=voxels,
-        oddities=tuple(_oddities(image, intensity, label.array, voxels)),
+        oddities=tuple(_oddities(stored, intensity, label.array, voxels)),
     )
     return Survey(facts, dims, _foreground_sample(array, label.array[0]))
 
@@ -159,7 +172,7 @@ def _oddities(
         found.append(f"{broken} voxels are NaN or infinite")
     found += [f"channel {i} is constant" for i, c in enumerate(intensity) if c["min"] == c["max"]]
     if is_sheared(image.affine):
-        found.append("axes are not at right angles")
+        found.append("axes are not at right angles: resampled")
     if not label.any():
         found.append("the label is empty")
     else:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """The axis that runs between left and right."""
     side_pairs: tuple[tuple[int, int], ...] = ()
     """Classes that take each other's place in a patch mirrored along ``side_axis``."""
+    slice_axis: int | None = None
+    """Axis of the case whose slices are the patches; all other axes are counted without it."""
     untouched_channels: int = 0
     """Channels at the end that move with the image and keep their values: attention maps."""
 
@@ -47,14 +50,18 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     @property
     def spatial_dims(self) -> int:
         """Number of spatial axes of a patch."""
-        return len(self.sampler.patch_size)
+        return len(self.sampler.patch_size) - (self.slice_axis is not None)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Return image ``(C, *patch)`` float32 and class indices ``(*patch)`` uint8."""
         step, slot = divmod(number, self.sampler.batch_size)
         rng = random_for(self.sampler.seed, step, slot)
-        case, size = self.sampler.case_for(step, slot), self.sampler.patch_size
-        start = self.sampler.start_for(case, rng)
+        whole, start = self.sampler.place_for(step, slot, rng)
+        size = self.sampler.patch_size
+        case: PreparedCase | CaseSlice = whole
+        if self.slice_axis is not None:
+            case = CaseSlice(whole, self.slice_axis, start[self.slice_axis])
+            start, size = (without(sides, self.slice_axis) for sides in (start, size))
         chosen = self.augmentation.mirror_axes
         axes = self.mirror_axes if chosen is None else chosen
         motion = draw_motion(self.augmentation, size, case.spacing, axes, rng)
@@ -63,6 +70,41 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             label = exchange(label, self.side_pairs)
         image = change_intensities(image, self.augmentation, rng, self.untouched_channels)
         return image, label[0]
+
+
+@dataclass(frozen=True)
+class CaseSlice:
+    """One slice of a prepared case, as an image."""
+
+    case: PreparedCase
+    axis: int
+    """Spatial axis across the slices."""
+    index: int
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """Normalised image ``(C, *S)``."""
+        image: NDArray[np.float32] = self.case.image[_at_index(self.axis, self.index)]
+        return image
+
+    @property
+    def label(self) -> NDArray[np.uint8]:
+        """Class indices ``(1, *S)``."""
+        label: NDArray[np.uint8] = self.case.label[_at_index(self.axis, self.index)]
+        return label
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Pixel size in mm."""
+        return without(self.case.spacing, self.axis)
+
+
+Entry = TypeVar("Entry")
+
+
+def without(entries: tuple[Entry, ...], axis: int) -> tuple[Entry, ...]:
+    """Return one entry per axis of a slice, given one per axis of its case."""
+    return entries[:axis] + entries[axis + 1 :]
 
 
 class StepSampler(Sampler[list[int]]):
@@ -87,6 +129,11 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + self.batch_size))
 
 
+def _at_index(axis: int, index: int) -> tuple[slice | int, ...]:
+    """Return what picks one slice of ``(C, *S)`` without reading the others."""
+    return (*[slice(None)] * (1 + axis), index)
+
+
 def ignore_ctrl_c(worker: int) -> None:
     """Make a loader process deaf to Ctrl-C, which a terminal sends to all processes of a run.
 
@@ -96,7 +143,7 @@ def ignore_ctrl_c(worker: int) -> None:
 
 
 def cut(
-    case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...]
+    case: PreparedCase | CaseSlice, start: tuple[int, ...], patch_size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut image ``(C, *patch)`` and label ``(1, *patch)``, continuing the case at its edges."""
     image, label = case.image, case.label
@@ -115,7 +162,10 @@ def cut(
 
 
 def cut_moved(
-    case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...], motion: Motion
+    case: PreparedCase | CaseSlice,
+    start: tuple[int, ...],
+    patch_size: tuple[int, ...],
+    motion: Motion,
 ) -> tuple[Tensor, Tensor]:
     """Cut image ``(C, *patch)`` and label ``(1, *patch)`` as they lie under ``motion``.
 
@@ -145,7 +195,10 @@ def exchange(label: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def _sampled(
-    case: PreparedCase, start: tuple[int, ...], patch_size: tuple[int, ...], motion: Motion
+    case: PreparedCase | CaseSlice,
+    start: tuple[int, ...],
+    patch_size: tuple[int, ...],
+    motion: Motion,
 ) -> tuple[Tensor, Tensor]:
     """Sample the patch's voxels from the part of the case that they reach."""
     assert motion.matrix is not None

@@ -1,6 +1,6 @@
 """What is decided about a task before training, and why."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -47,17 +47,25 @@ class Plan:
     orientation: str
     """Direction of the array axes after preparation, such as ``"RAS"``."""
     target_spacing: tuple[float, ...]
-    """Voxel size in mm after preparation, along the prepared axes."""
+    """Voxel size in mm after preparation, along the prepared axes; across slices that are seen one
+    by one, every scan keeps its own."""
     normalisation: tuple[Normalisation, ...]
     """One per channel."""
     network: str
     """Registered preset the plan was made for."""
+    network_options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the network's configuration that differ from the preset, such as its width."""
+    slice_axis: int | None = None
+    """Prepared axis whose slices a 2D network sees one by one; patch and window are 1 along it.
+    ``None``: the network has as many axes as the scans."""
     patch_size: tuple[int, ...]
     """Training crop in voxels."""
     roi_size: tuple[int, ...]
     """Sliding window in voxels."""
     overlap: float = 0.5
     """Share by which neighbouring windows overlap."""
+    blending: Literal["gaussian", "constant"] = "gaussian"
+    """Weights of a window's voxels where windows overlap: falling towards its edges, or equal."""
     batch_size: int
     """Patches per step."""
     mirror_axes: tuple[int, ...]
@@ -67,7 +75,10 @@ class Plan:
     steps_per_epoch: int
     """Training steps between two validations."""
     estimates: dict[str, float] = field(default_factory=dict)
-    """Predicted ``training_memory_gb``, ``step_s`` and ``training_s``, on the planning machine."""
+    """Predicted on the planning machine: ``training_memory_gb``, the program included, ``step_s``,
+    ``epoch_s`` with its validation, and ``training_s``."""
+    given_up: tuple[str, ...] = ()
+    """What a larger budget would have allowed, one sentence each."""
     reasons: dict[str, str] = field(default_factory=dict)
     """One sentence per choice: field name -> why."""
 
@@ -83,11 +94,29 @@ class Plan:
             raise ConfigError("plan: region_based needs labels with regions.")
         if not 0 <= self.overlap <= _MAX_OVERLAP:
             raise ConfigError(f"plan: overlap = {self.overlap}: must be 0 to {_MAX_OVERLAP}.")
+        if self.slice_axis is not None:
+            self._check_slices(self.slice_axis)
         if (
             min(*self.patch_size, *self.roi_size, self.batch_size) < 1
             or min(self.target_spacing) <= 0
         ):
             raise ConfigError("plan: sizes and spacings must be above 0.")
+
+    def _check_slices(self, axis: int) -> None:
+        if self.spatial_dims != 3 or axis not in range(3):
+            raise ConfigError(f"plan: slice_axis = {axis}: must be an axis of volumes, 0 to 2.")
+        if self.patch_size[axis] != 1 or self.roi_size[axis] != 1:
+            raise ConfigError(f"plan: patch_size and roi_size must be 1 along slice_axis = {axis}.")
+
+    @property
+    def seen_axes(self) -> tuple[int, ...]:
+        """The prepared axes that the network sees."""
+        return tuple(axis for axis in range(self.spatial_dims) if axis != self.slice_axis)
+
+    def spacing_for(self, scan_spacing: Sequence[float]) -> tuple[float, ...]:
+        """Return the spacing in mm that a scan is prepared at, given its own on the same axes."""
+        pairs = enumerate(zip(self.target_spacing, scan_spacing, strict=True))
+        return tuple(own if axis == self.slice_axis else aim for axis, (aim, own) in pairs)
 
     @property
     def num_outputs(self) -> int:

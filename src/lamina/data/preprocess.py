@@ -1,7 +1,7 @@
 """From a scan as it lies in its file to the array a network sees, and exactly back."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lamina.data.plan import Normalisation, Plan
+from lamina.data.resampling import Weights, axis_weights, blocks, weighted
 from lamina.errors import DatasetError, GeometryError
-from lamina.geometry import Affine, Reorientation, reorientation, resampled_grid
+from lamina.geometry import Affine, Reorientation, reorientation, resampled_grid, spacing_of
+from lamina.labels import IGNORE_INDEX
 from lamina.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -22,13 +24,16 @@ _MAX_RATIO = 32
 
 @dataclass(frozen=True)
 class Alignment:
-    """The way from a scan's own grid to the prepared grid and back; both cover the same box.
+    """The way from a scan's own grid to the prepared grid and back.
 
-    ``source`` is the scan's grid, ``oriented`` the same voxels in the plan's axis order,
-    ``prepared`` the oriented box at the target spacing. Neighbouring grids share their middle, so
-    a map between the last two is ``source index = step * target index + offset`` along each axis.
+    The scan is cropped to ``box``; ``oriented`` are the box's voxels in the plan's axis order,
+    ``prepared`` is the same box at the target spacing. The last two share their middle, so the map
+    between them is ``oriented index = step * prepared index + offset`` along each axis.
     """
 
+    source_shape: tuple[int, ...]
+    box: tuple[slice, ...]
+    """What is kept of the scan, in its own axes; outside of it is background."""
     reorientation: Reorientation
     oriented_shape: tuple[int, ...]
     prepared_shape: tuple[int, ...]
@@ -39,8 +44,13 @@ class Alignment:
     """The scan's file, for messages."""
 
     @classmethod
-    def of(cls, volume: Volume, plan: Plan) -> "Alignment":
+    def of(cls, volume: Volume, plan: Plan, label: NDArray[np.uint8] | None = None) -> "Alignment":
         """Work out the alignment of a scan.
+
+        Args:
+            volume: The scan, whose voxels decide what is cropped.
+            plan: Axis order and spacing to bring it to.
+            label: Class indices ``(1, *S)`` on the scan's grid; what they mark is not cropped.
 
         Raises:
             GeometryError: The scan has another number of axes than the plan, or absurd spacing.
@@ -52,20 +62,20 @@ class Alignment:
                 remedy="Use a model that was trained on such images.",
             )
         turn = reorientation(volume.affine, plan.orientation)
-        oriented_affine = turn.affine(volume.affine, volume.spatial_shape)
-        oriented_shape = tuple(volume.spatial_shape[axis] for axis in turn.axes)
-        affine, shape = resampled_grid(oriented_affine, oriented_shape, plan.target_spacing)
+        box = foreground_box(volume.array, label)
+        size = [part.stop - part.start for part in box]
+        oriented_affine = turn.affine(_cropped(volume.affine, box), size)
+        oriented_shape = tuple(size[axis] for axis in turn.axes)
         dims = plan.spatial_dims
+        spacing = plan.spacing_for(spacing_of(oriented_affine, dims))
+        affine, shape = resampled_grid(oriented_affine, oriented_shape, spacing)
         lengths = np.linalg.norm(affine[:3, :dims], axis=0)
         step = lengths / np.linalg.norm(oriented_affine[:3, :dims], axis=0)
         ratios = tuple(float(ratio) for ratio in step)
-        if max(*ratios, *(1 / ratio for ratio in ratios)) > _MAX_RATIO:
-            raise GeometryError(
-                f"{volume.source}: voxels of {volume.spacing} mm are over {_MAX_RATIO} times "
-                f"larger or smaller than the plan's {plan.target_spacing} mm.",
-                remedy="Look at the spacing in the header, and at its unit.",
-            )
-        return cls(turn, oriented_shape, shape, affine, ratios, volume.source)
+        _check_ratios(ratios, volume, plan)
+        return cls(
+            volume.spatial_shape, box, turn, oriented_shape, shape, affine, ratios, volume.source
+        )
 
     def prepare_image(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """Bring an image ``(C, *S)`` onto the prepared grid by cubic interpolation.
@@ -75,20 +85,31 @@ class Alignment:
         Raises:
             DatasetError: A channel has no finite voxel.
         """
-        oriented = self.reorientation.apply(array).astype(np.float32)
-        channels = [finite(channel, self.source) for channel in oriented]
-        if not self._is_identity:
-            channels = [self._to_prepared(channel, order=3) for channel in channels]
-        return np.stack(channels)
+        oriented = self._oriented(array)
+        prepared = np.empty((len(oriented), *self.prepared_shape), np.float32)
+        for raw, out in zip(oriented, prepared, strict=True):
+            channel = raw
+            if raw.dtype.kind == "f":
+                channel = finite(raw.astype(np.float32, copy=False), self.source)
+            if self._is_identity:
+                out[:] = channel
+                continue
+            for target, source, weights in blocks(self._to_prepared(order=3)):
+                out[target] = weighted(channel[source].astype(np.float32), weights)
+        return prepared
 
     def prepare_label(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring class indices ``(1, *S)`` onto the prepared grid; the largest share wins."""
-        oriented = self.reorientation.apply(indices)[0]
+        oriented = self._oriented(indices)[0]
         if self._is_identity:
             return np.ascontiguousarray(oriented[None])
-        classes = np.unique(oriented)
-        shares = (self._to_prepared((oriented == c).astype(np.float32), order=1) for c in classes)
-        return classes[_running_argmax(shares)][None]
+        prepared = np.empty((1, *self.prepared_shape), np.uint8)
+        for target, source, weights in blocks(self._to_prepared(order=1)):
+            part = oriented[source]
+            classes = np.unique(part)
+            marks = ((part == index).astype(np.float32) for index in classes)
+            prepared[0][target] = _largest(classes, (weighted(m, weights) for m in marks))
+        return prepared
 
     def restore(
         self,
@@ -97,33 +118,75 @@ class Alignment:
     ) -> NDArray[np.uint8]:
         """Turn logits ``(K, *prepared)`` into class indices ``(1, *source)``.
 
-        Channels are resampled one by one and used as they come, so that the full-size logits of
-        all of them never exist at once.
+        What was cropped becomes background.
+
+        Logits are resampled and decided upon block by block, so that they never exist at full size.
 
         Args:
             logits: Of classes, of which the largest wins, or of regions.
             drawing: Where the channels are regions: pairs (channel, class index to draw where its
                 logit is above 0), in order.
         """
-        if drawing is None:
-            indices = _running_argmax(map(self._to_oriented, logits))
-        else:
-            indices = np.zeros(self.oriented_shape, np.uint8)
+        indices = np.zeros(self.oriented_shape, np.uint8)
+        for target, source, weights in blocks(self._to_oriented()):
+            part = logits[(slice(None), *source)]
+            if drawing is None:
+                likely = _that_may_win(part)
+                full = (self._sampled(part[index], weights) for index in likely)
+                indices[target] = _largest(likely, full)
+                continue
             for channel, index in drawing:
-                indices[self._to_oriented(logits[channel]) > 0] = index
-        return np.ascontiguousarray(self.reorientation.undo(indices[None]))
+                indices[target][self._sampled(part[channel], weights) > 0] = index
+        whole = np.zeros((1, *self.source_shape), np.uint8)
+        whole[(slice(None), *self.box)] = self.reorientation.undo(indices[None])
+        return whole
 
     @property
     def _is_identity(self) -> bool:
         return self.oriented_shape == self.prepared_shape and all(r == 1.0 for r in self.step)
 
-    def _to_prepared(self, array: NDArray[Any], order: int) -> NDArray[np.float32]:
-        return _resample(array, self.step, self.prepared_shape, order)
+    def _oriented(self, array: NDArray[Any]) -> NDArray[Any]:
+        return self.reorientation.apply(array[(slice(None), *self.box)])
 
-    def _to_oriented(self, array: NDArray[Any]) -> NDArray[Any]:
-        if self._is_identity:
-            return array
-        return _resample(array, [1 / ratio for ratio in self.step], self.oriented_shape, order=1)
+    def _to_prepared(self, order: int) -> Weights:
+        axes = zip(self.oriented_shape, self.step, self.prepared_shape, strict=True)
+        return [axis_weights(size, step, count, order) for size, step, count in axes]
+
+    def _to_oriented(self) -> Weights:
+        axes = zip(self.prepared_shape, self.step, self.oriented_shape, strict=True)
+        return [axis_weights(size, 1 / step, count, order=1) for size, step, count in axes]
+
+    def _sampled(self, array: NDArray[Any], weights: Weights) -> NDArray[Any]:
+        return array if self._is_identity else weighted(array, weights)
+
+
+def foreground_box(
+    image: NDArray[Any], label: NDArray[np.uint8] | None = None
+) -> tuple[slice, ...]:
+    """Return the smallest box outside of which a scan is background, and nothing is labelled.
+
+    A channel's background is the value that the scan's corner voxels share. Where they differ in
+    any channel, background is unknown, and the box is the whole scan; so it is where a scan holds
+    nothing else.
+
+    Args:
+        image: ``(C, *S)``.
+        label: Class indices ``(1, *S)``; 0 and the ignored are not labelled.
+    """
+    shape = image.shape[1:]
+    whole = tuple(slice(0, size) for size in shape)
+    ends = tuple(slice(None, None, max(1, size - 1)) for size in shape)
+    corners = image[(slice(None), *ends)].reshape(len(image), -1)
+    if (corners != corners[:, :1]).any():
+        return whole
+    occupied = np.zeros(shape, np.bool_)
+    for channel, background in zip(image, corners[:, 0], strict=True):
+        occupied |= channel != background
+    if not occupied.any():
+        return whole
+    if label is not None:
+        occupied |= (label[0] > 0) & (label[0] != IGNORE_INDEX)
+    return tuple(ndimage.find_objects(occupied.view(np.uint8))[0])
 
 
 def normalise(
@@ -165,6 +228,21 @@ def finite(channel: NDArray[np.float32], source: str) -> NDArray[np.float32]:
     return np.nan_to_num(channel, nan=low, neginf=low, posinf=high)
 
 
+def _cropped(affine: Affine, box: Sequence[slice]) -> Affine:
+    moved = affine.copy()
+    moved[:3, 3] += affine[:3, : len(box)] @ [part.start for part in box]
+    return moved
+
+
+def _check_ratios(ratios: Sequence[float], volume: Volume, plan: Plan) -> None:
+    if max(*ratios, *(1 / ratio for ratio in ratios)) > _MAX_RATIO:
+        raise GeometryError(
+            f"{volume.source}: voxels of {volume.spacing} mm are over {_MAX_RATIO} times "
+            f"larger or smaller than the plan's {plan.target_spacing} mm.",
+            remedy="Look at the spacing in the header, and at its unit.",
+        )
+
+
 def _normalise_channel(channel: NDArray[np.float32], how: Normalisation) -> NDArray[np.float32]:
     if how.scheme == "ct":
         clipped = np.clip(channel, how.low, how.high)
@@ -183,30 +261,22 @@ def _normalise_channel(channel: NDArray[np.float32], how: Normalisation) -> NDAr
     return np.asarray((own - own.mean()) * scale, np.float32)
 
 
-def _resample(
-    array: NDArray[Any], step: Sequence[float], shape: tuple[int, ...], order: int
-) -> NDArray[np.float32]:
-    """Sample ``array`` every ``step`` voxels, middles aligned, continued at its edges."""
-    size = np.array(array.shape)
-    offset = (size - 1) / 2 - np.asarray(step) * (np.array(shape) - 1) / 2
-    # Without smoothing, every other voxel of a finer scan would be skipped and its noise kept.
-    sigma = [max(0.0, (ratio - 1) / 2) for ratio in step]
-    smooth = ndimage.gaussian_filter(array, sigma, mode="nearest") if max(sigma) > 0 else array
-    return np.asarray(
-        ndimage.affine_transform(
-            smooth, np.asarray(step), offset, shape, np.float32, order=order, mode="nearest"
-        )
-    )
+def _that_may_win(logits: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the channels that can be largest somewhere between the voxels of ``(K, *S)``."""
+    axes = tuple(range(1, logits.ndim))
+    return np.flatnonzero(~(logits.max(axes) < logits.min(axes).max()))
 
 
-def _running_argmax(channels: Any) -> NDArray[np.uint8]:
-    """Return the index of the largest of equally shaped arrays that come one at a time."""
+def _largest(names: NDArray[Any], channels: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Return, voxel by voxel, the name of the largest of as many channels as there are names."""
+    if len(names) == 1:
+        return names
     best: NDArray[Any] | None = None
     for index, channel in enumerate(channels):
         if best is None:
-            best, winner = np.array(channel), np.zeros(channel.shape, np.uint8)
+            best, winner = np.array(channel), np.zeros(channel.shape, np.intp)
         else:
             larger = channel > best
             winner[larger] = index
             best[larger] = channel[larger]
-    return winner
+    return np.asarray(names[winner])

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import psutil
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, ResourceError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def run_over(
         except BrokenProcessPool:
             if workers == 1:
                 killed = "a worker process was killed, most likely for lack of memory."
-                yield remaining.pop(0), LaminaError(killed, remedy="Use fewer --workers.")
+                yield remaining.pop(0), ResourceError(killed, remedy="Use fewer --workers.")
             workers = max(1, workers // 2)
     for item in remaining:
         yield item, _attempt(function, item)
@@ -122,4 +122,4 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result | LaminaE
     except LaminaError as error:
         return error
     except MemoryError:
-        return LaminaError("not enough memory for this case.", remedy="Free some memory.")
+        return ResourceError("not enough memory for this case.", remedy="Free some memory.")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from lamina.errors import GeometryError
-from lamina.evaluation.metrics import METRICS, EmptyCase, empty_case
+from lamina.evaluation.metrics import METRICS, EmptyCase, Metric, Unit, empty_case
 from lamina.files import write_json, write_text
 from lamina.labels import IGNORE_INDEX, LabelSet
 
@@ -33,6 +33,7 @@ class Score:
     case: str
     label: str
     metric: str
+    """Such as ``hd95``, or ``hd95_px`` where lengths are in pixels."""
     value: float
     """NaN when the metric does not apply."""
     rule: EmptyCase
@@ -65,6 +66,7 @@ def score_case(
     labels: LabelSet,
     spacing: Sequence[float],
     metrics: Sequence[str],
+    unit: Unit = "mm",
 ) -> list[Score]:
     """Compare one segmentation with its reference, structure by structure and region by region.
 
@@ -73,8 +75,9 @@ def score_case(
         prediction: Class indices ``(*S)``.
         reference: Class indices ``(*S)``; where it says ``IGNORE_INDEX``, neither map counts.
         labels: What the indices stand for.
-        spacing: Voxel size in mm along each axis.
+        spacing: Voxel size along each axis.
         metrics: Registered names.
+        unit: What the spacing is measured in.
 
     Raises:
         GeometryError: The two maps differ in shape.
@@ -87,16 +90,19 @@ def score_case(
     ignored = reference == IGNORE_INDEX
     if ignored.any():
         prediction = np.where(ignored, IGNORE_INDEX, prediction)
-    diagonal_mm = math.hypot(*(n * mm for n, mm in zip(reference.shape, spacing, strict=True)))
+    diagonal = math.hypot(*(n * size for n, size in zip(reference.shape, spacing, strict=True)))
+    measures = [METRICS.get(name).measured_in(unit) for name in metrics]
     found = find_objects(prediction, IGNORE_INDEX - 1), find_objects(reference, IGNORE_INDEX - 1)
     rows = []
     for label, classes in _classes(labels).items():
         box = _union([boxes[i - 1] for boxes in found for i in classes], reference.ndim)
         masks = np.isin(prediction[box], classes), np.isin(reference[box], classes)
         rule = empty_case(*masks)
-        for name in metrics:
-            value = METRICS.get(name).value(*masks, spacing, diagonal_mm)
-            rows.append(Score(case=case_id, label=label, metric=name, value=value, rule=rule))
+        for metric in measures:
+            value = metric.value(*masks, spacing, diagonal)
+            rows.append(
+                Score(case=case_id, label=label, metric=metric.name, value=value, rule=rule)
+            )
     return rows
 
 
@@ -106,11 +112,19 @@ class Scores:
 
     labels: LabelSet
     metrics: tuple[str, ...]
+    """Registered names."""
     rows: tuple[Score, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
     """Case id -> why it could not be scored."""
     not_predicted: tuple[str, ...] = ()
     """Cases that have a reference and no prediction."""
+    unit: Unit = "mm"
+    """What all lengths are measured in."""
+
+    @property
+    def measures(self) -> tuple[Metric, ...]:
+        """The metrics as they are called, and what they count, in ``unit``."""
+        return tuple(METRICS.get(name).measured_in(self.unit) for name in self.metrics)
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -123,7 +137,7 @@ class Scores:
         for row in self.rows:
             groups[row.label, row.metric].append(row)
         return {
-            label: {metric: _summarise(groups[label, metric]) for metric in self.metrics}
+            label: {metric.name: _summarise(groups[label, metric.name]) for metric in self.measures}
             for label in _classes(self.labels)
         }
 
@@ -143,13 +157,14 @@ class Scores:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; NaN becomes None."""
-        described = {name: METRICS.get(name) for name in self.metrics}
+        described = {metric.name: metric for metric in self.measures}
         summary = self.summary()
         return {
             "num_cases": len(self.cases),
+            "unit": self.unit,
             "failures": dict(self.failures),
             "not_predicted": list(self.not_predicted),
-            "mean_foreground": _plain({name: self.mean_foreground(name) for name in self.metrics}),
+            "mean_foreground": _plain({name: self.mean_foreground(name) for name in described}),
             "summary": {
                 label: {metric: _plain(asdict(found)) for metric, found in row.items()}
                 for label, row in summary.items()
@@ -177,7 +192,8 @@ class Scores:
             line = lines.setdefault((row.case, row.label), {"rule": row.rule})
             line[row.metric] = "" if math.isnan(row.value) else row.value
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["case", "label", *self.metrics, "rule"], lineterminator="\n")
+        names = [metric.name for metric in self.measures]
+        writer = csv.DictWriter(text, ["case", "label", *names, "rule"], lineterminator="\n")
         writer.writeheader()
         for (case, label), line in lines.items():
             writer.writerow({"case": case, "label": label} | line)

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lamina.evaluation.metrics import METRICS, Metric, Outcome
+from lamina.evaluation.metrics import Metric, Outcome
 from lamina.evaluation.scores import Scores, Summary
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
@@ -21,11 +21,13 @@ def render_scores(scores: Scores) -> RenderableType:
 
     Made for 100 columns; narrower consoles wrap it.
     """
-    metrics = [METRICS.get(name) for name in scores.metrics]
+    metrics = scores.measures
     summary = scores.summary()
     cases = _cases(len(scores.cases))
+    in_pixels = scores.unit == "px"
     return Group(
         Text(f"  Scores of {cases}: mean ± standard deviation, ↑ higher or ↓ lower is better"),
+        *([Text("  Lengths are in pixels: the files do not say how large one is.")] * in_pixels),
         _score_table(scores, metrics, summary),
         Padding(_counts(scores, summary), (0, 0, 0, 2)),
         _rules(metrics),

@@ -7,6 +7,8 @@ import torch
 
 from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment, normalise
+from lamina.data.straighten import Straightening, require_orthogonal
+from lamina.geometry import is_sheared
 from lamina.inference.sliding_window import Network, sliding_window
 from lamina.volume import Volume
 
@@ -19,6 +21,8 @@ class Predictor:
     """``(B, C, *S) -> (B, K, *S)`` logits; a torch module in eval mode, on ``device``."""
     plan: Plan
     device: str = "cpu"
+    resample_oblique: bool = False
+    """Whether scans whose axes are not at right angles are resampled, rather than refused."""
 
     def __call__(self, image: Volume, progress: Callable[[int, int], None] | None = None) -> Volume:
         """Segment one scan.
@@ -32,8 +36,17 @@ class Predictor:
 
         Raises:
             DatasetError: The scan has other channels than the model takes, or no finite voxel.
-            GeometryError: It has another number of spatial axes.
+            GeometryError: It has another number of spatial axes, or its axes are not at right
+                angles and it is not to be resampled.
         """
+        if not is_sheared(image.affine):
+            return self._segment(image, progress)
+        if not self.resample_oblique:
+            require_orthogonal(image)
+        way = Straightening.of(image)
+        return way.undo(self._segment(way.apply_image(image), progress))
+
+    def _segment(self, image: Volume, progress: Callable[[int, int], None] | None) -> Volume:
         alignment = Alignment.of(image, self.plan)
         prepared = normalise(
             alignment.prepare_image(image.array), self.plan.normalisation, image.source
@@ -43,6 +56,8 @@ class Predictor:
             torch.from_numpy(prepared).to(self.device),
             self.plan.roi_size,
             overlap=self.plan.overlap,
+            blending=self.plan.blending,
+            slice_axis=self.plan.slice_axis,
             progress=progress,
         )
         labels = self.plan.labels

@@ -1,6 +1,7 @@
 """A network applied window by window to an image larger than it was trained on."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,10 +16,12 @@ def sliding_window(
     roi_size: Sequence[int],
     *,
     overlap: float = 0.5,
+    blending: Literal["gaussian", "constant"] = "gaussian",
     sw_batch_size: int = 4,
+    slice_axis: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Return logits for a whole image, windows blended with Gaussian weights.
+    """Return logits for a whole image, window by window.
 
     An image smaller than the window is continued at its edges and the result cut back.
 
@@ -27,7 +30,11 @@ def sliding_window(
         image: ``(C, *S)``, on the device the network runs on.
         roi_size: Window in voxels.
         overlap: Share by which neighbouring windows overlap, 0 to below 1.
+        blending: Weights of a window's voxels where windows overlap: falling towards its edges, or
+            equal.
         sw_batch_size: Windows per call of the network.
+        slice_axis: Spatial axis along which the window is 1 voxel and which the network does not
+            see.
         progress: Called after each call of the network with windows done and windows in all.
 
     Returns:
@@ -40,9 +47,12 @@ def sliding_window(
 
     def window(batch: Tensor) -> Tensor:
         nonlocal done
-        if batch.ndim == 5:
+        if batch.ndim == 5 and slice_axis is None:
             batch = batch.contiguous(memory_format=torch.channels_last_3d)
-        logits = network(batch).to(torch.float32, copy=True)  # it is about to be weighted in place
+        seen = batch if slice_axis is None else batch.squeeze(2 + slice_axis)
+        logits = network(seen).to(torch.float32, copy=True)  # it is about to be weighted in place
+        if slice_axis is not None:
+            logits = logits.unsqueeze(2 + slice_axis)
         done += batch.shape[0]
         if progress is not None:
             progress(done, total)
@@ -52,7 +62,7 @@ def sliding_window(
         roi_size=tuple(roi_size),
         sw_batch_size=sw_batch_size,
         overlap=overlap,
-        mode="gaussian",
+        mode=blending,
         padding_mode="replicate",
     )
     with torch.inference_mode():

@@ -7,6 +7,7 @@ one is used.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,11 +47,12 @@ class Format:
 FORMATS: Registry[Format] = Registry("file format", "lamina.io")
 
 
-def read_volume(path: str | Path) -> Volume:
+def read_volume(path: str | Path, series_uid: str = "") -> Volume:
     """Read a scan: the voxels as they are stored, with the scaling that the header asks for.
 
     Args:
         path: A file of any known format, upper or lower case; or a folder of one DICOM series.
+        series_uid: Which series of a DICOM folder, where it may hold several.
 
     Returns:
         The volume ``(C, *S)`` in native byte order; voxels that are NaN or infinite stay so.
@@ -59,6 +61,10 @@ def read_volume(path: str | Path) -> Volume:
         FileError: It is missing, of no known format, damaged, or a folder of several series.
         GeometryError: It does not say where its voxels are.
     """
+    if series_uid:
+        from lamina.io.dicom import read_series
+
+        return _read(Path(path), lambda _: partial(read_series, series_uid=series_uid))
     return _read(Path(path), lambda file_format: file_format.read)
 
 

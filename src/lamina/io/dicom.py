@@ -109,6 +109,19 @@ def list_series(folder: Path | str) -> list[Series]:
     return _described(_find(folder)[1])
 
 
+def is_dicom(path: Path) -> bool:
+    """Tell by its name whether a file is of this format."""
+    return path.suffix.lower() in FORMATS.get("dicom").suffixes
+
+
+def is_series(folder: Path) -> bool:
+    """Tell whether a folder holds a scan whose slices are files of their own."""
+    try:
+        return any(len(series.files) > 1 for series in list_series(folder))
+    except FileError:
+        return False
+
+
 def _write(volume: Volume, path: Path) -> NoReturn:
     raise OSError(errno.EINVAL, "scans are not written as DICOM; write .nii.gz instead")
 

@@ -57,8 +57,12 @@ _MOST_PACKED = 1000
 """Beyond that they may grow so many times; scans grow 2 to 50 times."""
 
 
-def stored_values(path: Path) -> NDArray[Any]:
+def stored_values(path: Path, *, coloured: bool = True) -> NDArray[Any]:
     """Return the values of a file as they are stored: ``(frames, rows, columns, channels)``.
+
+    Args:
+        path: A DICOM file with pixels.
+        coloured: Turn indices of a palette into its colours.
 
     Raises:
         FileError: They are fewer than the header claims, damaged, or of an unknown encoding.
@@ -77,7 +81,7 @@ def stored_values(path: Path) -> NDArray[Any]:
             values = np.stack(list(_decoded(header, count)))
         else:
             values = pixel_array(header)
-        if header.PhotometricInterpretation == "PALETTE COLOR":
+        if coloured and header.PhotometricInterpretation == "PALETTE COLOR":
             values = apply_color_lut(values, header)
             values = np.asarray(values >> 8 * (values.itemsize - 1), np.uint8)
         return values.reshape(count, header.Rows, header.Columns, -1)

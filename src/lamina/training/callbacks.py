@@ -5,15 +5,18 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor, nn
 
+from lamina.errors import TrainingError
+from lamina.files import atomic_path
 from lamina.training.checkpoints import BEST, LAST
 from lamina.training.config import TrainConfig
 from lamina.training.schedule import Clock
@@ -22,9 +25,13 @@ from lamina.training.supervised import Supervised
 log = logging.getLogger(__name__)
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
-"""Scores a network on the validation cases; the key ``dice`` decides which epoch is best."""
+"""Scores a network on the validation cases: ``dice``, and what decides which epoch is best."""
 
 STOP_FILE = "stop"
+NOT_FINITE = "not_finite.safetensors"
+
+_SCORES = {"dice": "Dice", "iou": "IoU"}
+_MAX_SKIPPED_IN_A_ROW = 25
 
 
 @dataclass
@@ -33,12 +40,15 @@ class RunState:
 
     elapsed_s: float = 0.0
     reserve_s: float = 0.0
+    best_score: float = -1.0
     best_dice: float = -1.0
     best_epoch: int = -1
     epochs_done: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
     stopped_because: str = ""
+    precision: str = ""
+    """What the run fell back to; empty: that of its settings."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,9 @@ class Epochs(Callback):
     ) -> None:
         """Close an epoch when its last step is done; save now and then in between."""
         assert isinstance(module, Supervised)
-        if math.isfinite(loss := float(outputs["loss"])):
+        if not module.ends_step(batch_idx):
+            return
+        if math.isfinite(loss := float(module.step_loss)):
             self.state.loss_sum += loss
             self.state.loss_steps += 1
         if int(module.steps_done) % self.steps_per_epoch == 0:
@@ -145,11 +157,14 @@ class Epochs(Callback):
             skipped_steps=int(module.steps_skipped),
         )
         state.epochs_done, state.loss_sum, state.loss_steps = epoch + 1, 0.0, 0
-        better = scores["dice"] > state.best_dice
+        better = scores[self.config.select_by] > state.best_score
         if better:
-            state.best_dice, state.best_epoch = scores["dice"], epoch
+            state.best_score, state.best_dice = scores[self.config.select_by], scores["dice"]
+            state.best_epoch = epoch
         elif self.config.patience and epoch - state.best_epoch >= self.config.patience:
-            state.stopped_because = f"no better Dice for {self.config.patience} epochs"
+            state.stopped_because = (
+                f"no better {_SCORES[self.config.select_by]} for {self.config.patience} epochs"
+            )
             trainer.should_stop = True
         for logger in trainer.loggers:
             logger.log_metrics(line.flat(), step=line.step)
@@ -162,22 +177,79 @@ class Epochs(Callback):
         self.saved_at = time.monotonic()
 
 
-class StopRequests(Callback):
-    """Ends a run between two steps on Ctrl-C, SIGTERM, or a file called ``stop`` in its folder.
+class NumberGuard(Callback):
+    """Answers numbers that stay NaN or infinite: by full precision, then by the end of the run.
 
-    Lightning puts the signals back when training ends, in whatever way.
+    Args:
+        folder: Where the batch that was last in vain is left for inspection.
+        state: Of the run; changed with the precision.
+        cases_of: Tells which cases the patches of a step are from.
     """
 
-    def __init__(self, folder: Path, state: RunState) -> None:
-        self.file = folder / STOP_FILE
+    def __init__(
+        self, folder: Path, state: RunState, cases_of: Callable[[int], Sequence[str]]
+    ) -> None:
+        self.folder = folder
         self.state = state
+        self.cases_of = cases_of
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Act when too many steps in a row were in vain.
+
+        Raises:
+            TrainingError: They were so in full precision.
+        """
+        assert isinstance(module, Supervised)
+        times = module.skipped_in_a_row
+        if times <= _MAX_SKIPPED_IN_A_ROW:
+            return
+        what = f"Loss or gradient was NaN or infinite {times} times in a row"
+        if trainer.precision != "32-true":
+            log.warning("%s; going on in fp32.", what)
+            trainer.strategy.precision_plugin = Precision()
+            self.state.precision = "fp32"
+            module.skipped_in_a_row = 0
+            return
+        step = int(module.steps_done)
+        raise TrainingError(
+            f"{what}; stopped at step {step}. Its patches are in {self._keep(batch, step - 1)}.",
+            remedy="Look at them, or lower optimiser.lr; last.ckpt is intact.",
+        )
+
+    def _keep(self, batch: Sequence[Tensor], step: int) -> Path:
+        from safetensors.torch import save_file
+
+        names = ("image", "target")
+        tensors = {n: t.cpu().contiguous() for n, t in zip(names, batch, strict=True)}
+        about = {"step": str(step), "cases": ", ".join(self.cases_of(step))}
+        with atomic_path(self.folder / NOT_FINITE) as part:
+            save_file(tensors, part, about)
+        return self.folder / NOT_FINITE
+
+
+class StopRequests(Callback):
+    """Ends a run between two steps on Ctrl-C, SIGTERM, or when a file appears.
+
+    Lightning puts the signals back when training ends, in whatever way.
+
+    Args:
+        file: What to look for after each step; it is removed.
+        state: Of the run; told why it stopped.
+    """
+
+    def __init__(self, file: Path, state: RunState) -> None:
+        self.file = file
+        self.state = state
+        self.asked = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen to the signals; a second Ctrl-C acts at once, as usual."""
         earlier: dict[int, Any] = {}
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self._stop(trainer, signal.Signals(number).name)
+            self._stop(signal.Signals(number).name)
             for each, handler in earlier.items():
                 signal.signal(each, handler)
 
@@ -189,15 +261,18 @@ class StopRequests(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look for the stop file."""
+        """Look for the file; never stop within a step, whose parts belong together."""
+        assert isinstance(module, Supervised)
         if self.file.exists():
             self.file.unlink(missing_ok=True)
-            self._stop(trainer, "stop file")
+            self._stop("stop file")
+        if self.asked and module.ends_step(batch_idx):
+            trainer.should_stop = True
 
-    def _stop(self, trainer: Trainer, why: str) -> None:
+    def _stop(self, why: str) -> None:
         log.warning("Stopping after this step (%s); --resume goes on from here.", why)
         self.state.stopped_because = why
-        trainer.should_stop = True
+        self.asked = True
 
 
 class StepMeter(Callback):
@@ -214,6 +289,8 @@ class StepMeter(Callback):
     ) -> None:
         """Pass on step, progress 0..1, loss, and seconds to go."""
         assert isinstance(module, Supervised)
+        if not module.ends_step(batch_idx):
+            return
         step = int(module.steps_done)
         progress, to_go = self.clock.progress(step), self.clock.remaining_s(step)
-        self.listen(step, progress, float(outputs["loss"]), to_go)
+        self.listen(step, progress, float(module.step_loss), to_go)

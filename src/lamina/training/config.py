@@ -5,26 +5,57 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lamina.data.augment import Augmentation
+from lamina.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimiser:
-    """AdamW and its learning-rate schedule: linear warm-up, then half a cosine."""
+class Stages:
+    """Something that falls at the end of each of several equal parts of the run."""
 
+    factor: float = 0.5
+    """Each part has this share of what the one before had."""
+    count: int = 6
+    """Parts of the run."""
+
+    def __post_init__(self) -> None:
+        _check(
+            {
+                f"factor = {self.factor}: must be above 0, at most 1": 0 < self.factor <= 1,
+                f"count = {self.count}: must be above 0": self.count > 0,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """The optimiser and its learning-rate schedule, which begins with a linear warm-up."""
+
+    kind: Literal["adamw", "adam", "sgd"] = "adamw"
+    """AdamW, Adam, or gradient descent with momentum."""
     lr: float = 6e-3
     """Highest learning rate."""
     weight_decay: float = 1e-2
-    """Decoupled decay, as AdamW defines it."""
+    """Decoupled decay with AdamW, a squared penalty with the others."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Memory of the gradient's mean and square."""
+    """Memory of the gradient's mean and square, with Adam and AdamW."""
+    momentum: float = 0.9
+    """Memory of the gradient, with SGD."""
+    nesterov: bool = False
+    """Whether SGD looks ahead along its momentum."""
+    schedule: Literal["cosine", "polynomial", "step", "constant"] = "cosine"
+    """How the rate falls after the warm-up, from ``lr`` to the end of the run."""
     warmup: float = 0.02
     """Share of the run over which the rate rises from zero."""
     final_lr: float = 0.0
-    """Learning rate at the end, as a share of ``lr``."""
-    max_grad_norm: float = 1.0
-    """Longer gradients are shortened to this length."""
+    """Learning rate at the end of a cosine or polynomial schedule, as a share of ``lr``."""
+    power: float = 0.9
+    """Exponent of the polynomial schedule."""
+    stages: Stages = field(default_factory=Stages)
+    """Of the step schedule."""
+    max_grad_norm: float | None = 1.0
+    """Longer gradients are shortened to this length; ``None``: left as they are."""
     ema_decay: float = 0.995
     """Memory of the averaged weights that are validated and shipped; 0 uses the plain weights."""
 
@@ -34,9 +65,14 @@ class Optimiser:
                 f"lr = {self.lr}: must be above 0": self.lr > 0,
                 f"weight_decay = {self.weight_decay}: must be 0 or more": self.weight_decay >= 0,
                 f"betas = {self.betas}: must be 0 to below 1": all(0 <= b < 1 for b in self.betas),
+                f"momentum = {self.momentum}: must be 0 to below 1": 0 <= self.momentum < 1,
+                "nesterov: needs momentum": not self.nesterov or self.momentum > 0,
+                f"power = {self.power}: must be above 0": self.power > 0,
                 f"warmup = {self.warmup}: must be 0 to below 1": 0 <= self.warmup < 1,
                 f"final_lr = {self.final_lr}: must be 0 to 1": 0 <= self.final_lr <= 1,
-                f"max_grad_norm = {self.max_grad_norm}: must be above 0": self.max_grad_norm > 0,
+                f"max_grad_norm = {self.max_grad_norm}: must be above 0": (
+                    self.max_grad_norm is None or self.max_grad_norm > 0
+                ),
                 f"ema_decay = {self.ema_decay}: must be 0 to below 1": 0 <= self.ema_decay < 1,
             }
         )
@@ -50,28 +86,47 @@ class TrainConfig:
     """Registered network preset."""
     model_options: dict[str, Any] = field(default_factory=dict)
     """Fields of the network's configuration to change."""
+    frozen: tuple[str, ...] = ()
+    """Patterns of names of weights that stay as they are, such as ``encoder.*``."""
     loss: str = "dice_ce"
     """Registered loss."""
     loss_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the loss to change."""
     deep_supervision: tuple[float, ...] | None = None
     """Weights of the heads of a network that has several, finest first; ``None``: halving."""
+    deep_supervision_fade: Stages | None = None
+    """How the weights of all heads but the finest fall during the run."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """Changes to patches: a preset's name, or single settings, on top of those of a ``preset``."""
     patch_size: tuple[int, ...] | None = None
     """Training crop in voxels."""
     batch_size: int | None = None
     """Patches per step."""
+    grad_accum_steps: int = 1
+    """Parts that a step's patches are seen in, one after the other: less memory, same gradient."""
     steps_per_epoch: int | None = None
     """Training steps between two validations."""
+    passes_per_epoch: float | None = None
+    """The same in passes over the training cases, one patch of each."""
     epochs: int | None = None
     """Length of the run; the schedule ends with it."""
     time_budget_s: float | None = None
     """Wall-clock length of the run in seconds; the schedule follows the clock."""
     patience: int | None = None
-    """Epochs without a better validation Dice after which training stops."""
+    """Epochs without a better validation score after which training stops."""
+    select_by: Literal["dice", "iou"] = "dice"
+    """Mean validation score that decides which epoch is best."""
     oversample_foreground: float = 0.5
     """Share of patches centred on a structure."""
+    balance: Literal["case", "class"] = "case"
+    """Whether cases are seen equally often, or structures, however few cases have them."""
+    roi_size: tuple[int, ...] | None = None
+    """Sliding window in voxels; ``None``: the plan's, or the patch where that was changed."""
+    overlap: float | None = None
+    """Share by which neighbouring windows overlap."""
+    blending: Literal["gaussian", "constant"] | None = None
+    """Weights of a window's voxels where windows overlap."""
     precision: Precision = "auto"
     """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
     seed: int = 0
@@ -82,14 +137,24 @@ class TrainConfig:
     """A run that is killed loses at most this much."""
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "steps_per_epoch", "epochs", "time_budget_s", "patience")
+        counts = (
+            *("batch_size", "grad_accum_steps", "steps_per_epoch", "passes_per_epoch"),
+            *("epochs", "time_budget_s", "patience"),
+        )
         given = {name: value for name in counts if (value := getattr(self, name)) is not None}
-        sides, share = self.patch_size or (), self.oversample_foreground
+        sides = {name: getattr(self, name) or () for name in ("patch_size", "roi_size")}
+        share, fades = self.oversample_foreground, self.deep_supervision_fade is not None
+        batch, parts = self.batch_size or 0, max(1, self.grad_accum_steps)
         _check(
             {f"{name} = {value}: must be above 0": value > 0 for name, value in given.items()}
+            | {f"{n} = {s}: must be above 0": all(side > 0 for side in s) for n, s in sides.items()}
             | {
-                f"patch_size = {sides}: must be above 0": all(side > 0 for side in sides),
+                f"grad_accum_steps = {parts}: must divide batch_size = {batch}": batch % parts == 0,
+                "deep_supervision_fade: needs deep_supervision": (
+                    not fades or bool(self.deep_supervision)
+                ),
                 f"oversample_foreground = {share}: must be 0 to 1": 0 <= share <= 1,
+                f"overlap = {self.overlap}: must be 0 to 0.9": 0 <= (self.overlap or 0) <= 0.9,
                 f"seed = {self.seed}: must be 0 to below 2**32": 0 <= self.seed < 2**32,
                 f"workers = {self.workers}: must be 0 or more": (self.workers or 0) >= 0,
             }
@@ -99,4 +164,4 @@ class TrainConfig:
 def _check(constraints: Mapping[str, bool]) -> None:
     """Refuse settings by listing the constraints that do not hold."""
     if faults := [fault for fault, holds in constraints.items() if not holds]:
-        raise ValueError("; ".join(faults))
+        raise ConfigError("; ".join(faults))

@@ -1,27 +1,40 @@
 """What a training step of a network takes on this machine."""
 
 import time
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
-from lamina.data.planning import NetworkCost
+from lamina.data.budget import NetworkCost
 from lamina.models import NetworkConfig, input_channels
 
 _BACKWARD = 1.3
 """Peak over what is kept for the backward pass: gradients in flight and the optimiser's scratch."""
 
 
-def measure_cost(config: NetworkConfig) -> NetworkCost:
-    """Run forward and backward on a small patch; memory and time grow with its voxels."""
+def measure_cost(
+    config: NetworkConfig,
+    network: str,
+    network_options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> NetworkCost:
+    """Run forward and backward on a small patch; memory and time grow with its voxels.
+
+    Args:
+        config: The network.
+        network: The preset that it is called by.
+        network_options: What differs from the preset.
+        device: Where it is to be trained.
+    """
     side = max(32, config.size_divisor)
     # Twice as long along one axis: the deepest map must not be a single voxel.
     sides = *[side] * (config.spatial_dims - 1), max(side, 2 * config.size_divisor)
     shape = (2, input_channels(config), *sides)
-    image = torch.zeros(shape)
+    image = torch.zeros(shape, device=device)
     if config.spatial_dims == 3:
         image = image.contiguous(memory_format=torch.channels_last_3d)
     kept: dict[int, int] = {}
@@ -35,20 +48,38 @@ def measure_cost(config: NetworkConfig) -> NetworkCost:
         return stored
 
     with torch.random.fork_rng(devices=[]):
-        network = convert_conv3d_weight_memory_format(config.build(), torch.channels_last_3d)
+        net = convert_conv3d_weight_memory_format(config.build(), torch.channels_last_3d).to(device)
+
+        def step() -> None:
+            heads = net(image)
+            heads = heads if isinstance(heads, list) else [heads]
+            sum(head.square().mean() for head in heads).backward()
+
         with torch.autograd.graph.saved_tensors_hooks(pack, keep):
-            _time_step(network, image)
-        seconds = min(_time_step(network, image) for _ in range(3))
+            step()
+        step_s = _seconds(step)
+        net.eval()
+        with torch.inference_mode():
+            predict_s = _seconds(lambda: net(image))
     voxels = shape[0] * prod(sides)
     return NetworkCost(
+        network=network,
+        network_options=dict(network_options or {}),
+        spatial_dims=config.spatial_dims,
         size_divisor=config.size_divisor,
         bytes_per_voxel=_BACKWARD * sum(kept.values()) / voxels,
-        seconds_per_voxel=seconds / voxels,
+        seconds_per_voxel=step_s / voxels,
+        predict_seconds_per_voxel=predict_s / voxels,
     )
 
 
-def _time_step(network: nn.Module, image: Tensor) -> float:
-    began = time.perf_counter()
-    heads = network(image)
-    sum(x.square().mean() for x in (heads if isinstance(heads, list) else [heads])).backward()
-    return time.perf_counter() - began
+def _seconds(job: Callable[[], Any]) -> float:
+    """Return the time of the quicker of two."""
+    taken = []
+    for _ in range(2):
+        began = time.perf_counter()
+        job()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return min(taken)

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lamina.data.patches import PatchDataset, StepSampler, ignore_ctrl_c
+from lamina.data.sampling import PatchSampler, random_for
 from lamina.data.workers import num_cores
 from lamina.errors import ConfigError
 from lamina.losses import Loss
 from lamina.training.callbacks import (
+    STOP_FILE,
     EpochReport,
     Epochs,
+    NumberGuard,
     RunState,
     StepMeter,
     StopRequests,
@@ -53,6 +57,7 @@ def fit(
     *,
     validate: Validate,
     resume: bool = False,
+    stop_file: Path | None = None,
     loggers: Sequence[Logger] = (),
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] | None = None,
@@ -61,7 +66,7 @@ def fit(
 
     Same seed, same data, same machine: the same weights, bit for bit, on a CPU, whatever the
     number of loader workers and however often the run was killed and resumed (as long as it is not
-    timed).
+    timed). Numbers that stay NaN or infinite in half precision make the run go on in fp32.
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits, in its initial state.
@@ -72,6 +77,8 @@ def fit(
         validate: Scores a network; ``{"dice": mean, ...}``.
         resume: Go on from ``last.ckpt``, or ``best.ckpt`` where that is gone; a run that was killed
             before its first checkpoint starts again.
+        stop_file: A file whose appearance stops the run after its step; ``folder / "stop"`` if not
+            given.
         loggers: Lightning loggers that get each epoch's numbers.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
@@ -95,15 +102,23 @@ def fit(
         return state
     callbacks: list[Callback] = [
         _Restore(checkpoint),
+        NumberGuard(folder, state, partial(_cases_of, patches.sampler)),
         Epochs(config, config.steps_per_epoch, validate, folder, state, on_epoch),
-        StopRequests(folder, state),
+        StopRequests(stop_file or folder / STOP_FILE, state),
     ]
     if on_step:
         callbacks.append(StepMeter(clock, on_step))
-    module = Supervised(network, loss, config.optimiser, clock, config.seed)
+    parts, fade = config.grad_accum_steps, config.deep_supervision_fade
+    module = Supervised(network, loss, config.optimiser, clock, config.seed, parts=parts, fade=fade)
     loader = _loader(patches, config, first_step, last_step)
-    _run(_trainer(config, callbacks, loggers), module, loader)
+    _run(_trainer(config, state.precision, callbacks, loggers), module, loader)
     return state
+
+
+def _cases_of(sampler: PatchSampler, step: int) -> list[str]:
+    slots = range(sampler.batch_size)
+    places = (sampler.place_for(step, s, random_for(sampler.seed, step, s)) for s in slots)
+    return [case.case_id for case, _ in places]
 
 
 class _Restore(Callback):
@@ -132,14 +147,17 @@ def _run(trainer: Trainer, module: Supervised, loader: DataLoader[Any]) -> None:
             raise KeyboardInterrupt from error
 
 
-def _trainer(config: TrainConfig, callbacks: list[Callback], loggers: Sequence[Logger]) -> Trainer:
+def _trainer(
+    config: TrainConfig, fallback: str, callbacks: list[Callback], loggers: Sequence[Logger]
+) -> Trainer:
     # One pass over one long list of steps: epochs, validation and checkpoints are ours to place,
     # which is what makes a run resumable at any step.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=1,
-        precision=_PRECISION[resolve_precision(config.precision)],
+        precision=_PRECISION[fallback or resolve_precision(config.precision)],
+        accumulate_grad_batches=config.grad_accum_steps,
         max_epochs=1,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
@@ -156,12 +174,14 @@ def _trainer(config: TrainConfig, callbacks: list[Callback], loggers: Sequence[L
 def _loader(
     patches: PatchDataset, config: TrainConfig, first_step: int, last_step: int
 ) -> DataLoader[Any]:
-    workers = config.workers
+    workers, parts = config.workers, config.grad_accum_steps
     if workers is None:
         workers = min(8, num_cores()) if torch.cuda.is_available() else 0
     return DataLoader(
         patches,
-        batch_sampler=StepSampler(first_step, last_step, patches.sampler.batch_size),
+        batch_sampler=StepSampler(
+            first_step * parts, last_step * parts, patches.sampler.batch_size // parts
+        ),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,

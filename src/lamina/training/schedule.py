@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from lamina.training.config import Optimiser
+from lamina.training.config import Optimiser, Stages
 
 
 @dataclass
@@ -41,9 +41,24 @@ class Clock:
 
 
 def learning_rate(optimiser: Optimiser, progress: float) -> float:
-    """Return the learning rate at ``progress`` 0..1: linear warm-up, then half a cosine."""
+    """Return the learning rate at ``progress`` 0..1: linear warm-up, then the schedule."""
     if progress < optimiser.warmup:
         return optimiser.lr * progress / optimiser.warmup
-    angle = math.pi * (progress - optimiser.warmup) / (1 - optimiser.warmup)
-    share = optimiser.final_lr + (1 - optimiser.final_lr) * (1 + math.cos(angle)) / 2
-    return optimiser.lr * share
+    done = (progress - optimiser.warmup) / (1 - optimiser.warmup)
+    if optimiser.schedule == "constant":
+        return optimiser.lr
+    if optimiser.schedule == "step":
+        return optimiser.lr * staged(optimiser.stages, done)
+    left = (
+        (1 + math.cos(math.pi * done)) / 2
+        if optimiser.schedule == "cosine"
+        else (1 - done) ** optimiser.power
+    )
+    return optimiser.lr * (optimiser.final_lr + (1 - optimiser.final_lr) * left)
+
+
+def staged(stages: Stages, progress: float) -> float:
+    """Return the share that is left at ``progress`` 0..1; the last part lasts to the very end."""
+    # A part that ends at a step ends there in spite of rounding.
+    parts_done = math.floor(progress * stages.count + 1e-9)
+    return stages.factor ** min(parts_done, stages.count - 1)

@@ -1,6 +1,8 @@
 """Supervised training of one network, as Lightning runs it."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,34 +11,43 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, convert_conv3d_weight_memory_format
 from torch.optim.swa_utils import AveragedModel
 
-from lamina.errors import TrainingError
 from lamina.losses import Loss
-from lamina.training.config import Optimiser
-from lamina.training.schedule import Clock, learning_rate
-
-_MAX_SKIPPED_IN_A_ROW = 25
+from lamina.losses.deep_supervision import DeepSupervision
+from lamina.training.config import Optimiser, Stages
+from lamina.training.optimisers import build_optimiser
+from lamina.training.schedule import Clock, learning_rate, staged
 
 
 class Supervised(LightningModule):
     """Fits a network's logits to label maps.
 
-    A step whose loss or gradient is not finite changes no weight and is counted; too many in a row
-    end the run. Random numbers inside the network are seeded by step, so that a resumed run repeats
-    them.
+    A step may be fed in several batches, its parts, whose gradients are averaged. A step whose loss
+    or gradient is not finite changes no weight and is counted. Random numbers inside the network
+    are seeded by step and part, so that a resumed run repeats them.
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits.
         loss: ``(what the network returns in training mode, target) -> scalar``.
-        optimiser: AdamW's settings and schedule.
+        optimiser: Settings of the optimiser and its schedule.
         clock: Tells how far the run has come.
         seed: Of the run.
+        parts: Batches per step.
+        fade: How the coarser heads' weights in the loss fall during the run.
     """
 
     steps_done: Tensor
     steps_skipped: Tensor
 
     def __init__(
-        self, network: nn.Module, loss: Loss, optimiser: Optimiser, clock: Clock, seed: int
+        self,
+        network: nn.Module,
+        loss: Loss,
+        optimiser: Optimiser,
+        clock: Clock,
+        seed: int,
+        *,
+        parts: int = 1,
+        fade: Stages | None = None,
     ) -> None:
         super().__init__()
         # Twice as fast on a CPU; no other weights know of it.
@@ -45,6 +56,8 @@ class Supervised(LightningModule):
         self.optimiser = optimiser
         self.clock = clock
         self.seed = seed
+        self.parts = parts
+        self.fade = fade
         self.average = (
             AveragedModel(
                 network, multi_avg_fn=_moving_average(optimiser.ema_decay), use_buffers=True
@@ -55,7 +68,7 @@ class Supervised(LightningModule):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps_skipped", torch.zeros((), dtype=torch.int64))
         self.skipped_in_a_row = 0
-        self.loss_is_finite = torch.tensor(True)
+        self.step_loss = torch.tensor(0.0)
 
     @property
     def best_network(self) -> nn.Module:
@@ -67,32 +80,41 @@ class Supervised(LightningModule):
         """What keeps small fp16 gradients from vanishing; none in other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
+    def ends_step(self, batch_idx: int) -> bool:
+        """Tell whether a batch is the last part of its step."""
+        return (batch_idx + 1) % self.parts == 0
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make AdamW over the network's parameters."""
-        return torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.optimiser.lr,
-            betas=self.optimiser.betas,
-            weight_decay=self.optimiser.weight_decay,
-            fused=self.scaler is None,  # a fused step unscales by itself, too late for clipping
-        )
+        """Make the optimiser over the network's parameters."""
+        # A fused step unscales by itself, too late for clipping.
+        fused = self.scaler is None
+        return build_optimiser(self.optimiser, self.network.parameters(), fused=fused)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate and the random numbers of this step."""
+        """Set the learning rate and the random numbers of this part of a step."""
         step = int(self.steps_done)
         rate = learning_rate(self.optimiser, self.clock.progress(step))
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        torch.manual_seed(self.seed * 1_000_003 + step)
+        torch.manual_seed(self.seed * 1_000_003 + step * self.parts + batch_idx % self.parts)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         image, target = batch
         if image.ndim == 5:
             image = image.contiguous(memory_format=torch.channels_last_3d)
-        loss: Tensor = self.loss(self.network(image), target)
-        self.loss_is_finite = torch.isfinite(loss)
+        loss: Tensor = self._faded_loss()(self.network(image), target)
+        share = loss.detach() / self.parts
+        self.step_loss = self.step_loss + share if batch_idx % self.parts else share
         return loss
+
+    def _faded_loss(self) -> Loss:
+        loss, fade = self.loss, self.fade
+        if fade is None or not isinstance(loss, DeepSupervision) or loss.weights is None:
+            return loss
+        finest, *coarser = loss.weights
+        left = staged(fade, self.clock.progress(int(self.steps_done)))
+        return replace(loss, weights=(finest, *(left * weight for weight in coarser)))
 
     def configure_gradient_clipping(
         self,
@@ -101,13 +123,15 @@ class Supervised(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Shorten long gradients; drop those that are not finite, or whose loss is not."""
-        norm = clip_grad_norm_(self.network.parameters(), self.optimiser.max_grad_norm)
-        if self.loss_is_finite and torch.isfinite(norm):
+        longest = self.optimiser.max_grad_norm or math.inf
+        norm = clip_grad_norm_(self.network.parameters(), longest)
+        if torch.isfinite(self.step_loss) and torch.isfinite(norm):
             self.skipped_in_a_row = 0
             return
         if self.scaler is None:  # which skips such a step itself, and must see why
-            self.network.zero_grad(set_to_none=True)  # AdamW passes over weights without gradient
-        self._count_skipped()
+            self.network.zero_grad(set_to_none=True)  # the optimiser passes over such weights
+        self.steps_skipped += 1
+        self.skipped_in_a_row += 1
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, count it, and average the weights."""
@@ -115,16 +139,6 @@ class Supervised(LightningModule):
         self.steps_done += 1
         if self.average is not None and not self.skipped_in_a_row:
             self.average.update_parameters(self.network)
-
-    def _count_skipped(self) -> None:
-        self.steps_skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row > _MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(
-                f"Loss or gradient was NaN or infinite {self.skipped_in_a_row} times in a row; "
-                f"stopped at step {int(self.steps_done)}.",
-                remedy="Lower optimiser.lr, or use --set precision=fp32; last.ckpt is intact.",
-            )
 
 
 def _moving_average(

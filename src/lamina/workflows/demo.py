@@ -89,7 +89,7 @@ def demo(
         seed=seed,
         num_test=_KEPT_OUT[spatial_dims],
     )
-    prepare(scans, work, progress=progress)
+    prepare(scans, work, model="lightmedseg", rehearse=False, progress=progress)
     training = train(work, run, chosen, on_epoch=on_epoch, on_step=on_step)
     predict(run, predicted, scans / "imagesTs", progress=progress)
     scores = evaluate(predicted, scans / "labelsTs", scored, progress=progress)

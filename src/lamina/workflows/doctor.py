@@ -69,6 +69,7 @@ def doctor(
     *,
     layout: str | None = None,
     fix: Path | None = None,
+    dry_run: bool = False,
     report: Path | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
@@ -78,7 +79,8 @@ def doctor(
     Args:
         dataset: Folder of labelled scans; images in an ``imagesTs/`` are compared with them.
         layout: Registered layout; found by itself if not given.
-        fix: New folder for a mended copy in the Decathlon's layout.
+        fix: New folder for a mended copy.
+        dry_run: Only say what the mended copy would change.
         report: Folder for a page with pictures, ``index.html``.
         workers: Processes; 0 for none; as many as memory and cores allow if not given.
         progress: Called after each case.
@@ -92,22 +94,23 @@ def doctor(
     start = perf_counter()
     if fix:
         check_room(dataset, fix)
-    cohort = read_cohort(dataset, layout)
+    cohort = read_cohort(dataset, layout, partial=True)
     tested = _test_cases(dataset.resolve(), cohort)
     count = _workers(cohort) if workers is None else workers
     examinations = _examine(cohort, tested, count, progress)
-    findings = diagnose(cohort, examinations, _unlisted(cohort))
+    findings = diagnose(cohort, examinations, (*_unpaired(cohort), *_unlisted(cohort)))
     own = {"", *(case.case_id for case in cohort.cases)}
     changes = plan_mending([finding for finding in findings if finding.case in own])
-    if fix:
-        mend(cohort, changes, fix, count)
+    mended = None if dry_run else fix
+    if mended:
+        mend(cohort, changes, mended, count)
     result = Diagnosis(
         dataset=dataset,
         cohort=cohort,
         num_tested=len(tested),
         findings=findings,
         changes=tuple(changes),
-        mended=fix,
+        mended=mended,
         report=report / "index.html" if report else None,
         seconds=perf_counter() - start,
     )
@@ -120,7 +123,7 @@ def doctor(
 
 
 def _workers(cohort: Cohort) -> int:
-    size = max(sum(p.stat().st_size for p in c.images if p.is_file()) for c in cohort.cases)
+    size = max(sum(p.stat().st_size for p in c.image_files if p.is_file()) for c in cohort.cases)
     return workers_for(30 * size, len(cohort.cases))
 
 
@@ -130,7 +133,7 @@ def _examine(
     values = cohort.labels.values
     sided = frozenset(values[name] for pair in sided_pairs(cohort.labels) for name in pair)
     held_out = frozenset(case.case_id for case in tested)
-    task = partial(examine, sided=sided, held_out=held_out)
+    task = partial(examine, labels=cohort.labels, sided=sided, held_out=held_out)
     cases = (*cohort.cases, *tested)
     found = []
     for done, (case, outcome) in enumerate(run_over(task, cases, workers), start=1):
@@ -161,9 +164,24 @@ def _test_cases(dataset: Path, cohort: Cohort) -> tuple[Case, ...]:
     )
 
 
+def _unpaired(cohort: Cohort) -> Iterator[Finding]:
+    """Report files that lack their image or label, one by one."""
+    for path in cohort.unpaired:
+        yield Finding(
+            severity="error",
+            check="unpaired",
+            case="",
+            file=str(path),
+            message=f"{path.parent.name}/{path.name} is an image without a label, or a label "
+            "without its image.",
+            remedy="Bring the file that is missing under the same name, or move this one away.",
+        )
+
+
 def _unlisted(cohort: Cohort) -> Iterator[Finding]:
     """Report scans that lie beside those of the cohort and belong to no case."""
-    used = {path for case in cohort.cases for path in (*case.images, *case.label_files)}
+    used = {path for case in cohort.cases for path in (*case.image_files, *case.label_files)}
+    used.update(cohort.unpaired)
     for folder in sorted({case.images[0].parent for case in cohort.cases}):
         if not folder.is_dir():
             continue

@@ -1,24 +1,32 @@
 """Evaluate: compare predicted with reference label maps, file by file."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lamina.data.case import Case
 from lamina.data.layouts.msd import label_set
-from lamina.errors import DatasetError, LabelError, LaminaError
-from lamina.evaluation.metrics import METRICS
+from lamina.errors import DatasetError, GeometryError, LabelError, LaminaError
+from lamina.evaluation.metrics import METRICS, Unit
 from lamina.evaluation.scores import Score, Scores, score_case
 from lamina.files import read_json
 from lamina.geometry import check_same_grid
 from lamina.io import is_scan, read_labels, strip_suffix
 from lamina.labels import LabelSet
-from lamina.workflows import Progress, no_progress
+from lamina.volume import Volume
+from lamina.workflows import RECORD, Progress, no_progress
+
+ReadPair = Callable[[], tuple[Volume, Volume]]
+"""Reads a prediction and its reference as class indices ``(1, *S)`` on one grid."""
 
 
 def evaluate(
     predictions: Path,
-    references: Path,
+    references: Path | None = None,
     out: Path | None = None,
     *,
     labels: LabelSet | None = None,
@@ -27,13 +35,16 @@ def evaluate(
 ) -> Scores:
     """Score label maps against their references.
 
-    Files are paired by case id, which is the file's name without its suffix; two single files are a
-    pair whatever they are called. A case that cannot be scored is listed with its reason in
-    ``failures``, and the others go on.
+    A run's own scans, segmented with ``--split``, are scored against the labels they were prepared
+    with. Other files are paired by case id, which is the file's name without its suffix; two single
+    files are a pair whatever they are called. A case that cannot be scored is listed with its
+    reason in ``failures``, and the others go on. Pictures are measured in pixels, scans in mm: all
+    of one set in the unit of its first.
 
     Args:
         predictions: A folder of label maps, or one of them.
-        references: A folder of label maps, or one of them.
+        references: A folder of label maps, or one of them; not needed for a run's own scans, whose
+            labels ``prediction.json`` names.
         out: Folder to leave ``scores.csv`` and ``scores.json`` in.
         labels: What the values stand for; by default what ``prediction.json`` beside the
             predictions says, else the references' ``dataset.json``, else every value found in them.
@@ -48,49 +59,98 @@ def evaluate(
     names = tuple(metrics or METRICS)
     for name in names:
         METRICS.get(name)
-    predicted, expected = _pair(predictions, references)
-    labels = labels or _declared_labels(predictions, references) or _found_labels(expected)
+    pairs, expected, labels = (
+        _recorded(predictions, labels)
+        if references is None
+        else _given(predictions, references, labels)
+    )
     rows: list[Score] = []
+    unit: Unit | None = None
     failures = _unsegmented(predictions)
-    for done, (case, path) in enumerate(predicted.items(), start=1):
+    for done, (case, read) in enumerate(pairs.items(), start=1):
         try:
-            rows += _score(case, path, expected.get(case), labels, names)
+            prediction, reference = read()
+            _check_unit(prediction, reference, unit)
+            unit = reference.unit
+            found, wanted = prediction.array[0], reference.array[0]
+            rows += score_case(case, found, wanted, labels, reference.spacing, names, unit)
         except LaminaError as error:
             failures[case] = str(error)
-        progress(done, len(predicted), case)
+        progress(done, len(pairs), case)
     scores = Scores(
         labels=labels,
         metrics=names,
         rows=tuple(rows),
         failures=failures,
-        not_predicted=tuple(c for c in expected if c not in predicted and c not in failures),
+        not_predicted=tuple(c for c in expected if c not in pairs and c not in failures),
+        unit=unit or "mm",
     )
     if out:
         scores.write(out)
     return scores
 
 
-def _score(
-    case: str, path: Path, expected: Path | None, labels: LabelSet, metrics: Sequence[str]
-) -> list[Score]:
-    if expected is None:
-        raise DatasetError(f"{path}: has no reference.", remedy="Add it, or remove the prediction.")
-    prediction, reference = read_labels(path), read_labels(expected)
-    check_same_grid(
-        prediction.affine,
-        prediction.spatial_shape,
-        reference.affine,
-        reference.spatial_shape,
-        f"{prediction.source} and {reference.source}",
-    )
-    return score_case(
-        case,
-        labels.encode(prediction.array[0], prediction.source),
-        labels.encode(reference.array[0], reference.source),
-        labels,
-        reference.spacing,
-        metrics,
-    )
+def _recorded(
+    predictions: Path, labels: LabelSet | None
+) -> tuple[Mapping[str, ReadPair], Sequence[str], LabelSet]:
+    """Pair the segmentations of a run's own scans with the labels that the record names."""
+    record = read_json(predictions / RECORD) if (predictions / RECORD).is_file() else {"cases": []}
+    entries = {e["case_id"]: e for e in record["cases"] if e.get("case")}
+    if not entries:
+        raise DatasetError(
+            f"{predictions}: no record says which labels these are to be compared with.",
+            remedy="Give the reference labels with -r.",
+        )
+    labels = labels or LabelSet.from_dict(record["labels"])
+
+    def read(entry: Mapping[str, Any]) -> tuple[Volume, Volume]:
+        case = Case.from_dict(entry["case"])
+        stored = read_labels(predictions / entry["segmentation"])
+        reference = case.read_label(labels, stored)
+        return _encoded(case.sized(stored), labels), case.sized(reference)
+
+    done = {case_id: entry for case_id, entry in entries.items() if entry["segmentation"]}
+    return {case_id: partial(read, entry) for case_id, entry in done.items()}, [*entries], labels
+
+
+def _given(
+    predictions: Path, references: Path, labels: LabelSet | None
+) -> tuple[Mapping[str, ReadPair], Sequence[str], LabelSet]:
+    """Pair files by their names."""
+    predicted, expected = _pair(predictions, references)
+    known = labels or _declared_labels(predictions, references) or _found_labels(expected)
+
+    def read(path: Path, reference: Path | None) -> tuple[Volume, Volume]:
+        if reference is None:
+            remedy = "Add it, or remove the prediction."
+            raise DatasetError(f"{path}: has no reference.", remedy=remedy)
+        found, wanted = read_labels(path), read_labels(reference)
+        check_same_grid(
+            found.affine,
+            found.spatial_shape,
+            wanted.affine,
+            wanted.spatial_shape,
+            f"{found.source} and {wanted.source}",
+        )
+        return _encoded(found, known), _encoded(wanted, known)
+
+    pairs = {case: partial(read, path, expected.get(case)) for case, path in predicted.items()}
+    return pairs, [*expected], known
+
+
+def _encoded(volume: Volume, labels: LabelSet) -> Volume:
+    """Return a label map as class indices."""
+    return replace(volume, array=labels.encode(volume.array, volume.source))
+
+
+def _check_unit(prediction: Volume, reference: Volume, unit: Unit | None) -> None:
+    """Refuse a pair that is measured otherwise than the cases before, if there were any."""
+    if {prediction.unit, reference.unit} != {unit or reference.unit}:
+        raise GeometryError(
+            f"{prediction.source}: measured in {prediction.unit}, its reference in {reference.unit}"
+            + (f", the cases before in {unit}." if unit else "."),
+            remedy="Score scans and pictures apart, and each against references of its own kind.",
+        )
 
 
 def _pair(predictions: Path, references: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -128,7 +188,7 @@ def _find(path: Path) -> dict[str, Path]:
 
 def _unsegmented(predictions: Path) -> dict[str, str]:
     """Return the scans that were tried and failed, which must not vanish from the scores."""
-    record = predictions / "prediction.json"
+    record = predictions / RECORD
     cases = read_json(record).get("cases", []) if record.is_file() else []
     return {c["case_id"]: c["error"] for c in cases if c["segmentation"] is None}
 
@@ -136,7 +196,7 @@ def _unsegmented(predictions: Path) -> dict[str, str]:
 def _declared_labels(predictions: Path, references: Path) -> LabelSet | None:
     """Return the labels that a file beside the predictions or the references declares."""
     folder = _folder(references)
-    record = _folder(predictions) / "prediction.json"
+    record = _folder(predictions) / RECORD
     for path in (record, folder / "dataset.json", folder.parent / "dataset.json"):
         if path.is_file() and "labels" in (data := read_json(path)):
             try:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,11 +21,10 @@ from lamina.files import read_json, sha256, write_json
 from lamina.geometry import affine_from
 from lamina.inference.predictor import Predictor
 from lamina.io import is_scan, read_volume, strip_suffix, write_volume
+from lamina.io.dicom import is_dicom, is_series
 from lamina.volume import Volume
-from lamina.workflows import Progress, no_progress
+from lamina.workflows import RECORD, Progress, no_progress
 from lamina.workflows.run import RunFolder, write_bundle
-
-RECORD = "prediction.json"
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class Outcome:
     error: str = ""
     sha256: str = ""
     """Of the segmentation, by which a later run knows it as its own."""
+    case: dict[str, Any] | None = None
+    """The case of a dataset that the scan is, with the label that it can be scored against."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +115,14 @@ class Model:
         return np.asarray(found.array[0])
 
 
-def load(path: str | Path, device: str | None = None) -> Model:
+def load(path: str | Path, device: str | None = None, *, resample_oblique: bool = False) -> Model:
     """Load a trained model.
 
     Args:
         path: A ``.lamina`` file or a run folder.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
+        resample_oblique: Whether scans whose axes are not at right angles are resampled, and their
+            segmentation brought back, rather than refused.
 
     Raises:
         BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
@@ -128,7 +132,12 @@ def load(path: str | Path, device: str | None = None) -> Model:
     bundle = load_bundle(find_bundle(Path(path)))
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
-    predictor = Predictor(network=network.to(chosen), plan=bundle.plan, device=chosen)
+    predictor = Predictor(
+        network=network.to(chosen),
+        plan=bundle.plan,
+        device=chosen,
+        resample_oblique=resample_oblique,
+    )
     return Model(bundle, predictor)
 
 
@@ -157,9 +166,10 @@ def predict(
     *,
     split: str | None = None,
     device: str | None = None,
+    resample_oblique: bool = False,
     progress: Progress = no_progress,
 ) -> Prediction:
-    """Segment a scan, a folder of scans, or a run's validation scans.
+    """Segment a scan, a folder of scans, or a run's own scans.
 
     A scan that fails is listed with its reason and the others go on. ``prediction.json`` in ``out``
     records the model's hash, the labels and what became of each scan.
@@ -167,20 +177,24 @@ def predict(
     Args:
         model: A ``.lamina`` file or a run folder.
         out: Folder for the segmentations, named after the scans.
-        inputs: A scan or a folder of them; not needed with ``split``.
-        split: ``"val"`` takes the scans the run was validated on.
+        inputs: A scan, be it a file or the folder of a DICOM series, or a folder of scans; not
+            needed with ``split``.
+        split: ``"val"`` takes the scans the run was validated on, ``"test"`` those that were kept
+            for the end.
         device: As for :func:`load`.
+        resample_oblique: As for :func:`load`.
         progress: Called after each window and each scan.
 
     Raises:
         BundleError: The model cannot be loaded.
+        TrainingError: A split is asked for, and the model is no run folder.
         DatasetError: There is nothing to segment, or ``out`` holds files of these names that no
             prediction wrote.
         FileError: ``out`` cannot be written, or the disk is full.
     """
     cases = _cases(model, inputs, split)
     bundle = find_bundle(model)
-    loaded = load(bundle, device)
+    loaded = load(bundle, device, resample_oblique=resample_oblique)
     model_sha256 = sha256(bundle)
     kept = _protect(out, cases, model_sha256)
     record = {
@@ -205,13 +219,16 @@ def _within(
 
 
 def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, ...]:
-    if (inputs is None) == (split is None) or split not in (None, "val"):
-        raise DatasetError("Give either scans (-i) or --split val.")
-    if inputs is None:
-        return RunFolder(model).val_cases()
+    if (inputs is None) == (split is None) or split not in (None, "val", "test"):
+        raise DatasetError("Give either scans (-i) or --split, which is val or test.")
+    if split:
+        return RunFolder(model).cases(split)
+    assert inputs is not None
     if not inputs.exists():
         raise DatasetError(f"{inputs}: no such file or folder.", remedy="Give a scan or a folder.")
     paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]
+    if inputs.is_dir() and all(map(is_dicom, paths)) and is_series(inputs):
+        return (Case(case_id=inputs.resolve().name, group="", images=(inputs,)),)
     if not paths:
         raise DatasetError(f"{inputs}: holds no scans.", remedy="Folders in it are not searched.")
     return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
@@ -226,7 +243,13 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[s
     earlier = read_json(out / RECORD) if (out / RECORD).is_file() else {"cases": []}
     scans = {path.resolve() for case in cases for path in case.images}
     written = {entry["segmentation"]: entry["sha256"] for entry in earlier["cases"]}
-    names = {_name(case) for case in cases}
+    names = {_name(case, unit) for case in cases for unit in ("mm", "px")}
+    shared = [name for name, count in Counter(map(_name, cases)).items() if count > 1]
+    if shared:
+        raise DatasetError(
+            f"{out / shared[0]}: would be the segmentation of several scans.",
+            remedy="Segment them one by one into different folders, or rename them.",
+        )
     for path in (out / name for name in sorted(names)):
         if path.exists() and (path.resolve() in scans or sha256(path) != written.get(path.name)):
             raise DatasetError(
@@ -242,22 +265,27 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[s
     return others
 
 
-def _name(case: Case) -> str:
+def _name(case: Case, unit: str = "mm") -> str:
     """Name the segmentation after the case, in the format of its (first) file.
 
     Formats of two files become those that keep both in one, lossy ones those that are exact.
+    DICOM becomes NIfTI, or PNG where it is a picture measured in pixels.
     """
     first = case.images[0].name
-    suffix = first.removeprefix(case.case_id) if first.startswith(case.case_id) else ".nii.gz"
+    suffix = first.removeprefix(strip_suffix(first)) if is_scan(first) else ".nii.gz"
+    if unit == "px" and is_dicom(case.images[0]):
+        return f"{case.case_id}.png"
     return case.case_id + _WRITABLE.get(suffix.lower(), suffix)
 
 
 def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int], None]) -> Outcome:
     began = time.perf_counter()
     name, error = _name(case), ""
-    (out / name).unlink(missing_ok=True)  # should this scan fail, no older model speaks for it
+    for unit in ("mm", "px"):  # should this scan fail, no older model speaks for it
+        (out / _name(case, unit)).unlink(missing_ok=True)
     try:
         image = case.read_image(model.bundle.plan.channels)
+        name = _name(case, image.unit)
         write_volume(model.predictor(image, on_window), out / name)
     except LaminaError as problem:
         error = str(problem)
@@ -272,4 +300,5 @@ def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int]
         seconds=round(time.perf_counter() - began, 2),
         error=error,
         sha256="" if error else sha256(out / name),
+        case=case.as_dict() if case.label else None,
     )

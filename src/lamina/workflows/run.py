@@ -14,7 +14,7 @@ from lamina.bundle import Bundle, save_bundle
 from lamina.data.case import Case
 from lamina.data.plan import Plan
 from lamina.data.workers import num_cores
-from lamina.errors import TrainingError
+from lamina.errors import DatasetError, TrainingError
 from lamina.files import read_json, sha256
 
 _PACKAGES = ("lamina", "torch", "lightning", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
@@ -71,9 +71,23 @@ class RunFolder:
         content: dict[str, Any] = read_json(self.manifest_file)
         return content
 
-    def val_cases(self) -> tuple[Case, ...]:
-        """Return the cases that this run was validated on."""
-        return tuple(Case.from_dict(case) for case in self.manifest()["val_cases"])
+    def cases(self, side: str) -> tuple[Case, ...]:
+        """Return the cases that this run was validated on, or those that are kept for the end.
+
+        Args:
+            side: ``"val"`` or ``"test"``.
+
+        Raises:
+            TrainingError: The folder holds no run.
+            DatasetError: There are no such cases.
+        """
+        found = tuple(Case.from_dict(case) for case in self.manifest().get(f"{side}_cases", ()))
+        if not found:
+            raise DatasetError(
+                f"{self.root}: no cases were kept for --split {side}.",
+                remedy="Prepare the dataset with --protocol, or with a split that has some.",
+            )
+        return found
 
 
 def software() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The files of a work folder, which ``prepare`` writes and ``train`` reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lamina.data.case import Cohort
@@ -42,6 +42,11 @@ class WorkFolder:
         return self.root / "excluded.json"
 
     @property
+    def protocol_file(self) -> Path:
+        """Which paper's use of the dataset was followed, and where it could not be; or null."""
+        return self.root / "protocol.json"
+
+    @property
     def cache(self) -> Path:
         """One folder of arrays per case."""
         return self.root / "cases"
@@ -50,6 +55,12 @@ class WorkFolder:
         """Read the cases."""
         self._check()
         return Cohort.from_dict(read_json(self.cohort_file))
+
+    def training_cohort(self) -> Cohort:
+        """Read the cases to train and validate on: those that are prepared."""
+        whole = self.cohort()
+        prepared = (c for c in whole.cases if (self.cache / c.case_id / "case.json").is_file())
+        return replace(whole, cases=tuple(prepared))
 
     def plan(self) -> Plan:
         """Read the plan."""

@@ -124,6 +124,8 @@ class Protocol:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Structures that the paper segments -> those of the dataset that they unite, in class order;
     the others count as background. Empty: all, as they are."""
+    region_based: bool = False
+    """Whether the paper's network says yes or no to each region instead of choosing a structure."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -204,6 +206,8 @@ class DatasetDescription:
         if strange := sorted(set(united) - set(self.labels)):
             raise ConfigError(f"protocols.{paper}.labels: no structures are called {strange}.")
         _check_unique(f"protocols.{paper}.labels", united)
+        if protocol.region_based and (protocol.labels or not self.regions):
+            raise ConfigError(f"protocols.{paper}.region_based: needs regions of all its labels.")
         if protocol.split is None:
             return
         listed = {number for side in protocol.split.sides().values() for number in side}

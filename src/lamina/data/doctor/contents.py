@@ -9,6 +9,7 @@ import numpy as np
 from lamina.data.case import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.facts import WHOLE_TOLERANCE, Examination, ImageFacts, LabelFacts
+from lamina.data.doctor.groups import folded, whole_set
 from lamina.errors import GeometryError
 from lamina.geometry import Affine, check_same_grid, corner_distance
 from lamina.io import LABEL_TOLERANCE
@@ -16,12 +17,8 @@ from lamina.labels import LabelSet
 
 USUAL = 0.9
 """A structure that this share of the labelled cases has is missed in the others."""
-MANY = 0.1
-"""A finding that more than this share of the cases has is a group, and reported as one."""
 
 _LISTED = 8
-_NAMED = 3
-"""Cases that are named of a group, and up to which number they are reported one by one."""
 
 
 def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
@@ -40,7 +37,7 @@ def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
             **about,
         )
     for i, channel in enumerate(image.channels):
-        name = _channel_name(cohort, i)
+        name = channel_name(cohort, i)
         if channel.broken == channel.size:
             yield Finding(
                 severity="error",
@@ -76,14 +73,15 @@ def _equal_channels(cohort: Cohort, image: ImageFacts, about: dict[str, Any]) ->
                 yield Finding(
                     severity="warning",
                     check="channels",
-                    message=f"{_channel_name(cohort, j)} and {_channel_name(cohort, i)} hold the "
+                    message=f"{channel_name(cohort, j)} and {channel_name(cohort, i)} hold the "
                     "same voxels.",
                     remedy="One of them was most likely written over the other.",
                     **about,
                 )
 
 
-def _channel_name(cohort: Cohort, index: int) -> str:
+def channel_name(cohort: Cohort, index: int) -> str:
+    """Return how messages call a channel, be it declared or not."""
     name = f" ({cohort.channels[index]})" if index < len(cohort.channels) else ""
     return f"channel {index}{name}"
 
@@ -263,33 +261,6 @@ def check_declaration(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[F
             f"the label values leave gaps: {_some(listed)}.",
             "None needed here; some other programs want 1, 2, 3 without gaps.",
         )
-
-
-def whole_set(severity: Any, check: str, message: str, remedy: str, mend: str = "") -> Finding:
-    """Make a finding about the set as a whole."""
-    return Finding(
-        severity=severity, check=check, case="", file="", message=message, remedy=remedy, mend=mend
-    )
-
-
-def folded(found: Sequence[Finding], total: int) -> Iterator[Finding]:
-    """Yield findings one by one, or one about the whole set where they are many.
-
-    Args:
-        found: Findings of one kind.
-        total: Number of cases that were looked at.
-    """
-    if len(found) <= max(_NAMED, MANY * total):
-        yield from found
-        return
-    first, named = found[0], ", ".join(finding.case for finding in found[:_NAMED])
-    yield whole_set(
-        first.severity,
-        first.check,
-        f"{len(found)} of {total} cases ({named} and {len(found) - _NAMED} more); {first.case}, "
-        f"for one: {first.message}",
-        first.remedy,
-    )
 
 
 def _some(items: Sequence[Any]) -> str:

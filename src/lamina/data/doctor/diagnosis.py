@@ -3,13 +3,23 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from lamina.data.case import Cohort
-from lamina.data.doctor import SEVERITIES, Finding, contents, duplicates, outliers, suspicions
+from lamina.data.doctor import (
+    SEVERITIES,
+    Finding,
+    contents,
+    duplicates,
+    outliers,
+    slices,
+    suspicions,
+    traces,
+)
 from lamina.data.doctor.facts import WHOLE_TOLERANCE, Examination
 from lamina.geometry import GRID_TOLERANCE_MM
 from lamina.io import LABEL_TOLERANCE
 
 CHECKS = {
     "unreadable": "Files that are missing, damaged or of an unknown format.",
+    "unpaired": "Images without a label, and labels without their image.",
     "unlisted": "Scans beside the listed ones that no case uses.",
     "header": "Doubts about where voxels lie: sform and qform that differ, axes not at right "
     "angles, units.",
@@ -22,17 +32,23 @@ CHECKS = {
     f"{GRID_TOLERANCE_MM:g} mm or 1 % of the smallest spacing.",
     "values": "Label values as declared, whole numbers to "
     f"{LABEL_TOLERANCE:g} (mended to {WHOLE_TOLERANCE:g}), masks of 0 and 255, gaps.",
+    "slices": "Slices of an image that are blank or repeated between others; structures that skip "
+    f"{slices.LONGEST} or fewer.",
     "structures": "Empty labels; structures missing that "
     f"{contents.USUAL:.0%} of the cases have; structures that never occur.",
+    "few": f"Fewer than {outliers.ENOUGH} patients, of which none can be called unusual.",
     "spacing": f"Voxel sizes with a robust z above {outliers.FAR:g}.",
     "size": f"Fields of view with a robust z above {outliers.FAR:g}; images among volumes.",
     "intensity": "Ranges of intensity, and the median's place in them, with a robust z above "
     f"{outliers.FAR:g}; CT among others.",
     "orientation": f"Axis orders other than the one of {outliers.USUAL:.0%} of the cases.",
+    "processing": "Traces of earlier processing: one range or step of intensities in all scans, "
+    "several types of numbers, one origin and spacing for all sizes, pictures made square.",
     "duplicate": "Images with the same voxels; labels that two images share.",
     "near_duplicate": "Images of different patients whose thumbnails correlate at least "
     f"{duplicates.ALIKE:g}, and {duplicates.STILL_ALIKE:g} without what all share.",
-    "train_test": "Patients and images that are in the test folder too.",
+    "train_test": "Patients and images on two sides of the dataset's own split, or in the test "
+    "folder too.",
     "sides": "Suspected mirroring: left and right structures, and resemblance to the other scans "
     f"(drop of correlation by {suspicions.LOPSIDED:g}, where {suspicions.AGREED:.0%} lie one way).",
 }
@@ -67,13 +83,16 @@ def _all(cohort: Cohort, examinations: Sequence[Examination]) -> Iterator[Findin
         yield from contents.check_label(cohort, one)
     yield from contents.check_structures(cohort, own)
     yield from contents.check_declaration(cohort, own)
+    yield from slices.check_slices(cohort, own)
     yield from outliers.check_dimensions(own)
     yield from outliers.check_spacing(own)
     yield from outliers.check_orientation(own)
     yield from outliers.check_intensity(cohort, own)
+    yield from traces.check_traces(cohort, own)
     yield from suspicions.check_channel_order(cohort, own)
     yield from duplicates.check_exact(examinations)
     yield from duplicates.check_near(examinations)
     yield from duplicates.check_patients(examinations)
+    yield from duplicates.check_split(own)
     yield from suspicions.check_names(cohort, own)
     yield from suspicions.check_resemblance(own)

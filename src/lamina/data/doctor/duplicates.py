@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from lamina.data.doctor import LEAVE_OUT, Finding
 from lamina.data.doctor.facts import Examination
+from lamina.data.doctor.groups import folded
 from lamina.data.doctor.outliers import ENOUGH
+from lamina.data.folds import SIDES, Fold, leaks
 
 ALIKE = 0.93
 """Correlation of two thumbnails from which scans may be near duplicates."""
@@ -113,7 +115,7 @@ def _near(seen: Sequence[Examination]) -> Iterator[Finding]:
             if j < start + i and _strangers(one, earlier):
                 yield Finding(
                     severity="warning",
-                    check="train_test" if one.held_out != earlier.held_out else "near_duplicate",
+                    check="near_duplicate" if one.side == earlier.side else "train_test",
                     case=one.case_id,
                     file=one.image_file,
                     message=f"looks like {earlier.case_id}: thumbnails correlate "
@@ -128,6 +130,18 @@ def _strangers(one: Examination, other: Examination) -> bool:
     equal = one.image and other.image and one.image.digests == other.image.digests
     apart = one.held_out != other.held_out
     return not equal and (apart or one.case.group != other.case.group)
+
+
+def check_split(seen: Sequence[Examination]) -> Iterator[Finding]:
+    """Report patients, and images, that the dataset's own split has on two sides."""
+    cases = [one.case for one in seen]
+    fold = Fold(*(tuple(c.case_id for c in cases if c.side == side) for side in SIDES))
+    digests = {one.case_id: one.image.digests for one in seen if one.image}
+    patients = leaks((fold,), cases)
+    images = [leak for leak in leaks((fold,), cases, digests) if leak not in patients]
+    for found in (patients, images):
+        split = [replace(f, message=f.message.replace("fold 0", "the split")) for f in found]
+        yield from folded(split, len(seen))
 
 
 def check_patients(seen: Sequence[Examination]) -> Iterator[Finding]:

@@ -20,36 +20,40 @@ from lamina.data.doctor.facts import (
     ImageFacts,
     LabelFacts,
 )
+from lamina.data.doctor.reading import check_beside, read_label_map, read_part
+from lamina.data.doctor.slices import interruptions, lost_slices, slice_axis
 from lamina.data.fingerprint import CANONICAL
 from lamina.errors import LaminaError
-from lamina.geometry import (
-    Reorientation,
-    check_same_grid,
-    reorientation,
-    spacing_of,
-)
-from lamina.io import read_stored_labels, read_volume
+from lamina.geometry import Reorientation, reorientation, spacing_of
+from lamina.labels import LabelSet
 from lamina.volume import Volume
 
 _SAMPLES = 1_000_000
 _MAX_VALUES = 1000
 """A map with more different values than this is no label map."""
+_SHEARED = "not at right angles"
+"""What a reader says of scans that are not used as they are."""
 
 
 def examine(
-    case: Case, *, sided: Collection[int] = (), held_out: Collection[str] = ()
+    case: Case,
+    *,
+    labels: LabelSet | None = None,
+    sided: Collection[int] = (),
+    held_out: Collection[str] = (),
 ) -> Examination:
     """Read one case; what is wrong with it becomes part of the result, never an error.
 
     Args:
         case: Its files.
+        labels: The values of structures that have names.
         sided: Label values whose position is wanted.
         held_out: Ids of the cases that lie in the test folder.
     """
     faults: list[Finding] = []
     with _heard(case.case_id, faults):
         image = _image(case, faults)
-        label = _label(case, sided, faults)
+        label = _label(case, labels, sided, faults)
     return Examination(
         case=case,
         held_out=case.case_id in held_out,
@@ -87,14 +91,17 @@ def _heard(case_id: str, faults: list[Finding]) -> Iterator[None]:
             file, _, message = record.getMessage().partition(": ")
             if any(fault.message == message for fault in faults):  # of the image and its label
                 return
+            sheared = _SHEARED in message
             faults.append(
                 Finding(
-                    severity="warning",
+                    severity="error" if sheared else "warning",
                     check="header",
                     case=case_id,
                     file=file,
                     message=message,
-                    remedy="Look at the scan in a viewer; correct its header if that is wrong.",
+                    remedy="Prepare and predict with --resample-oblique, or resample it yourself."
+                    if sheared
+                    else "Look at the scan in a viewer; correct its header if that is wrong.",
                 )
             )
 
@@ -115,18 +122,13 @@ def _image(case: Case, faults: list[Finding]) -> ImageFacts | None:
     parts: list[Volume] = []
     for path in case.images:
         try:
-            part = read_volume(path)
+            part = read_part(case, path)
             if parts:
-                _check_beside(parts[0], part)
+                check_beside(parts[0], part)
             parts.append(part)
         except LaminaError as error:
             faults.append(unreadable(case, str(path), error))
     return _describe(parts) if len(parts) == len(case.images) else None
-
-
-def _check_beside(first: Volume, part: Volume) -> None:
-    what = f"{first.source} and {part.source}"
-    check_same_grid(first.affine, first.spatial_shape, part.affine, part.spatial_shape, what)
 
 
 def _describe(parts: Sequence[Volume]) -> ImageFacts:
@@ -140,8 +142,17 @@ def _describe(parts: Sequence[Volume]) -> ImageFacts:
         spacing=spacing_of(affine, first.spatial_dims),
         unit=first.unit,
         orientation=first.orientation,
+        dtype=str(np.result_type(*(part.array.dtype for part in parts))),
+        lost_slices=_lost_slices(parts),
         channels=tuple(_channel(channel) for part in parts for channel in turn.apply(part.array)),
     )
+
+
+def _lost_slices(parts: Sequence[Volume]) -> tuple[tuple[int, ...], ...]:
+    if parts[0].spatial_dims < 3:
+        return ()
+    axis = slice_axis(parts[0])
+    return tuple(lost_slices(channel, axis) for part in parts for channel in part.array)
 
 
 def _channel(values: NDArray[Any]) -> ChannelFacts:
@@ -161,8 +172,15 @@ def _channel(values: NDArray[Any]) -> ChannelFacts:
         percentiles=tuple(
             float(x) for x in (np.percentile(drawn, PERCENTILES) if known else [np.nan] * 7)
         ),
+        step=_step(drawn),
         thumbnail=_thumbnail(array),
     )
+
+
+def _step(values: NDArray[Any]) -> int:
+    if values.dtype.kind == "f" and not (values == np.rint(values)).all():
+        return 0
+    return int(np.gcd.reduce(np.unique(values).astype(np.int64))) if values.size else 0
 
 
 def _digest(array: NDArray[Any]) -> str:
@@ -185,13 +203,15 @@ def _thumbnail(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((small - small.mean()) / (scale if scale > 0 else 1), np.float32)
 
 
-def _label(case: Case, sided: Collection[int], faults: list[Finding]) -> LabelFacts | None:
-    if case.label is None:
-        return None
+def _label(
+    case: Case, labels: LabelSet | None, sided: Collection[int], faults: list[Finding]
+) -> LabelFacts | None:
     try:
-        label = read_stored_labels(case.label)
+        label = read_label_map(case, labels)
     except LaminaError as error:
         faults.append(unreadable(case, str(case.label), error))
+        return None
+    if label is None:
         return None
     found, counts = np.unique(label.array, return_counts=True)
     whole = np.rint(found)
@@ -209,13 +229,25 @@ def _label(case: Case, sided: Collection[int], faults: list[Finding]) -> LabelFa
         deviation=deviation if known or not finite else max(deviation, 0.5),
         counts=values,
         centres=_centres(label, wanted) if wanted else {},
+        interruptions=_interruptions(label) if values else {},
         digest=_digest(canonical(label).apply(label.array).astype(np.float32)[0]),
     )
 
 
+def _interruptions(label: Volume) -> dict[int, tuple[int, ...]]:
+    if label.spatial_dims < 3:
+        return {}
+    return interruptions(_whole(label), slice_axis(label))
+
+
+def _whole(label: Volume) -> NDArray[Any]:
+    array: NDArray[Any] = label.array[0]
+    return array if array.dtype.kind != "f" else np.asarray(np.rint(array))
+
+
 def _centres(label: Volume, values: Sequence[int]) -> dict[int, tuple[float, ...]]:
     """Return the mean world position of each value, plane by plane to spare memory."""
-    array = np.rint(label.array[0]) if label.array.dtype.kind == "f" else label.array[0]
+    array = _whole(label)
     table = np.array(values)
     sums, counts = np.zeros((len(values), 4)), np.zeros(len(values))
     for axis in range(array.ndim):

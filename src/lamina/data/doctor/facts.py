@@ -31,6 +31,8 @@ class ChannelFacts:
     high: float
     percentiles: tuple[float, ...]
     """At ``PERCENTILES``."""
+    step: int
+    """Greatest number that all values are multiples of; 0 where they are no whole numbers."""
     thumbnail: NDArray[np.float32]
     """Means over 16^3 (64^2) equal parts of the box, axes canonical, mean 0 and deviation 1."""
 
@@ -47,6 +49,10 @@ class ImageFacts:
     spacing: tuple[float, ...]
     unit: str
     orientation: str
+    dtype: str
+    """Type of the numbers, such as ``int16``."""
+    lost_slices: tuple[tuple[int, ...], ...]
+    """Of each channel, the slices in the file's order that are blank or repeat the one before."""
     channels: tuple[ChannelFacts, ...]
 
     @property
@@ -73,6 +79,8 @@ class LabelFacts:
     """Number of voxels of each value; empty where values are no whole numbers."""
     centres: dict[int, tuple[float, ...]]
     """World position in mm, RAS+, of the middle of each value that was asked for."""
+    interruptions: dict[int, tuple[int, ...]]
+    """Slices, in the file's order, that a value skips."""
     digest: str
 
 
@@ -96,11 +104,16 @@ class Examination:
         return self.case.case_id
 
     @property
+    def side(self) -> str:
+        """Where it stands when networks are compared: ``train``, ``val`` or ``test``."""
+        return "test" if self.held_out else self.case.side or "train"
+
+    @property
     def image_file(self) -> str:
         """The image, or its first channel."""
         return str(self.case.images[0])
 
     @property
     def label_file(self) -> str:
-        """The label map; empty without one."""
+        """The label map, or its first object; empty without one."""
         return str(self.case.label or "")

@@ -4,6 +4,8 @@ What only a person can decide is not guessed: a case with an error that no repai
 and said so.
 """
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +18,12 @@ import numpy as np
 
 from lamina.data.case import Case, Cohort
 from lamina.data.doctor import LEAVE_OUT, Finding
+from lamina.data.doctor.reading import read_label_map
 from lamina.data.preprocess import finite
 from lamina.data.workers import run_over
 from lamina.errors import DatasetError, LaminaError
-from lamina.files import atomic_path, write_json
-from lamina.io import read_stored_labels, read_volume, strip_suffix, write_volume
+from lamina.files import atomic_path, write_json, write_text
+from lamina.io import read_volume, strip_suffix, write_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -33,7 +36,8 @@ REPAIRS = {
 }
 """What can be mended, and how."""
 
-_SUFFIX = ".nii.gz"
+_SUFFIXES = {"mm": ".nii.gz", "px": ".png"}
+"""Of files that are written anew, by the unit of space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +61,17 @@ def plan_mending(findings: Sequence[Finding]) -> list[Change]:
     """Say what mending would change, without doing it.
 
     Whatever else a case that is left out suffers from is not listed, and the duplicate of a case
-    that cannot be mended is kept.
+    that cannot be mended is kept. That a split divides a patient is no fault of the file.
     """
-    hopeless = {f.case for f in findings if f.case and f.severity == "error" and not f.mend}
+    hopeless = {
+        f.case
+        for f in findings
+        if f.case and f.severity == "error" and not f.mend and f.check != "train_test"
+    }
     planned: dict[tuple[str, str], Change] = {}
     for finding in findings:
         if finding.case in hopeless:
-            if finding.mend or finding.severity != "error":
+            if finding.mend or finding.severity != "error" or finding.check == "train_test":
                 continue
             repair = LEAVE_OUT
         elif finding.mend == LEAVE_OUT and finding.other in hopeless:
@@ -96,10 +104,11 @@ def check_room(dataset: Path, out: Path) -> None:
 
 
 def mend(cohort: Cohort, changes: Sequence[Change], out: Path, workers: int = 0) -> Cohort:
-    """Write a mended copy in the Decathlon's layout, whole or not at all.
+    """Write a mended copy, whole or not at all.
 
-    Files that need no repair are copied byte for byte; channels in files of their own are joined.
-    ``changes.json`` lists every change.
+    ``cases.csv`` lists its cases with their patients, sides of the split and sizes of pixels, and
+    ``dataset.json`` the channels and labels. Files that need no repair are copied byte for byte;
+    channels, and objects, in files of their own are joined. ``changes.json`` lists every change.
 
     Args:
         cohort: The dataset as it is.
@@ -134,7 +143,8 @@ def mend(cohort: Cohort, changes: Sequence[Change], out: Path, workers: int = 0)
             if isinstance(outcome, LaminaError):
                 raise outcome
             written.append(outcome)
-        write_json(part / "dataset.json", _description(cohort, labels, written))
+        write_text(part / "cases.csv", _table(written))
+        write_json(part / "dataset.json", _description(cohort, labels))
         write_json(part / "changes.json", [change.as_dict() for change in changes])
     return replace(
         cohort, labels=labels, cases=tuple(_placed(case, out, names) for case, names in written)
@@ -161,7 +171,7 @@ def _mend_case(
         channels = [finite(channel, image.source) for channel in image.array]
         image = replace(image, array=np.stack(channels))
     rewritten = image if len(case.images) > 1 or "replace_nan" in repairs else None
-    label = _mended_label(case.label, image, repairs, labels)
+    label = _mended_label(case, image, repairs, labels)
     return case, (
         _put(rewritten, case.images[0], folder, f"imagesTr/{case.case_id}"),
         _put(label, case.label, folder, f"labelsTr/{case.case_id}"),
@@ -169,12 +179,13 @@ def _mend_case(
 
 
 def _mended_label(
-    path: Path, image: Volume | None, repairs: frozenset[str], labels: LabelSet
+    case: Case, image: Volume | None, repairs: frozenset[str], labels: LabelSet
 ) -> Volume | None:
     """Return the label with its repairs, None without any."""
-    if not repairs & {"round", "renumber", "take_grid"}:
+    if not case.objects and not repairs & {"round", "renumber", "take_grid"}:
         return None
-    label = read_stored_labels(path)
+    label = read_label_map(replace(case, spacing=None))  # which the copy's own list tells
+    assert label is not None
     if "round" in repairs:
         label = replace(label, array=np.rint(label.array).astype(np.int64))
     if "renumber" in repairs:
@@ -188,8 +199,9 @@ def _mended_label(
 def _put(volume: Volume | None, source: Path, folder: Path, name: str) -> str:
     """Write a volume, or copy its file if there is none; return its name with the suffix."""
     if volume is not None:
-        write_volume(volume, folder / f"{name}{_SUFFIX}")
-        return f"{name}{_SUFFIX}"
+        name += _SUFFIXES[volume.unit]
+        write_volume(volume, folder / name)
+        return name
     suffix = source.name.removeprefix(strip_suffix(source))
     target = folder / f"{name}{suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,10 +209,18 @@ def _put(volume: Volume | None, source: Path, folder: Path, name: str) -> str:
     return f"{name}{suffix}"
 
 
-def _description(
-    cohort: Cohort, labels: LabelSet, written: Sequence[tuple[Case, Names]]
-) -> dict[str, Any]:
-    """Return the dataset.json."""
+def _table(written: Sequence[tuple[Case, Names]]) -> str:
+    text = io.StringIO()
+    columns = ["case_id", "image", "label", "patient", "split", "pixel_size_mm"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for case, names in written:
+        size = case.spacing[0] if case.spacing else ""
+        writer.writerow([case.case_id, *names, case.group, case.side, size])
+    return text.getvalue()
+
+
+def _description(cohort: Cohort, labels: LabelSet) -> dict[str, Any]:
     values = {str(labels.background): "background"}
     values |= {str(value): name for name, value in labels.values.items()}
     if labels.ignore is not None:
@@ -211,11 +231,9 @@ def _description(
         "modality": {str(i): name for i, name in enumerate(cohort.channels)},
         "labels": values,
         "regions": {name: list(members) for name, members in labels.regions.items()},
-        "numTraining": len(written),
-        "training": [{"image": image, "label": label} for _, (image, label) in written],
     }
 
 
 def _placed(case: Case, out: Path, names: Names) -> Case:
     image, label = names
-    return replace(case, images=(out / image,), label=out / label)
+    return replace(case, images=(out / image,), label=out / label, objects=())

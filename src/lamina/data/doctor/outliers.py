@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lamina.data.case import Cohort
 from lamina.data.doctor import Finding
-from lamina.data.doctor.contents import folded, whole_set
 from lamina.data.doctor.facts import ChannelFacts, Examination, ImageFacts
+from lamina.data.doctor.groups import folded, whole_set
 
 ENOUGH = 5
 """Fewer cases than this have no usual."""
@@ -58,6 +58,15 @@ def check_dimensions(seen: Sequence[Examination]) -> Iterator[Finding]:
                 message=f"has {image.spatial_dims} spatial axes; most have {usual[0][0]}.",
                 remedy="Keep images and volumes in sets of their own.",
             )
+    patients = len({one.case.group for one in seen})
+    if 0 < patients < ENOUGH:
+        yield whole_set(
+            "note",
+            "few",
+            f"scans of {patients} patient{'s' if patients > 1 else ''} only: what is usual among "
+            "them cannot be told, so outliers were not looked for.",
+            "None needed; but networks need more to learn from, and to be judged by.",
+        )
     bare = sum(image.unit == "px" for _, image in images)
     if bare:
         yield whole_set(
@@ -106,7 +115,7 @@ def _far_sizes(
             check=check,
             case=one.case_id,
             file=one.image_file,
-            message=f"{what} {_lengths(own)} {image.unit}; usual are {_lengths(usual)} "
+            message=f"{what} {lengths(own)} {image.unit}; usual are {lengths(usual)} "
             f"{image.unit} (robust z {z:.1f}).",
             remedy=remedy,
         )
@@ -227,5 +236,6 @@ def comparable(cohort: Cohort, seen: Sequence[Examination]) -> list[tuple[Examin
     ]
 
 
-def _lengths(sizes: NDArray[np.float64]) -> str:
+def lengths(sizes: Sequence[float] | NDArray[np.float64]) -> str:
+    """Return sizes as people write them."""
     return " x ".join(f"{size:.4g}" for size in sizes)

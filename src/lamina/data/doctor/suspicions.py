@@ -3,7 +3,6 @@
 Only a person can tell whether they are; the findings say so.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +15,7 @@ from lamina.data.doctor import Finding
 from lamina.data.doctor.duplicates import thumbnails
 from lamina.data.doctor.facts import THUMBNAIL, Examination
 from lamina.data.doctor.outliers import ENOUGH, comparable
+from lamina.data.sides import SIDE, side_pairs
 from lamina.labels import LabelSet
 
 LOPSIDED = 0.05
@@ -36,19 +36,19 @@ _BETTER = 1.5
 """Another order of channels must fit so many times better than the declared one."""
 _APART_MM = 1.0
 _SIZE = (THUMBNAIL[3],) * 3
-_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 _AXES = ("left to right", "front to back", "head to foot")
 
 
 def sided_pairs(labels: LabelSet) -> list[tuple[str, str]]:
     """Return the structures that occur as (left, right), by their names."""
-    names: dict[str, dict[str, str]] = {}
-    for name in labels.values:
-        plain = name.replace("_", " ")
-        if match := _SIDE.search(plain):
-            stem = _SIDE.sub("*", plain.lower())
-            names.setdefault(stem, {})[match.group(1).lower()] = name
-    return [(both["left"], both["right"]) for both in names.values() if len(both) == 2]
+    names = labels.foreground
+    found = [(names[low - 1], names[high - 1]) for low, high in side_pairs(labels)]
+    return [(a, b) if _is_left(a) else (b, a) for a, b in found]
+
+
+def _is_left(name: str) -> bool:
+    side = SIDE.search(name)
+    return side is not None and side[0][0].lower() in "ls"
 
 
 def check_names(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:

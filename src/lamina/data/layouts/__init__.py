@@ -26,22 +26,33 @@ class Layout:
 LAYOUTS: Registry[Layout] = Registry("layout", __name__)
 
 
-def read_cohort(folder: Path, layout: str | None = None) -> Cohort:
+def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = False) -> Cohort:
     """List the labelled scans of a dataset folder.
 
     Args:
         folder: The dataset.
         layout: A registered layout; by default the one that matches.
+        partial: List what there is, although files lack their image or label.
 
     Raises:
-        DatasetError: No folder, no known layout or several, or one that contradicts itself.
+        DatasetError: No folder, no known layout or several, or one that contradicts itself; files
+            without a partner, unless ``partial``.
         UnknownNameError: ``layout`` is not registered.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder.", remedy="Give the dataset's folder.")
     folder = folder.resolve()  # the cohort is used later, from wherever the user then is
-    if layout:
-        return LAYOUTS.get(layout).read(folder)
+    cohort = LAYOUTS.get(layout or _recognise(folder)).read(folder)
+    if cohort.unpaired and not partial:
+        names = [path.relative_to(folder).as_posix() for path in cohort.unpaired]
+        raise DatasetError(
+            f"{folder}: {len(names)} files have no partner of the same name: {names[:5]}.",
+            remedy="Bring the missing images or labels, or move these files away.",
+        )
+    return cohort
+
+
+def _recognise(folder: Path) -> str:
     names = [name for name in LAYOUTS if LAYOUTS.get(name).matches(folder)]
     names = [name for name in names if not LAYOUTS.get(name).fallback] or names
     if len(names) > 1:
@@ -50,6 +61,6 @@ def read_cohort(folder: Path, layout: str | None = None) -> Cohort:
             remedy=f"Say which with --layout, such as --layout {names[0]}.",
         )
     if names:
-        return LAYOUTS.get(names[0]).read(folder)
+        return names[0]
     known = "; ".join(f"{name}: {LAYOUTS.get(name).description}" for name in LAYOUTS)
     raise DatasetError(f"{folder}: layout not recognised.", remedy=f"Known layouts: {known}.")

@@ -24,17 +24,13 @@ def _matches(folder: Path) -> bool:
 
 def _read(folder: Path) -> Cohort:
     images, labels = (_scans(folder, names) for names in (_IMAGES, _LABELS))
-    lonely = sorted(images.keys() ^ labels.keys())
-    if lonely:
-        raise DatasetError(
-            f"{folder}: {len(lonely)} files have no partner of the same name: {lonely[:5]}.",
-            remedy="Give image and label the same name, or move the others away.",
-        )
-    if not images:
-        raise DatasetError(f"{folder}: holds no scans.")
+    unpaired = tuple((images | labels)[name] for name in sorted(images.keys() ^ labels.keys()))
+    if not images.keys() & labels.keys():
+        raise DatasetError(f"{folder}: holds no scans with a label of the same name.")
     cases = tuple(
         Case(case_id=case_id, group=patient_of(case_id), images=(path,), label=labels[case_id])
         for case_id, path in images.items()
+        if case_id in labels
     )
     description = folder / "dataset.json"
     task: dict[str, Any] = {"name": folder.name}
@@ -44,7 +40,7 @@ def _read(folder: Path) -> Cohort:
         task["channels"] = guess_channels(cases)
     if "labels" not in task:
         task["labels"] = found_labels(cases)
-    return Cohort(cases=cases, **task)
+    return Cohort(cases=cases, unpaired=unpaired, **task)
 
 
 def _scans(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:

@@ -57,12 +57,13 @@ def read(folder: Path) -> Cohort:
         raise type(error)(f"{path}: {error.message}", remedy=error.remedy) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be understood: {error!r}.") from error
+    unpaired: tuple[Path, ...] = ()
     if "dataset" in data:
         cases = _listed(path, data["dataset"])
     else:
-        cases = _found(folder, data["file_ending"], len(channels))
+        cases, unpaired = _found(folder, data["file_ending"], len(channels))
     expected = data.get("numTraining", len(cases))
-    if expected != len(cases):
+    if expected != len(cases) and not unpaired:
         raise DatasetError(
             f"{path}: numTraining is {expected}, {len(cases)} cases are there.",
             remedy="Bring the missing files, or correct the number.",
@@ -73,6 +74,7 @@ def read(folder: Path) -> Cohort:
         labels=labels,
         cases=cases,
         licence=str(data.get("licence") or data.get("license") or ""),
+        unpaired=unpaired,
     )
 
 
@@ -139,8 +141,10 @@ def _listed(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[Case,
     return cases
 
 
-def _found(folder: Path, ending: str, num_channels: int) -> tuple[Case, ...]:
-    """Pair up the files of imagesTr and labelsTr."""
+def _found(
+    folder: Path, ending: str, num_channels: int
+) -> tuple[tuple[Case, ...], tuple[Path, ...]]:
+    """Pair up the files of imagesTr and labelsTr; return those that belong to no case too."""
     images: dict[str, dict[int, Path]] = defaultdict(dict)
     files = {kind: _files(folder / kind, ending) for kind in ("imagesTr", "labelsTr")}
     for name, path in files["imagesTr"].items():
@@ -151,11 +155,7 @@ def _found(folder: Path, ending: str, num_channels: int) -> tuple[Case, ...]:
                 remedy=f"Call it {name}_0000{ending} if it is the first.",
             )
         images[match[1]][int(match[2])] = path
-    if lonely := sorted(images.keys() ^ files["labelsTr"].keys()):
-        raise DatasetError(
-            f"{folder}: {len(lonely)} cases have only images or only a label: {lonely[:5]}.",
-            remedy="Bring the missing files, or move the others away.",
-        )
+    lonely = sorted(images.keys() ^ files["labelsTr"].keys())
     numbers = {number for found in images.values() for number in found}
     one_file = ending in PICTURES and numbers == {0}
     expected = set(range(1 if one_file else num_channels))
@@ -165,7 +165,7 @@ def _found(folder: Path, ending: str, num_channels: int) -> tuple[Case, ...]:
             f"of dataset.json: {odd[:5]}.",
             remedy="Every case needs a file for each channel, numbered from _0000.",
         )
-    return tuple(
+    cases = tuple(
         Case(
             case_id=case_id,
             group=patient_of(case_id),
@@ -173,7 +173,10 @@ def _found(folder: Path, ending: str, num_channels: int) -> tuple[Case, ...]:
             label=files["labelsTr"][case_id],
         )
         for case_id, found in images.items()
+        if case_id in files["labelsTr"]
     )
+    alone = {name: list(images[name].values()) or [files["labelsTr"][name]] for name in lonely}
+    return cases, tuple(path for paths in alone.values() for path in paths)
 
 
 def _files(folder: Path, ending: str) -> dict[str, Path]:

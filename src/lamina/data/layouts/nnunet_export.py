@@ -16,7 +16,8 @@ from lamina.data.case import Case, Cohort, read_merged
 from lamina.data.layouts.nnunet import PICTURES, read
 from lamina.errors import DatasetError
 from lamina.files import atomic_path, write_json
-from lamina.io import read_volume, strip_suffix, write_volume
+from lamina.io import is_scan, read_volume, strip_suffix, write_volume
+from lamina.io.structures import has_structures
 from lamina.labels import LabelSet
 
 _FOLDER = re.compile(r"Dataset\d{3}_.+")
@@ -78,7 +79,7 @@ def _check_target(cohort: Cohort, folder: Path) -> None:
     lacking = [
         case.case_id
         for case in cohort.cases
-        if not case.label or not all(path.is_file() for path in (*case.images, *case.label_files))
+        if not case.label or not all(path.exists() for path in (*case.images, *case.label_files))
     ]
     if lacking:
         raise DatasetError(
@@ -97,7 +98,7 @@ def _ending(cohort: Cohort) -> str:
 
 
 def _suffix(path: Path) -> str:
-    return path.name[len(strip_suffix(path)) :].lower()
+    return path.name[len(strip_suffix(path)) :].lower() if is_scan(path) else ""
 
 
 def _consecutive(labels: LabelSet) -> tuple[LabelSet, dict[int, int]]:
@@ -121,7 +122,7 @@ def _put_images(
         for number, path in enumerate(case.images):
             _put(path, folder / f"{case.case_id}_{number:04d}{ending}", copy)
         return 0
-    volumes = [read_volume(path) for path in case.images]
+    volumes = [read_volume(path, case.series) for path in case.images]
     if sum(volume.num_channels for volume in volumes) != len(channels):
         raise DatasetError(
             f"{case.images[0]}: does not hold the {len(channels)} channels declared.",
@@ -143,7 +144,10 @@ def _put_label(case: Case, old: LabelSet, new: LabelSet, target: Path, copy: boo
     if ready and ending not in PICTURES and old == new:
         _put(case.label, target, copy)
         return False
-    volume = read_merged(case.label_files, old)
+    if has_structures(case.label):
+        volume = case.read_label(old, read_volume(case.images[0], case.series))
+    else:
+        volume = read_merged(case.label_files, old)
     write_volume(replace(volume, array=new.decode(volume.array)), target)
     return True
 

@@ -73,6 +73,13 @@ _NAMINGS = (
         label="segmentation",
         prefix="volume-",
     ),
+    _Naming(
+        dataset="btcv",
+        pattern=r"(?P<part>img|label)/(?P=part)(?P<case>\d{4})",
+        images=("img",),
+        label="label",
+        prefix="img",
+    ),
 )
 
 
@@ -144,5 +151,5 @@ def _cases(folder: Path, naming: _Naming, parts: Parts) -> list[Case]:
 
 
 LAYOUTS.register("patients")(
-    Layout("a folder per patient, called as in BraTS, ACDC, KiTS or LiTS", _matches, _read)
+    Layout("a folder per patient, called as in BraTS, ACDC, KiTS, LiTS or BTCV", _matches, _read)
 )

@@ -36,7 +36,8 @@ def _matches(folder: Path) -> bool:
 
 def _read(folder: Path) -> Cohort:
     table = folder / _SPLIT
-    cohort = make_cohort(folder, _listed(table) if table.is_file() else _paired(folder))
+    cases, unpaired = (_listed(table), ()) if table.is_file() else _paired(folder)
+    cohort = replace(make_cohort(folder, cases), unpaired=unpaired)
     if cohort.channels[0] != "channel_0":
         return cohort
     return replace(cohort, channels=_COLOURS.get(len(cohort.channels), cohort.channels))
@@ -75,22 +76,19 @@ def _listed(table: Path) -> list[Case]:
     return cases
 
 
-def _paired(folder: Path) -> list[Case]:
+def _paired(folder: Path) -> tuple[list[Case], tuple[Path, ...]]:
+    """Return the cases, and the pictures and masks that belong to none."""
     images, masks = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
     for path in _pictures(folder):
         name = strip_suffix(path)
         match = _MASK.fullmatch(name)
         (masks if _is_mask(path) else images)[match[1] if match else name].append(path)
-    if lonely := sorted(images.keys() ^ masks.keys()):
-        raise DatasetError(
-            f"{folder}: {len(lonely)} pictures have no mask, or masks no picture: {lonely[:5]}.",
-            remedy="Bring the missing files, or move the others away.",
-        )
+    lonely = sorted(images.keys() ^ masks.keys())
     if twice := [name for name, paths in images.items() if len(paths) > 1]:
         raise DatasetError(
             f"{folder}: pictures have one name: {twice[:5]}.", remedy="Rename one of them."
         )
-    return [
+    cases = [
         Case(
             case_id=name,
             group=patient_of(name),
@@ -99,7 +97,9 @@ def _paired(folder: Path) -> list[Case]:
             objects=tuple(masks[name][1:]),
         )
         for name, paths in images.items()
+        if name in masks
     ]
+    return cases, tuple(path for name in lonely for path in (images.get(name) or masks[name]))
 
 
 LAYOUTS.register("pictures")(

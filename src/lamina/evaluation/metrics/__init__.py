@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from lamina.registry import Registry
 
 Mask = NDArray[np.bool_]
+Unit = Literal["mm", "px"]
+"""What lengths are measured in: pixels where pictures do not tell how large theirs are."""
 Outcome = float | Literal["computed", "not applicable", "grid diagonal"]
-"""A value; the formula's own; NaN, kept out of means and counted; or the grid's diagonal in mm."""
+"""A value; the formula's own; NaN, kept out of means and counted; or the grid's diagonal."""
 EmptyCase = Literal["", "prediction empty", "reference empty", "both empty"]
 """Which masks of a comparison were empty; ``""`` when neither was."""
 
@@ -69,25 +71,31 @@ class Metric:
     name: str
     title: str
     """How tables call it, with its parameters."""
-    unit: Literal["", "mm", "ml"]
+    unit: Literal["", "mm", "ml", "px"]
     higher_is_better: bool | None
     """None for signed errors, which have no better direction."""
     definition: str
     """One sentence that tells it from its namesakes."""
     empty: EmptyRule
     function: Callable[[Mask, Mask, Sequence[float]], float]
-    """``(prediction (*S), reference (*S), spacing in mm) -> value``; called if the rule says so."""
+    """``(prediction (*S), reference (*S), spacing) -> value``; called if the rule says so."""
+    in_pixels: "Metric | None" = None
+    """What takes its place where lengths are in pixels; None if it has nothing to do with them."""
+
+    def measured_in(self, unit: Unit) -> "Metric":
+        """Return the metric whose name and unit say what lengths are measured in."""
+        return self.in_pixels if unit == "px" and self.in_pixels else self
 
     def value(
-        self, prediction: Mask, reference: Mask, spacing: Sequence[float], diagonal_mm: float
+        self, prediction: Mask, reference: Mask, spacing: Sequence[float], diagonal: float
     ) -> float:
         """Compare two masks under the metric's empty-mask rule.
 
         Args:
             prediction: Mask ``(*S)`` of two or three axes.
             reference: Mask of the same shape.
-            spacing: Voxel size in mm along each axis.
-            diagonal_mm: The whole grid's diagonal, also when the masks are cropped from it.
+            spacing: Voxel size along each axis, in mm or pixels.
+            diagonal: The whole grid's diagonal, also when the masks are cropped from it.
 
         Returns:
             The value in ``unit``; NaN when the metric does not apply.
@@ -96,7 +104,7 @@ class Metric:
         if outcome == "computed":
             return float(self.function(prediction, reference, spacing))
         if outcome == "grid diagonal":
-            return diagonal_mm
+            return diagonal
         return float("nan") if isinstance(outcome, str) else outcome
 
 

@@ -8,6 +8,7 @@ its cost follows the surface rather than the box around it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,13 @@ PERCENTILE = 95
 
 
 def hd95(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
-    """Return the larger of the two directed 95th percentiles of surface distances, in mm."""
+    """Return the larger of the two directed 95th percentiles of surface distances."""
     points = _surface(prediction, spacing), _surface(reference, spacing)
     return max(_directed(*points), _directed(*reversed(points)))
 
 
 def _surface(mask: Mask, spacing: Sequence[float]) -> NDArray[np.float64]:
-    """Return the centres in mm, ``(N, dims)``, of the voxels that have a face neighbour outside."""
+    """Return the centres, ``(N, dims)``, of the voxels that have a face neighbour outside."""
     points: NDArray[np.float64] = np.argwhere(mask & ~binary_erosion(mask)).astype(np.float64)
     return points * np.asarray(spacing, dtype=np.float64)
 
@@ -36,14 +37,13 @@ def _directed(source: NDArray[np.float64], target: NDArray[np.float64]) -> float
     return float(np.percentile(distances, PERCENTILE))
 
 
-METRICS.register("hd95")(
-    Metric(
-        name="hd95",
-        title="HD95",
-        unit="mm",
-        higher_is_better=False,
-        definition="Larger of both directed 95th percentiles of distances between surface voxels.",
-        empty=DIAGONAL_WHEN_WRONG,
-        function=hd95,
-    )
+_HD95 = Metric(
+    name="hd95",
+    title="HD95",
+    unit="mm",
+    higher_is_better=False,
+    definition="Larger of both directed 95th percentiles of distances between surface voxels.",
+    empty=DIAGONAL_WHEN_WRONG,
+    function=hd95,
 )
+METRICS.register("hd95")(replace(_HD95, in_pixels=replace(_HD95, name="hd95_px", unit="px")))

@@ -6,11 +6,13 @@ authors' own implementation; counting surface voxels instead gives other numbers
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Mask, Metric
 
-TOLERANCE_MM = 1.0
-"""Deviation that counts as agreement. The authors set it per organ, by how far readers differ."""
+TOLERANCE = 1.0
+"""Deviation, in mm or pixels, that counts as agreement; the authors set it per organ, by how far
+readers differ."""
 
 
 def nsd(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
@@ -23,22 +25,27 @@ def nsd(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
         warnings.simplefilter("ignore")
         share = compute_surface_dice(
             *masks,
-            class_thresholds=[TOLERANCE_MM],
+            class_thresholds=[TOLERANCE],
             include_background=True,
-            spacing=[float(mm) for mm in spacing],
+            spacing=[float(size) for size in spacing],
             use_subvoxels=True,
         )
     return float(share)
 
 
-METRICS.register("nsd")(
-    Metric(
-        name="nsd",
-        title=f"NSD at {TOLERANCE_MM:g} mm",
-        unit="",
-        higher_is_better=True,
-        definition=f"Share of both surfaces, by area, within {TOLERANCE_MM:g} mm of each other.",
-        empty=ZERO_WHEN_WRONG,
-        function=nsd,
-    )
+_NSD = Metric(
+    name="nsd",
+    title=f"NSD at {TOLERANCE:g} mm",
+    unit="",
+    higher_is_better=True,
+    definition=f"Share of both surfaces, by area, within {TOLERANCE:g} mm of each other.",
+    empty=ZERO_WHEN_WRONG,
+    function=nsd,
 )
+_IN_PIXELS = replace(
+    _NSD,
+    name="nsd_px",
+    title=f"NSD at {TOLERANCE:g} px",
+    definition=f"Share of both outlines, by length, within {TOLERANCE:g} pixel of each other.",
+)
+METRICS.register("nsd")(replace(_NSD, in_pixels=_IN_PIXELS))

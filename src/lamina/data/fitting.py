@@ -1,0 +1,259 @@
+"""What a budget of memory and time allows: network, patch, batch, and how long to train."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, inf, prod
+
+from lamina.data.budget import Budget, NetworkCost
+from lamina.errors import ConfigError
+
+_MAX_BATCH = 16
+_NUM_FOLDS = 5
+_FULL_STEPS = 15_000
+_LEAST_STEPS = 3_000
+"""Fewer leave a network far from what it can reach: the thin ones are then within a point of Dice
+of their plateau on small scans."""
+_LEAST_SIDE = {2: 128, 3: 64}
+"""Voxels per side below which a patch is not shortened to save time: too little is left to see."""
+_TRAINING = 0.9
+"""Share of a run that is not validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """What the choice depends on."""
+
+    median_shape: tuple[int, ...]
+    """Size in voxels after preparation."""
+    spacing: tuple[float, ...]
+    """Voxel size in mm after preparation."""
+    num_cases: int
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis across slices: the coarsest; the last one where voxels are cubes."""
+        coarsest = max(self.spacing)
+        return max(axis for axis, step in enumerate(self.spacing) if step > 0.99 * coarsest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How one network is trained within a budget, and why so."""
+
+    cost: NetworkCost
+    slice_axis: int | None
+    patch_size: tuple[int, ...]
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+    windows: int
+    """Windows that validating a fifth of the scans takes."""
+    reasons: dict[str, str]
+    given_up: tuple[str, ...]
+    """What a larger budget would allow."""
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a training step."""
+        return self.cost.step_s(self.patch_size, self.batch_size)
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of an epoch with its validation."""
+        predictions = self.cost.predict_seconds_per_voxel * self.windows * prod(self.patch_size)
+        return self.step_s * self.steps_per_epoch + predictions
+
+    @property
+    def step_bytes(self) -> float:
+        """Memory of a training step."""
+        return self.cost.step_bytes(self.patch_size, self.batch_size)
+
+
+def choose(candidates: Iterable[NetworkCost], scans: Scans, budget: Budget) -> Fit:
+    """Return the first of the candidates, strongest first, that the budget lets learn enough.
+
+    Where time is too short for all, it is the last one that fits into the memory.
+
+    Raises:
+        ConfigError: Not even the smallest patch of any of them fits into the memory.
+    """
+    passed: list[str] = []
+    chosen: Fit | None = None
+    for cost in candidates:
+        try:
+            fit = fit_network(cost, scans, budget)
+        except ConfigError as error:
+            refusal = error
+            passed.append(f"{cost.title}: its smallest patch does not fit into the memory.")
+            continue
+        chosen = fit
+        if budget.time_s is None or _LEAST_STEPS * fit.step_s <= _TRAINING * budget.time_s:
+            why = "The strongest network that the budget lets learn enough."
+            break
+        hours = _LEAST_STEPS * fit.step_s / 3600
+        passed.append(
+            f"{cost.title}: {_LEAST_STEPS:,} steps, the least that is of use, take {hours:.1f} h."
+        )
+        why = "The quickest network; time is too short even for this one to learn all it could."
+    if chosen is None:
+        raise refusal
+    if not passed:
+        why = "Asked for, or the default for such scans."
+    reasons = {"network": why, **chosen.reasons}
+    return replace(chosen, reasons=reasons, given_up=(*passed, *chosen.given_up))
+
+
+def fit_network(cost: NetworkCost, scans: Scans, budget: Budget) -> Fit:
+    """Choose patch, batch and length of training for one network.
+
+    Raises:
+        ConfigError: The smallest patch does not fit into the memory.
+    """
+    reasons: dict[str, str] = {}
+    given_up: list[str] = []
+    slice_axis = _slice_axis(cost, scans, reasons)
+    patch = _patch_size(cost, scans, slice_axis, budget, reasons, given_up)
+    batch = _batch_size(patch, cost, budget, reasons)
+    windows = _num_windows(scans, patch)
+    steps = _steps_per_epoch(scans.num_cases, windows, batch, cost, reasons)
+    fit = Fit(
+        cost=cost,
+        slice_axis=slice_axis,
+        patch_size=patch,
+        batch_size=batch,
+        steps_per_epoch=steps,
+        epochs=ceil(_FULL_STEPS / steps),
+        windows=windows,
+        reasons=reasons,
+        given_up=(),
+    )
+    epochs = _epochs(fit, budget, reasons, given_up)
+    return replace(fit, epochs=epochs, given_up=tuple(given_up))
+
+
+def _slice_axis(cost: NetworkCost, scans: Scans, reasons: dict[str, str]) -> int | None:
+    if cost.spatial_dims == len(scans.spacing):
+        reasons["slice_axis"] = "The network sees as many axes as the scans have."
+        return None
+    reasons["slice_axis"] = (
+        f"The network sees slices, cut across axis {scans.slice_axis}, along which neighbours are "
+        f"{scans.spacing[scans.slice_axis]:.3g} mm apart."
+    )
+    return scans.slice_axis
+
+
+def _patch_size(
+    cost: NetworkCost,
+    scans: Scans,
+    slice_axis: int | None,
+    budget: Budget,
+    reasons: dict[str, str],
+    given_up: list[str],
+) -> tuple[int, ...]:
+    """Start from the whole scan and shorten the physically longest side until it fits."""
+    divisor, least = cost.size_divisor, _LEAST_SIDE[cost.spatial_dims]
+    whole = tuple(
+        1 if axis == slice_axis else max(divisor, divisor * round(size / divisor))
+        for axis, size in enumerate(scans.median_shape)
+    )
+
+    def is_small(patch: Sequence[int]) -> bool:
+        return cost.step_bytes(patch, 2) <= budget.step_bytes
+
+    def is_quick(patch: Sequence[int]) -> bool:
+        return _LEAST_STEPS * cost.step_s(patch, 2) <= _TRAINING * (budget.time_s or inf)
+
+    fitting = _shortened(whole, scans, divisor, divisor, is_small)
+    if not is_small(fitting):
+        raise ConfigError(
+            f"memory budget {budget.step_bytes / 2**30:.2f} GB: the smallest patch "
+            f"{fitting} needs {cost.step_bytes(fitting, 2) / 2**30:.2f} GB for two.",
+            remedy="Grant more memory or choose a smaller network.",
+        )
+    patch = _shortened(fitting, scans, divisor, least, is_quick)
+    size = " x ".join(str(n) for n in scans.median_shape)
+    if patch == whole:
+        reasons["patch_size"] = (
+            f"The median scan is {size} voxels; this is the nearest multiple of {divisor}."
+        )
+        return patch
+    limit = f"into {budget.step_bytes / 2**30:.1f} GB of {budget.device}"
+    if patch != fitting:
+        limit = f"{_LEAST_STEPS:,} times into the granted time"
+    reasons["patch_size"] = f"The median scan is {size} voxels; this is what fits twice {limit}."
+    seen = 100 * prod(patch) / prod(whole)
+    given_up.append(f"Patches of whole scans: each sees {seen:.0f} % of one; more does not fit.")
+    return patch
+
+
+def _shortened(
+    patch: tuple[int, ...],
+    scans: Scans,
+    divisor: int,
+    least: int,
+    fits: Callable[[Sequence[int]], bool],
+) -> tuple[int, ...]:
+    """Shorten the physically longest side, never below ``least``, until ``fits(patch)``."""
+    sides = list(patch)
+    while not fits(sides):
+        longest = max(
+            (axis for axis in range(len(sides)) if sides[axis] - divisor >= least),
+            key=lambda axis: sides[axis] * scans.spacing[axis],
+            default=None,
+        )
+        if longest is None:
+            break
+        sides[longest] -= divisor
+    return tuple(sides)
+
+
+def _batch_size(
+    patch: Sequence[int], cost: NetworkCost, budget: Budget, reasons: dict[str, str]
+) -> int:
+    """Aim at about 100,000 voxels a step: at equal cost, more steps beat larger ones."""
+    wanted = max(2, min(_MAX_BATCH, round(100_000 / prod(patch))))
+    fits = int(budget.step_bytes // cost.step_bytes(patch, 1))
+    batch = max(2, min(wanted, fits))
+    total = (budget.program_bytes + cost.step_bytes(patch, batch)) / 2**30
+    reasons["batch_size"] = (
+        f"{batch} patches a step predict to {total:.2f} GB of {budget.device} in all; many quick "
+        "steps learn faster than few large ones."
+    )
+    return batch
+
+
+def _num_windows(scans: Scans, patch: Sequence[int]) -> int:
+    """Count the half overlapping windows of a fifth of the scans."""
+    each = prod(
+        1 + max(0, ceil((size - side) / max(1, side // 2)))
+        for size, side in zip(scans.median_shape, patch, strict=True)
+    )
+    return ceil(scans.num_cases / _NUM_FOLDS * each)
+
+
+def _steps_per_epoch(
+    num_cases: int, windows: int, batch: int, cost: NetworkCost, reasons: dict[str, str]
+) -> int:
+    """Let validation of a fifth of the scans, window by window, take about a tenth of the time."""
+    as_steps = windows * cost.predict_seconds_per_voxel / (batch * cost.seconds_per_voxel)
+    steps = min(500, max(50, ceil(10 * as_steps)))
+    reasons["steps_per_epoch"] = (
+        f"{steps * batch} patches of {num_cases} scans between validations, which then take about "
+        "a tenth of the time."
+    )
+    return steps
+
+
+def _epochs(fit: Fit, budget: Budget, reasons: dict[str, str], given_up: list[str]) -> int:
+    if budget.time_s is None:
+        steps = fit.epochs * fit.steps_per_epoch
+        reasons["epochs"] = f"{steps:,} steps; --epochs or --time-budget change it."
+        return fit.epochs
+    affordable = max(1, int(budget.time_s / fit.epoch_s))
+    steps = affordable * fit.steps_per_epoch
+    reasons["epochs"] = (
+        f"{budget.time_s / 60:.0f} minutes allow about {steps:,} steps of {fit.step_s:.2f} s here."
+    )
+    if affordable < fit.epochs:
+        given_up.append(f"The full length of {_FULL_STEPS:,} steps: time allows {steps:,}.")
+    return min(fit.epochs, affordable)

@@ -1,0 +1,67 @@
+"""Resampling along the axes: each is a matrix, and a block needs only a few rows of it.
+
+Splines, linear interpolation and smoothing are sums of neighbours with weights that are products,
+one factor per axis. One matrix per axis therefore does all of them at once, in float32 and without
+copies of the scan, and memory does not grow with the number of classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Weights = Sequence[NDArray[np.float32]]
+"""One matrix ``(voxels, samples)`` per axis."""
+_Slices = tuple[slice, ...]
+
+_BLOCK_VOXELS = 100_000
+"""Voxels that are resampled at a time; the processor's cache holds them."""
+
+_NEGLIGIBLE = 1e-8
+"""Weight that float32 does not tell; a spline depends a little on every voxel of its line."""
+
+
+@lru_cache(maxsize=12)
+def axis_weights(size: int, step: float, count: int, order: int) -> NDArray[np.float32]:
+    """Return what each of ``size`` voxels adds to each of ``count`` samples, ``(size, count)``.
+
+    Samples are ``step`` voxels apart, middles aligned, the scan continued at its edges.
+    """
+    offset = (size - 1) / 2 - step * (count - 1) / 2
+    # Without smoothing, every other voxel of a finer scan would be skipped and its noise kept.
+    sigma = max(0.0, (step - 1) / 2)
+    weights = np.empty((size, count), np.float32)
+    for unit, row in zip(np.eye(size), weights, strict=True):
+        smooth = ndimage.gaussian_filter1d(unit, sigma, mode="nearest") if sigma > 0 else unit
+        row[:] = ndimage.affine_transform(
+            smooth, [step], offset, (count,), order=order, mode="nearest"
+        )
+    weights[np.abs(weights) < _NEGLIGIBLE] = 0
+    weights.flags.writeable = False
+    return weights
+
+
+def blocks(weights: Weights) -> Iterator[tuple[_Slices, _Slices, Weights]]:
+    """Cut what is resampled to into blocks, with the part of the array that each depends on."""
+    edge = round(_BLOCK_VOXELS ** (1 / len(weights)))
+    axes = []
+    for matrix in weights:
+        starts = range(0, matrix.shape[1], edge)
+        targets = [slice(start, min(start + edge, matrix.shape[1])) for start in starts]
+        used = [np.flatnonzero(matrix[:, target].any(axis=1)) for target in targets]
+        axes.append([(t, slice(u[0], u[-1] + 1)) for t, u in zip(targets, used, strict=True)])
+    for pairs in product(*axes):
+        target, source = zip(*pairs, strict=True)
+        cut = [matrix[s, t] for matrix, t, s in zip(weights, target, source, strict=True)]
+        yield target, source, cut
+
+
+def weighted(array: NDArray[Any], weights: Weights) -> NDArray[Any]:
+    """Resample ``(*S)``, one axis after the other."""
+    for matrix in weights:
+        array = np.tensordot(array, matrix, (0, 0))  # the new axis comes last
+    return array

@@ -1,0 +1,184 @@
+"""Small pictures of a case for a page: its planes, with the outlines of its label.
+
+Each is a PNG within the page, of 128 greys or colours and exact outlines.
+"""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from lamina.data.case import Case, Cohort
+from lamina.data.doctor.reading import read_label_map, read_part
+from lamina.errors import LaminaError
+from lamina.labels import IGNORE_INDEX, LabelSet
+from lamina.report.overlay import Colour, label_colours
+from lamina.report.slices import Plane, View, planes_of, view_of, window_of
+from lamina.volume import Volume
+
+_HEIGHT = 300
+_WIDEST = 600
+_OUTLINE = 2
+_TONES = 128
+"""Greys, or colours, of a picture; outlines have the rest of its palette."""
+_RGB = ("red", "green", "blue")
+_UNDECLARED = IGNORE_INDEX - 1
+_UNDECLARED_COLOUR: Colour = (1.0, 0.23, 0.19)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slice for the page."""
+
+    caption: str
+    data: str
+    """PNG as a data URI."""
+    width: int
+    height: int
+
+
+def draw_case(
+    case: Case, cohort: Cohort, *, all_channels: bool = False
+) -> tuple[list[Picture], dict[str, str]]:
+    """Draw a case's planes with the outlines of its label, where its header puts it.
+
+    Args:
+        case: What can be read of it is drawn; unreadable files are left out.
+        cohort: The dataset, for the names of labels and channels.
+        all_channels: Draw the first plane of the other channels too.
+
+    Returns:
+        The pictures, and the colour of each structure that the label holds.
+    """
+    parts = []
+    for path in case.images:
+        try:
+            parts.append(read_part(case, path))
+        except LaminaError:
+            return [], {}
+    labels = cohort.labels
+    indices = _label_on(parts[0], case, labels)
+    colours = dict(enumerate(label_colours(labels).values(), start=1))
+    colours[_UNDECLARED] = _UNDECLARED_COLOUR
+    planes = planes_of(parts[0])
+    views = [view_of(parts[0], indices, None, plane) for plane in planes]
+    scale = min(min(_HEIGHT / high, _WIDEST / wide) for high, wide in (v.size_mm for v in views))
+    if parts[0].spatial_dims == 2 and cohort.channels == _RGB and parts[0].num_channels == 3:
+        return [_draw_colours(parts[0], indices, colours, scale)], _legend(indices, labels, colours)
+    which = f", {cohort.channels[0]}" if len(cohort.channels) > 1 else ""
+    pictures = [
+        _draw(view, parts[0].array[0], colours, f"{_name(case, parts[0], plane)}{which}", scale)
+        for plane, view in zip(planes, views, strict=True)
+    ]
+    if all_channels:
+        channels = [replace(p, array=p.array[[i]]) for p in parts for i in range(p.num_channels)]
+        for number, channel in enumerate(channels[1:], start=1):
+            if channel.spatial_shape == parts[0].spatial_shape:
+                view = view_of(channel, indices, None, planes[0])
+                name = dict(enumerate(cohort.channels)).get(number, f"channel {number}")
+                pictures.append(_draw(view, channel.array[0], colours, name, scale))
+    return pictures, _legend(indices, labels, colours)
+
+
+def _name(case: Case, image: Volume, plane: Plane) -> str:
+    """Return the plane's name; a picture, whose size a list may tell, says nothing of the body."""
+    return plane.name if image.unit == "mm" and not case.spacing else "picture"
+
+
+def _label_on(image: Volume, case: Case, labels: LabelSet) -> NDArray[np.uint8]:
+    """Return class indices ``(1, *S)`` at the places of the image's voxels; 0 without a label."""
+    empty = np.zeros((1, *image.spatial_shape), np.uint8)
+    try:
+        label = read_label_map(case, labels)
+    except LaminaError:
+        label = None
+    if label is None or label.spatial_dims != image.spatial_dims:
+        return empty
+    dims = image.spatial_dims
+    way = np.linalg.inv(label.affine) @ image.affine
+    values = np.rint(np.nan_to_num(label.array[0]))
+    coded = np.full(values.shape, _UNDECLARED, np.uint8)
+    for index, value in enumerate((labels.background, *labels.values.values())):
+        coded[values == value] = index
+    if labels.ignore is not None:
+        coded[values == labels.ignore] = 0
+    if label.spatial_shape == image.spatial_shape and np.allclose(way, np.eye(4), atol=1e-3):
+        return coded[None]
+    return np.asarray(
+        ndimage.affine_transform(
+            coded, way[:dims, :dims], way[:dims, 3], image.spatial_shape, order=0, cval=0
+        )
+    )[None]
+
+
+def _draw(
+    view: View, channel: NDArray[Any], colours: Mapping[int, Colour], name: str, scale: float
+) -> Picture:
+    high, wide = (max(8, round(side * scale)) for side in view.size_mm)
+    plane = Image.fromarray(_grey(view, channel))
+    pixels = np.asarray(plane.resize((wide, high), Image.Resampling.BICUBIC)) // 2
+    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None] * 2, 3, axis=1)
+    return _outlined(pixels, palette, view.segmentation, colours, name)
+
+
+def _draw_colours(
+    image: Volume, indices: NDArray[np.uint8], colours: Mapping[int, Colour], scale: float
+) -> Picture:
+    """Draw red, green and blue as the colours that they are."""
+    channels = [replace(image, array=image.array[[i]]) for i in range(3)]
+    views = [view_of(channel, indices, None, planes_of(image)[0]) for channel in channels]
+    high, wide = (max(8, round(side * scale)) for side in views[0].size_mm)
+    levels = np.stack([_grey(view, image.array) for view in views], axis=-1)
+    seen = Image.fromarray(levels).resize((wide, high), Image.Resampling.BICUBIC).quantize(_TONES)
+    palette = np.zeros((256, 3), np.uint8)
+    tones = np.array(seen.getpalette(), np.uint8).reshape(-1, 3)[:_TONES]
+    palette[: len(tones)] = tones
+    return _outlined(np.asarray(seen), palette, views[0].segmentation, colours, "picture")
+
+
+def _grey(view: View, channel: NDArray[Any]) -> NDArray[np.uint8]:
+    black, white = window_of(channel)
+    grey = (np.nan_to_num(view.image.astype(np.float32), nan=black) - black) / (white - black)
+    return np.asarray(grey.clip(0, 1) * 255, np.uint8)
+
+
+def _outlined(
+    pixels: NDArray[np.uint8],
+    palette: NDArray[np.uint8],
+    segmentation: NDArray[np.uint8],
+    colours: Mapping[int, Colour],
+    name: str,
+) -> Picture:
+    """Lay outlines over pixels of a palette, which keeps their exact colour, and files small."""
+    high, wide = pixels.shape
+    resized = Image.fromarray(segmentation).resize((wide, high), Image.Resampling.NEAREST)
+    classes = np.asarray(resized)
+    for index in np.unique(classes[classes > 0]).tolist():
+        mask = classes == index
+        edge = mask & ~ndimage.binary_erosion(mask, iterations=_OUTLINE)
+        pixels = np.where(edge, _TONES + index % _TONES, pixels)
+        palette[_TONES + index % _TONES] = np.round(np.array(colours[index]) * 255)
+    picture = Image.fromarray(pixels.astype(np.uint8), "P")
+    picture.putpalette(palette.tobytes())
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return Picture(name, f"data:image/png;base64,{data}", wide // 2, high // 2)
+
+
+def _legend(
+    indices: NDArray[np.uint8],
+    labels: LabelSet,
+    colours: Mapping[int, Colour],
+) -> dict[str, str]:
+    names = dict(enumerate(labels.foreground, start=1)) | {_UNDECLARED: "undeclared"}
+    return {
+        names[index]: "#" + "".join(f"{round(part * 255):02x}" for part in colours[index])
+        for index in np.unique(indices[indices > 0]).tolist()
+    }

@@ -1,0 +1,194 @@
+"""What a run is made of, as settings and plan say: network, loss, patches, validation."""
+
+import logging
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lamina.bundle import load_bundle
+from lamina.data.cache import PreparedCase
+from lamina.data.patches import PatchDataset
+from lamina.data.plan import Plan
+from lamina.data.sampling import PatchSampler
+from lamina.data.sides import side_pairs
+from lamina.errors import ConfigError
+from lamina.evaluation.scores import Scores, score_case
+from lamina.files import sha256
+from lamina.inference.sliding_window import sliding_window
+from lamina.losses import build_loss
+from lamina.losses.deep_supervision import DeepSupervision
+from lamina.models import NETWORKS, NetworkConfig, configure, input_channels
+from lamina.training.callbacks import Validate
+from lamina.training.config import TrainConfig
+from lamina.training.fit import resolve_precision
+from lamina.training.regions import RegionTargets, draw_regions
+from lamina.training.transfer import freeze, load_fitting
+
+log = logging.getLogger(__name__)
+
+_REGION_LOSS = "region_dice_ce"
+
+
+def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfig:
+    """Fill in what the settings leave to the plan.
+
+    Args:
+        config: The settings.
+        plan: Of the work folder.
+        num_cases: Training cases, for an epoch that is so many passes over them.
+
+    Raises:
+        ConfigError: Settings and plan differ in axes.
+    """
+    for name in ("patch_size", "roi_size"):
+        sides = getattr(config, name)
+        if sides and len(sides) != plan.spatial_dims:
+            raise ConfigError(f"{name} = {sides}: {plan.spatial_dims} sizes are needed.")
+    batch = config.batch_size or plan.batch_size
+    passes = ceil((config.passes_per_epoch or 0) * num_cases / batch)
+    timed = config.time_budget_s is not None
+    by_default = config.loss == TrainConfig.loss
+    return replace(
+        config,
+        model=config.model or plan.network,
+        loss=_REGION_LOSS if plan.region_based and by_default else config.loss,
+        patch_size=config.patch_size or plan.patch_size,
+        batch_size=batch,
+        steps_per_epoch=config.steps_per_epoch or passes or plan.steps_per_epoch,
+        epochs=config.epochs or (None if timed else plan.epochs),
+        precision=resolve_precision(config.precision),
+    )
+
+
+def loss_of(config: TrainConfig, plan: Plan) -> DeepSupervision:
+    """Return the loss that settings name, fed with regions where the plan has the network say them.
+
+    Raises:
+        ConfigError: It is one of regions, and the plan is not, or the other way round.
+    """
+    if plan.region_based != (config.loss == _REGION_LOSS):
+        raise ConfigError(
+            f"loss = {config.loss!r}: does not go with region_based = {plan.region_based}.",
+            remedy=f"{_REGION_LOSS} is the loss of regions; the others are of structures.",
+        )
+    loss = build_loss(config.loss, **config.loss_options)
+    if plan.region_based:
+        loss = RegionTargets(loss, plan.labels)
+    return DeepSupervision(loss, config.deep_supervision)
+
+
+def network_of(config: TrainConfig, plan: Plan) -> NetworkConfig:
+    """Return the network that settings name, made for what the plan lets it see.
+
+    Raises:
+        ConfigError: It cannot see as many axes, or reads what the prepared cases do not have.
+    """
+    assert config.model is not None
+    channels, dims = len(plan.channels), len(plan.seen_axes)
+    options = plan.network_options if config.model == plan.network else {}
+    own = NETWORKS.get(config.model)(channels, plan.num_outputs).spatial_dims
+    if own < dims and "spatial_dims" not in config.model_options:
+        raise ConfigError(
+            f"model = {config.model!r}: sees {own} axes, the plan is for {dims}.",
+            remedy=f"Plan for it first: lamina plan WORK --model {config.model}.",
+        )
+    network = configure(
+        config.model,
+        in_channels=channels,
+        num_classes=plan.num_outputs,
+        **{"spatial_dims": dims, **options, **config.model_options},
+    )
+    if maps := input_channels(network) - network.in_channels:
+        raise ConfigError(
+            f"model = {config.model!r}: reads {maps} attention maps beside the image; "
+            "the prepared cases have none.",
+            remedy="Use dainet_unet, or --set model_options.attention_maps=0.",
+        )
+    return network
+
+
+def net_of(
+    network: NetworkConfig, config: TrainConfig, start: Path | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network in its initial state, and what to record of where its weights are from.
+
+    Raises:
+        ConfigError: No weight of ``start`` fits, or ``frozen`` names none.
+        BundleError: ``start`` is damaged.
+    """
+    net, transfer = network.build(), {}
+    if start is not None:
+        told = load_fitting(net, load_bundle(start).weights)
+        if fresh := (*told.reshaped, *told.missing):
+            log.warning("%s: %d weights taken; fresh: %s.", start, len(told.loaded), fresh)
+        transfer = {"start": {"model": sha256(start), **told.as_dict()}}
+    freeze(net, config.frozen)
+    return net, transfer
+
+
+def patches_of(config: TrainConfig, plan: Plan, cases: list[PreparedCase]) -> PatchDataset:
+    """Return the training patches of prepared cases."""
+    assert config.patch_size is not None
+    assert config.batch_size is not None
+    sampler = PatchSampler(
+        cases=cases,
+        patch_size=config.patch_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        oversample_foreground=config.oversample_foreground,
+        balance=config.balance,
+    )
+    seen = plan.seen_axes
+    sides = [place for place, axis in enumerate(seen) if plan.orientation[axis] in "LR"]
+    return PatchDataset(
+        sampler=sampler,
+        augmentation=config.augmentation,
+        mirror_axes=tuple(place for place, axis in enumerate(seen) if axis in plan.mirror_axes),
+        side_axis=sides[0] if sides else None,
+        side_pairs=side_pairs(plan.labels),
+        slice_axis=plan.slice_axis,
+    )
+
+
+def validator_of(plan: Plan, cases: list[PreparedCase], select_by: str) -> Validate:
+    """Return the scoring of whole validation cases by sliding window, on the prepared grid."""
+    metrics = tuple(dict.fromkeys(("dice", select_by)))
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        was_training = network.training
+        network.eval()
+        device = next(network.parameters()).device
+        rows = []
+        for case in cases:
+            image = torch.tensor(case.image, device=device)
+            logits = sliding_window(
+                network,
+                image,
+                plan.roi_size,
+                overlap=plan.overlap,
+                blending=plan.blending,
+                slice_axis=plan.slice_axis,
+            )
+            drawing = plan.labels.region_drawing if plan.region_based else None
+            indices = draw_regions(logits, drawing) if drawing else logits.argmax(0)
+            found = indices.to(torch.uint8).cpu().numpy()
+            reference = case.label[0]
+            rows += score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
+        network.train(was_training)
+        scores = Scores(labels=plan.labels, metrics=metrics, rows=tuple(rows))
+        summary = scores.summary()
+        by_label = {f"dice/{name}": summary[name]["dice"].mean for name in summary}
+        found_any = {name: value for name, value in by_label.items() if value == value}
+        means = {name: _number(scores.mean_foreground(name)) for name in metrics}
+        return means | found_any
+
+    return validate
+
+
+def _number(score: float) -> float:
+    """Count a fold without any foreground as zero, so that epochs can still be ranked."""
+    return score if score == score else 0.0

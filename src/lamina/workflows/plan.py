@@ -1,0 +1,120 @@
+"""Plan: show what was decided for a prepared dataset, or decide again for another budget."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.config import resolve
+from lamina.data.cache import preparation_of
+from lamina.data.fingerprint import Fingerprint
+from lamina.data.plan import Plan
+from lamina.errors import DatasetError
+from lamina.files import read_json, write_json
+from lamina.models import NETWORKS
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.planner import AUTO, Planner, budget_of, chosen_device
+from lamina.workflows.prepare import store
+from lamina.workflows.work import WorkFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replanning:
+    """A plan, and what it was before."""
+
+    work: Path
+    plan: Plan
+    changed: Mapping[str, tuple[Any, Any]]
+    """Field -> what it was and what it is; empty where nothing was decided anew."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "work": str(self.work),
+            "changed": {name: list(values) for name, values in self.changed.items()},
+            "plan": self.plan.as_dict(),
+        }
+
+
+def read_plan(work: Path) -> Replanning:
+    """Read the plan of a prepared dataset.
+
+    Raises:
+        DatasetError: ``work`` is not prepared.
+    """
+    return Replanning(work=work, plan=WorkFolder(work).plan(), changed={})
+
+
+def replan(
+    work: Path,
+    *,
+    model: str = AUTO,
+    ram_bytes: float | None = None,
+    vram_bytes: float | None = None,
+    time_s: float | None = None,
+    device: str | None = None,
+    rehearse: bool = True,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> Replanning:
+    """Decide again how to train on prepared scans; folds stay, and so do runs that have begun.
+
+    Where the new plan needs the scans prepared otherwise, they are prepared again.
+
+    Args:
+        work: Folder that ``prepare`` wrote.
+        model: Network preset; ``"auto"`` takes what suits scans and budget.
+        ram_bytes: Main memory that training may take; half of what is free if not given.
+        vram_bytes: GPU memory that training may take; what the GPU has if not given.
+        time_s: Seconds that a training run may take.
+        device: ``"cpu"`` or a GPU such as ``"cuda"``; a GPU if there is one by default.
+        rehearse: Train a few steps to know time and memory rather than to estimate them.
+        workers: As for :func:`~lamina.workflows.prepare.prepare`.
+        progress: Called after each case that is prepared again.
+
+    Raises:
+        DatasetError: ``work`` is not prepared, or cases do not fit the new plan.
+        ConfigError: The budget is too small for any plan.
+        UnknownNameError: The network is not registered.
+        FileError: The work folder cannot be written, or the disk is full.
+    """
+    if model != AUTO:
+        NETWORKS.get(model)
+    folder = WorkFolder(work)
+    before, cohort = folder.plan(), folder.training_cohort()
+    where = chosen_device(device, vram_bytes)
+    planner = Planner(
+        fingerprint=resolve(Fingerprint, read_json(folder.fingerprint_file)),
+        cohort=cohort,
+        budget=budget_of(ram_bytes, vram_bytes, time_s, where),
+        model=model,
+        device=where,
+        regions_because=before.reasons["region_based"] if before.region_based else "",
+    )
+    plan = planner.decide()
+    if preparation_of(plan) != preparation_of(before):
+        _prepare_again(folder, planner, plan, workers, progress)
+    if rehearse:
+        plan = planner.rehearsed(plan, folder.cache, folder.fold(0).train)
+    write_json(folder.plan_file, plan.as_dict())
+    return Replanning(work=work, plan=plan, changed=_changed(before, plan))
+
+
+def _prepare_again(
+    folder: WorkFolder, planner: Planner, plan: Plan, workers: int | None, progress: Progress
+) -> None:
+    cohort, fingerprint = planner.cohort, planner.fingerprint
+    if unfit := store(cohort, fingerprint, plan, folder.cache, workers, progress):
+        first = "; ".join(f"{case}: {why}" for case, why in list(unfit.items())[:3])
+        raise DatasetError(
+            f"{folder.root}: {len(unfit)} cases do not fit the new plan. {first}",
+            remedy="Run lamina prepare with this network into another folder.",
+        )
+
+
+def _changed(before: Plan, after: Plan) -> dict[str, tuple[Any, Any]]:
+    old, new = before.as_dict(), after.as_dict()
+    names = new.keys() - {"reasons", "estimates", "given_up"}
+    return {
+        name: (old[name], new[name]) for name in new if name in names and old[name] != new[name]
+    }

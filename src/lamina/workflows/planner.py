@@ -1,0 +1,209 @@
+"""The planner: networks measured, a plan decided within a budget, and rehearsed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from lamina.data.budget import Budget, NetworkCost
+from lamina.data.case import Cohort
+from lamina.data.fingerprint import Fingerprint
+from lamina.data.plan import Plan
+from lamina.data.planning import make_plan
+from lamina.data.workers import run_over
+from lamina.errors import ConfigError, LaminaError, ResourceError
+from lamina.models import NETWORKS, NetworkConfig, configure
+
+if TYPE_CHECKING:
+    from lamina.workflows.rehearsal import Rehearsal
+
+AUTO = "auto"
+"""Stands for the network that suits scans and budget."""
+
+PROGRAM_BYTES = 0.7e9
+"""What Python, torch and the loaded code take before any step."""
+
+_NARROW = {"channels": (4, 8, 16, 32, 64)}
+_DEFAULT = "lightmedseg"
+_LADDERS: Mapping[int, tuple[tuple[str, dict[str, Any]], ...]] = {
+    3: (("glims", {}), ("lgmsnet_3d", {}), (_DEFAULT, {}), (_DEFAULT, _NARROW)),
+    2: (("lgmsnet_2d", {}), (_DEFAULT, {}), (_DEFAULT, _NARROW)),
+}
+"""Networks by the axes they see, strongest and slowest first."""
+_FEW_SLICES = 16
+_FAR_APART = 3.0
+_MOST_REHEARSALS = 3
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Decides for one dataset and one budget, and learns from rehearsals what networks take."""
+
+    fingerprint: Fingerprint
+    cohort: Cohort
+    budget: Budget
+    model: str = AUTO
+    device: str = "cpu"
+    regions_because: str = ""
+    """Why the network answers for regions; empty where structures exclude each other."""
+    costs: dict[str, NetworkCost] = field(default_factory=dict)
+    """What was measured so far."""
+
+    def decide(self) -> Plan:
+        """Return the plan, as far as is known.
+
+        Raises:
+            ConfigError: The budget is too small for any plan, or no network fits the scans.
+            UnknownNameError: The network is not registered.
+        """
+        labels = self.cohort.labels
+        plan = make_plan(self.fingerprint, labels, self._candidates(), self.budget)
+        if not self.regions_because:
+            return plan
+        reasons = plan.reasons | {"region_based": self.regions_because}
+        return replace(plan, region_based=True, reasons=reasons)
+
+    def rehearsed(self, plan: Plan, cache: Path, case_ids: tuple[str, ...]) -> Plan:
+        """Train a few steps as planned, where the device is at hand, and decide again with that.
+
+        Args:
+            plan: What :meth:`decide` returned.
+            cache: Folder of prepared cases.
+            case_ids: Those to train on.
+        """
+        if not _is_here(self.device):
+            return plan
+        for _ in range(_MOST_REHEARSALS):
+            ((_, taken),) = run_over(_Rehearse(cache, case_ids, self.device), [plan], workers=1)
+            self._learn(plan, taken)
+            again = self.decide()
+            if _same_step(plan, again):
+                return again
+            plan = again
+        return plan
+
+    def _candidates(self) -> Iterator[NetworkCost]:
+        """Measure one network after the other, as they are asked for."""
+        for name, options in self._rungs():
+            key = f"{name} {options}"
+            if key not in self.costs:
+                self.costs[key] = self._measure(name, options)
+            yield self.costs[key]
+
+    def _rungs(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        if self.model != AUTO:
+            return ((self.model, {}),)
+        dims = 2 if self._is_thin_stack() else self.fingerprint.spatial_dims
+        ladder = _LADDERS[dims]
+        if self.budget.time_s is None:
+            return ladder[ladder.index((_DEFAULT, {})) :]
+        return ladder
+
+    def _is_thin_stack(self) -> bool:
+        """Tell whether volumes are few slices far apart, in which no network sees depth."""
+        if self.fingerprint.spatial_dims == 2:
+            return False
+        spacing = self.fingerprint.median_spacing
+        across = spacing.index(max(spacing))
+        few = self.fingerprint.median_shape(spacing)[across] < _FEW_SLICES
+        return few and max(spacing) > _FAR_APART * min(spacing)
+
+    def _measure(self, name: str, options: dict[str, Any]) -> NetworkCost:
+        from lamina.training.cost import measure_cost
+
+        where = self.device if _is_here(self.device) else "cpu"
+        return measure_cost(self._network(name, options), name, options, where)
+
+    def _network(self, name: str, options: dict[str, Any]) -> NetworkConfig:
+        channels, classes = len(self.cohort.channels), self.cohort.labels.num_classes
+        dims = min(
+            NETWORKS.get(name)(channels, classes).spatial_dims, self.fingerprint.spatial_dims
+        )
+        if self.model == AUTO and self._is_thin_stack():
+            dims = 2
+        return configure(
+            name, in_channels=channels, num_classes=classes, **{**options, "spatial_dims": dims}
+        )
+
+    def _learn(self, plan: Plan, taken: "Rehearsal | LaminaError") -> None:
+        key = f"{plan.network} {plan.network_options}"
+        known = self.costs[key]
+        if isinstance(taken, ResourceError):
+            self.costs[key] = replace(known, bytes_per_voxel=2 * known.bytes_per_voxel)
+            return
+        if isinstance(taken, LaminaError):
+            raise taken
+        voxels = plan.batch_size * prod(plan.patch_size)
+        self.costs[key] = replace(
+            known,
+            bytes_per_voxel=max(1.0, taken.peak_bytes - self.budget.program_bytes) / voxels,
+            seconds_per_voxel=taken.step_s / voxels,
+            predict_seconds_per_voxel=taken.predict_s_per_voxel,
+        )
+
+
+@dataclass(frozen=True)
+class _Rehearse:
+    """A rehearsal as a worker process is asked for it."""
+
+    cache: Path
+    case_ids: tuple[str, ...]
+    device: str
+
+    def __call__(self, plan: Plan) -> "Rehearsal":
+        from lamina.workflows.rehearsal import rehearse
+
+        return rehearse(plan, self.cache, self.case_ids, self.device)
+
+
+def _is_here(device: str) -> bool:
+    """Tell whether this machine has the device; one may plan for another machine's GPU."""
+    import torch
+
+    return device == "cpu" or torch.cuda.is_available()
+
+
+def _same_step(one: Plan, other: Plan) -> bool:
+    names = ("network", "network_options", "patch_size", "batch_size")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def budget_of(
+    ram_bytes: float | None, vram_bytes: float | None, time_s: float | None, device: str
+) -> Budget:
+    """Return what training may take: what is granted, or what there is.
+
+    Args:
+        ram_bytes: Main memory; half of what is free if not given.
+        vram_bytes: GPU memory; what the GPU has if not given.
+        time_s: For a training run.
+        device: ``"cpu"``, or a GPU such as ``"cuda"``.
+
+    Raises:
+        ConfigError: It is less than the program alone takes.
+    """
+    if device != "cpu":
+        import torch
+
+        granted = vram_bytes or torch.cuda.get_device_properties(device).total_memory
+        return Budget(memory_bytes=0.8 * granted, device="GPU memory", time_s=time_s)
+    granted = ram_bytes or psutil.virtual_memory().available / 2
+    if granted <= PROGRAM_BYTES:
+        whose = "--ram" if ram_bytes else "half of the free memory"
+        raise ConfigError(
+            f"{whose}: {granted / 1e6:.0f} MB; the program alone takes {PROGRAM_BYTES / 1e6:.0f}.",
+            remedy="Grant at least 1G with --ram.",
+        )
+    return Budget(memory_bytes=granted, program_bytes=PROGRAM_BYTES, time_s=time_s)
+
+
+def chosen_device(device: str | None, vram_bytes: float | None) -> str:
+    """Return the device to plan for: the one asked for, or a GPU if there is one."""
+    import torch
+
+    if device:
+        return device
+    return "cuda" if vram_bytes or torch.cuda.is_available() else "cpu"

@@ -1,0 +1,103 @@
+"""Rehearsal: train a few steps as planned, to know what a run will take before it begins."""
+
+import sys
+import time
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+
+from lamina.data.cache import open_cases
+from lamina.data.plan import Plan
+from lamina.errors import ResourceError
+from lamina.inference.sliding_window import sliding_window
+from lamina.models import input_channels
+from lamina.training.config import TrainConfig
+from lamina.training.fit import fit
+from lamina.workflows.assembly import completed, loss_of, network_of, patches_of
+
+_WARM_UP = 2
+_FEWEST, _MOST = 3, 12
+_ABOUT_S = 15.0
+_WINDOWS = 4
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of training took on this machine."""
+
+    step_s: float
+    """Median seconds from one step to the next, its patches included."""
+    predict_s_per_voxel: float
+    """Seconds of a prediction per voxel of the window."""
+    peak_bytes: int
+    """Most memory of the whole process on a CPU, of all tensors on a GPU."""
+
+
+def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "cpu") -> Rehearsal:
+    """Train some steps with the real loop and predict some windows, in this very process.
+
+    Call it in a process of its own: its peak memory is that of the process.
+
+    Args:
+        plan: What is to be rehearsed.
+        cache: Folder of prepared cases.
+        case_ids: Cases to train on.
+        device: ``"cpu"`` or a GPU.
+
+    Raises:
+        ResourceError: The memory does not suffice.
+    """
+    guess = min(1.0, plan.estimates["step_s"])
+    steps = _WARM_UP + max(_FEWEST, min(_MOST, round(_ABOUT_S / guess)))
+    config = completed(TrainConfig(epochs=1, steps_per_epoch=steps), plan)
+    cases = open_cases(cache, case_ids)
+    network = network_of(config, plan)
+    net = network.build()
+    stamps: list[float] = []
+    try:
+        with TemporaryDirectory() as folder:
+            fit(
+                net,
+                loss_of(config, plan),
+                patches_of(config, plan, cases),
+                config,
+                Path(folder),
+                validate=lambda _: {"dice": 0.0},
+                on_step=lambda *_: stamps.append(time.perf_counter()),
+            )
+        window = torch.zeros(_WINDOWS, input_channels(network), *plan.roi_size)
+        predict_s = _predict_s(net.to(device).eval(), window.to(device), plan)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ResourceError(f"{plan.network}: the planned step does not fit.") from error
+    gaps = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    return Rehearsal(
+        step_s=median(gaps[_WARM_UP - 1 :]),
+        predict_s_per_voxel=predict_s / (_WINDOWS * prod(plan.roi_size)),
+        peak_bytes=peak_bytes(device),
+    )
+
+
+def _predict_s(net: torch.nn.Module, windows: torch.Tensor, plan: Plan) -> float:
+    began = time.perf_counter()
+    for window in windows:
+        sliding_window(net, window, plan.roi_size, slice_axis=plan.slice_axis)
+    return time.perf_counter() - began
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """Return the most memory that this process, or its tensors on a GPU, have taken so far."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: what it says a new process inherits from the one that started it.
+        line = next(s for s in status.read_text("ascii").splitlines() if s.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

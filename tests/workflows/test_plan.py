@@ -1,0 +1,92 @@
+"""Plans are decided again for other budgets, and rehearsed on the prepared scans."""
+
+import json
+import shutil
+
+import pytest
+
+from lamina.errors import ConfigError, DatasetError, UnknownNameError
+from lamina.files import read_json, write_json
+from lamina.workflows.plan import read_plan, replan
+from lamina.workflows.predict import predict
+from lamina.workflows.train import train
+from lamina.workflows.work import WorkFolder
+
+
+@pytest.fixture
+def work(tiny_work, tmp_path):
+    shutil.copytree(tiny_work, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_a_rehearsal_tells_what_a_step_takes(work):
+    found = replan(work, model="lightmedseg", ram_bytes=4e9, device="cpu")
+    assert found.plan.network == "lightmedseg"
+    takes = found.plan.estimates
+    # Of the whole process: far more than tensors of so small a patch, and no more than was granted.
+    assert 0.2 < takes["training_memory_gb"] < 4
+    assert takes["step_s"] > 0
+    assert takes["epoch_s"] > takes["step_s"] * found.plan.steps_per_epoch
+    assert read_plan(work).plan == found.plan
+
+
+def test_a_network_of_two_axes_trains_and_predicts_slice_by_slice(work):
+    found = replan(work, model="unext", ram_bytes=4e9, device="cpu", rehearse=False)
+    assert found.plan.slice_axis == 2
+    assert set(found.changed) >= {"network", "slice_axis", "patch_size", "roi_size"}
+    run = work.parent / "run"
+    train(work, run, {"epochs": 1, "steps_per_epoch": 2})
+    outcome = predict(run, work.parent / "found", split="val", device="cpu")
+    assert not outcome.failures
+
+
+def test_a_network_of_two_axes_needs_a_plan_for_slices(work):
+    with pytest.raises(ConfigError, match="lamina plan WORK --model unext"):
+        train(work, work.parent / "run", {"model": "unext"})
+
+
+def test_scans_whose_slices_keep_their_distance_are_prepared_again(work):
+    """One scan has its slices further apart than the plan resampled them to."""
+    folder = WorkFolder(work)
+    plan = read_json(folder.plan_file)
+    write_json(folder.plan_file, plan | {"target_spacing": [1.0, 1.0, 4.0]})
+    before = {path.parent.name: path.stat().st_mtime_ns for path in folder.cache.rglob("case.json")}
+    replan(work, model="unext", ram_bytes=4e9, device="cpu", rehearse=False, workers=0)
+    after = {path.parent.name: path.stat().st_mtime_ns for path in folder.cache.rglob("case.json")}
+    assert before.keys() == after.keys()
+    assert all(after[case_id] > before[case_id] for case_id in before)
+
+
+def test_the_folds_stay(work):
+    folds = (work / "splits.json").read_bytes()
+    replan(work, model="unext", ram_bytes=4e9, device="cpu", rehearse=False)
+    assert (work / "splits.json").read_bytes() == folds
+
+
+def test_what_cannot_be_planned_is_refused_and_the_plan_stays(work, tmp_path):
+    plan = (work / "plan.json").read_bytes()
+    with pytest.raises(ConfigError, match="--ram: 100 MB"):
+        replan(work, ram_bytes=1e8, device="cpu")
+    with pytest.raises(UnknownNameError, match="lightmedseg"):
+        replan(work, model="lightmedsec", device="cpu")
+    with pytest.raises(DatasetError, match="not a prepared dataset"):
+        replan(tmp_path / "empty", device="cpu")
+    assert (work / "plan.json").read_bytes() == plan
+
+
+def test_little_time_makes_a_short_run_and_is_said_to_cost(work):
+    found = replan(
+        work, model="lightmedseg", time_s=60, ram_bytes=4e9, device="cpu", rehearse=False
+    )
+    assert found.plan.estimates["training_s"] <= 60
+    assert any("15,000 steps" in sentence for sentence in found.plan.given_up)
+
+
+def test_the_command_shows_a_plan_and_explains_it(work, cli):
+    plain, explained = (cli("plan", work, *flags).stdout for flags in ([], ["--explain"]))
+    assert "lightmedseg" in plain
+    assert "Because" in explained
+    assert "Because" not in plain
+    told = json.loads(cli("plan", work, "--json").stdout)
+    assert told["changed"] == {}
+    assert told["plan"]["network"] == "lightmedseg"

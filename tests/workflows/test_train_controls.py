@@ -1,0 +1,128 @@
+"""What recipes and users can decide about a run reaches the plan, the loop and the record."""
+
+import shutil
+
+import pytest
+import yaml
+
+from lamina.bundle import load_bundle
+from lamina.errors import ConfigError
+from lamina.files import read_json
+from lamina.training.checkpoints import LAST, read_checkpoint
+from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.train import train
+
+PLAIN = {"anchors": False, "lspm": False, "router": False}
+SETTINGS = {
+    "model_options": PLAIN | {"channels": [4, 4, 4, 4, 8]},
+    "patch_size": [16, 16, 16],
+    "steps_per_epoch": 1,
+    "epochs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def short(tiny_work, tmp_path_factory):
+    run = RunFolder(tmp_path_factory.mktemp("short") / "run")
+    train(tiny_work, run.root, SETTINGS)
+    return run
+
+
+def test_settings_of_inference_become_those_of_the_plan(tiny_work, tmp_path):
+    chosen = {"roi_size": [32, 32, 16], "overlap": 0.25, "blending": "constant"}
+    train(tiny_work, tmp_path / "run", SETTINGS | chosen)
+    plan = load_bundle(tmp_path / "run" / "model.lamina").plan
+    assert (plan.roi_size, plan.overlap, plan.blending) == ((32, 32, 16), 0.25, "constant")
+    assert plan.reasons["overlap"] == plan.reasons["blending"] == "Set by hand."
+    with pytest.raises(ConfigError, match=r"roi_size = \(32, 32\): 3 sizes are needed"):
+        train(tiny_work, tmp_path / "other", SETTINGS | {"roi_size": [32, 32]})
+
+
+def test_an_epoch_can_be_so_many_passes_over_the_cases(tiny_work, tmp_path):
+    cases = len(read_json(tiny_work / "splits.json")[0]["train"])
+    passes = {"steps_per_epoch": None, "passes_per_epoch": 1.5, "batch_size": 4}
+    train(tiny_work, tmp_path / "run", SETTINGS | passes)
+    (line,) = read_history(RunFolder(tmp_path / "run"))
+    assert line["step"] == -(-1.5 * cases // 4)
+
+
+def test_the_best_epoch_can_be_that_of_best_iou(tiny_work, tmp_path):
+    train(tiny_work, tmp_path / "run", SETTINGS | {"select_by": "iou", "balance": "class"})
+    (line,) = read_history(RunFolder(tmp_path / "run"))
+    assert 0 <= line["iou"] <= line["dice"]
+
+
+def test_a_file_called_stop_in_the_run_folder_ends_the_run(tiny_work, tmp_path):
+    out = tmp_path / "run"
+    result = train(
+        tiny_work,
+        out,
+        SETTINGS | {"epochs": 9},
+        on_step=lambda step, *_: step == 2 and (out / "stop").touch(),
+    )
+    assert result.stopped_because == "stop file"
+    assert not (out / "stop").exists()
+    assert result.epochs == 3
+
+
+def test_a_run_from_before_a_setting_existed_is_resumed(tiny_work, short, tmp_path):
+    shutil.copytree(short.root, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    recorded = yaml.safe_load(run.config_file.read_text())
+    del recorded["balance"], recorded["optimiser"]["kind"]
+    run.config_file.write_text(yaml.safe_dump(recorded))
+    assert train(tiny_work, run.root, {"epochs": 2}, resume=True).epochs == 2
+
+
+def test_a_run_can_begin_from_another_model_and_keep_parts_of_it(
+    tiny_work, short, tmp_path, caplog
+):
+    weights = load_bundle(short.bundle_file).weights
+    names = [name for name in weights if name.startswith("stem")]
+    assert names
+    run = RunFolder(tmp_path / "run")
+    train(tiny_work, run.root, SETTINGS | {"frozen": ["stem*"]}, start=short.bundle_file)
+    after = read_checkpoint(run.checkpoints / LAST)["state_dict"]
+    assert all((after[f"network.{name}"] == weights[name]).all() for name in names)
+    told = run.manifest()["start"]
+    assert set(told["loaded"]) == set(weights)
+    assert told["missing"] == told["reshaped"] == told["left_over"] == []
+    assert caplog.text == ""
+
+
+def test_what_does_not_fit_is_named(tiny_work, short, tmp_path, caplog):
+    other = {"model_options": PLAIN | {"channels": [4, 4, 4, 4, 12]}}
+    train(tiny_work, tmp_path / "run", SETTINGS | other, start=short.bundle_file)
+    told = RunFolder(tmp_path / "run").manifest()["start"]
+    assert told["loaded"]
+    assert told["reshaped"]
+    assert told["reshaped"][0] in caplog.text
+
+
+def test_a_recipe_trains_from_the_command_line(cli, tiny_work, short, tmp_path):
+    out = tmp_path / "run"
+    short_ones = {"patch_size": "[16,16,16]", "roi_size": "null", "batch_size": "2", "epochs": "1"}
+    thin = {f"model_options.{name}": "false" for name in PLAIN}
+    wanted = short_ones | thin | {"model_options.channels": "[4,4,4,4,8]", "balance": "class"}
+    options = [f"--set={name}={value}" for name, value in wanted.items()]
+    recipe = ["--recipe", "lightmedseg-acdc", "--strict-paper"]
+    done = cli("train", tiny_work, "--out", out, *recipe, *options, "--from", short.bundle_file)
+    assert done.exit_code == 0, done.stderr
+    config = yaml.safe_load(RunFolder(out).config_file.read_text())
+    assert (config["loss"], config["augmentation"]["p_noise"]) == ("boundary_dice_ce", 0.3)
+    assert config["steps_per_epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--strict-paper"], "--strict-paper: needs a --recipe"),
+        (["--strict-paper", "--recipe", "auto"], "has no section strict_paper"),
+        (["--recipe", "lightmedsec-acdc"], "did you mean lightmedseg-acdc"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(cli, tiny_work, tmp_path, options, fault):
+    done = cli("train", tiny_work, "--out", tmp_path / "run", *options)
+    assert done.exit_code
+    assert fault in " ".join(done.stderr.split())
+    assert not (tmp_path / "run").exists()
