@@ -81,7 +81,21 @@ def _network(bundle: Bundle) -> str:
     parameters = sum(weight.numel() for weight in build_network(bundle).parameters())
     size = sum(weight.numel() * weight.element_size() for weight in bundle.weights.values())
     head = f"{_escape(bundle.network['name'])}: {parameters:,} parameters, {size / 1e6:.2f} MB."
-    return f"{head}\n\n{_settings(bundle.network['fields'])}"
+    parts = [head, _settings(bundle.network["fields"]), *_maps(bundle)]
+    return "\n\n".join(parts)
+
+
+def _maps(bundle: Bundle) -> list[str]:
+    """Say whose attention maps the network reads, if any."""
+    told = bundle.network.get("attention")
+    if told is None:
+        return []
+    start = told["origin"].get("start", "a published checkpoint")
+    learnt = "trained from scratch" if start == "scratch" else f"started from {_escape(start)}"
+    slices = told["origin"].get("slices")
+    where = f" on {slices:,} slices of the training scans" if slices else ""
+    head = f"It reads attention maps of a vision transformer that is in this file, {learnt}{where}."
+    return [head, _settings(told["fields"])]
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:

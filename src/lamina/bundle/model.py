@@ -9,6 +9,8 @@ from lamina.data.plan import Plan
 from lamina.errors import BundleError, LaminaError
 from lamina.models import configure
 
+VIT = "vit/"
+"""What names of weights begin with that belong to the transformer whose maps a network reads."""
 _SHOWN = 3
 """Parameters listed of each kind of mismatch."""
 
@@ -23,9 +25,11 @@ class Bundle:
     """
 
     network: dict[str, Any]
-    """``{"name": registered preset, "fields": resolved configuration}``."""
+    """``{"name": registered preset, "fields": resolved configuration}``; for one that reads
+    attention maps also ``"attention"``, the description of the transformer that draws them."""
     weights: dict[str, torch.Tensor]
-    """The network's state: parameter or buffer name -> tensor, of any dtype."""
+    """The network's state: parameter or buffer name -> tensor, of any dtype; a transformer's
+    beside it, its names behind ``"vit/"``."""
     plan: Plan
     """How scans are prepared for the network, and what its classes mean."""
     training: dict[str, Any]
@@ -75,12 +79,22 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
             f"{bundle.source}: network {name!r} cannot be built as recorded: {error}",
             remedy="If a newer Lamina made the file, upgrade.",
         ) from error
-    network.load_state_dict(bundle.weights, strict=True)
+    network.load_state_dict(_own(bundle), strict=True)
     return network.eval()
 
 
+def transformer_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """Return the state of the transformer that a bundle carries; empty where it carries none."""
+    return {n.removeprefix(VIT): x for n, x in bundle.weights.items() if n.startswith(VIT)}
+
+
+def _own(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """Return the state of the network itself."""
+    return {name: x for name, x in bundle.weights.items() if not name.startswith(VIT)}
+
+
 def _check_fit(bundle: Bundle, state: dict[str, torch.Tensor]) -> None:
-    weights = bundle.weights
+    weights = _own(bundle)
     misfits = {
         "missing": [name for name in state if name not in weights],
         "unexpected": [name for name in weights if name not in state],

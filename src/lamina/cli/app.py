@@ -2,7 +2,13 @@
 
 import signal
 
-from lamina.cli import jobs, plan, recipes, tools  # noqa: F401 - importing them files their verbs
+from lamina.cli import (  # noqa: F401 - importing them files their verbs
+    dino,
+    jobs,
+    plan,
+    recipes,
+    tools,
+)
 from lamina.cli.program import app
 
 

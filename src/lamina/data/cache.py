@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from lamina.labels import IGNORE_INDEX
 _VERSION = 4
 _POSITIONS = 20_000
 _ARRAYS = ("image.npy", "label.npy", "positions.npy")
+MAPS = "maps.npy"
+"""Attention maps ``(h, *S)``, uint8, which ``attention-maps`` adds to a case."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class PreparedCase:
     """
 
     folder: Path
+    with_maps: bool = False
+    """Whether attention maps are read as further channels of the image."""
+    blank_maps: int = 0
+    """Channels of zeros read in their place, to rehearse what they cost before any is drawn."""
 
     @property
     def case_id(self) -> str:
@@ -43,6 +50,20 @@ class PreparedCase:
     def image(self) -> NDArray[np.float32]:
         """Normalised image ``(C, *S)`` on the prepared grid."""
         return self._map("image.npy")
+
+    @property
+    def num_maps(self) -> int:
+        """Channels that attention maps add to the image."""
+        return len(self._map(MAPS)) if self.with_maps else self.blank_maps
+
+    def read(self, box: Sequence[slice | int] = ()) -> NDArray[np.float32]:
+        """Return what a network sees of a box, or of all: image, then any maps, in memory."""
+        place = (slice(None), *box)
+        image = np.array(self.image[place])
+        if self.with_maps:
+            return append_maps(image, self._map(MAPS)[place])
+        blank = np.zeros((self.blank_maps, *image.shape[1:]), np.uint8)
+        return append_maps(image, blank) if self.blank_maps else image
 
     @property
     def label(self) -> NDArray[np.uint8]:
@@ -68,7 +89,7 @@ class PreparedCase:
         Raises:
             FileError: One of them is missing or damaged.
         """
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, *[MAPS] * self.with_maps):
             self._map(name)
 
     def _map(self, name: str) -> NDArray[Any]:
@@ -117,19 +138,33 @@ def prepare_case(
     return PreparedCase(folder)
 
 
-def open_cases(cache: Path, case_ids: tuple[str, ...]) -> list[PreparedCase]:
+def append_maps(image: NDArray[np.float32], maps: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return ``(C + h, *S)``: an image and its attention maps, 0 to 1, as a network sees them."""
+    return np.concatenate([image, maps.astype(np.float32) / 255])
+
+
+def open_cases(
+    cache: Path, case_ids: tuple[str, ...], with_maps: bool = False
+) -> list[PreparedCase]:
     """Return prepared cases by id.
 
     Raises:
-        DatasetError: Some of them were not prepared.
+        DatasetError: Some of them were not prepared, or have no attention maps where these are
+            asked for.
         FileError: One of them is damaged.
     """
-    cases = [PreparedCase(cache / case_id) for case_id in case_ids]
+    cases = [PreparedCase(cache / case_id, with_maps) for case_id in case_ids]
     absent = [case.case_id for case in cases if not (case.folder / "case.json").is_file()]
     if absent:
         raise DatasetError(
             f"{cache}: {len(absent)} cases are not prepared: {absent[:5]}.",
             remedy="Run lamina prepare again; it goes on where it stopped.",
+        )
+    unmapped = [case.case_id for case in cases if not (case.folder / MAPS).is_file()]
+    if with_maps and unmapped:
+        raise DatasetError(
+            f"{cache}: {len(unmapped)} cases have no attention maps: {unmapped[:5]}.",
+            remedy="Run lamina attention-maps again; it goes on where it stopped.",
         )
     for case in cases:
         case.check()

@@ -81,11 +81,9 @@ class CaseSlice:
     """Spatial axis across the slices."""
     index: int
 
-    @property
-    def image(self) -> NDArray[np.float32]:
-        """Normalised image ``(C, *S)``."""
-        image: NDArray[np.float32] = self.case.image[_at_index(self.axis, self.index)]
-        return image
+    def read(self, box: Sequence[slice | int]) -> NDArray[np.float32]:
+        """Return what a network sees of a box: image, then any maps."""
+        return self.case.read((*box[: self.axis], self.index, *box[self.axis :]))
 
     @property
     def label(self) -> NDArray[np.uint8]:
@@ -146,7 +144,7 @@ def cut(
     case: PreparedCase | CaseSlice, start: tuple[int, ...], patch_size: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut image ``(C, *patch)`` and label ``(1, *patch)``, continuing the case at its edges."""
-    image, label = case.image, case.label
+    label = case.label
     size = label.shape[1:]
     ends = [low + length for low, length in zip(start, patch_size, strict=True)]
     inside = tuple(
@@ -157,7 +155,7 @@ def cut(
         (max(0, -low), max(0, end - length))
         for low, end, length in zip(start, ends, size, strict=True)
     ]
-    image, label = image[(slice(None), *inside)], label[(slice(None), *inside)]
+    image, label = case.read(inside), label[(slice(None), *inside)]
     return np.pad(image, missing, mode="edge"), np.pad(label, missing, mode="edge")
 
 
@@ -202,7 +200,7 @@ def _sampled(
 ) -> tuple[Tensor, Tensor]:
     """Sample the patch's voxels from the part of the case that they reach."""
     assert motion.matrix is not None
-    stored, classes, spacing = case.image, case.label, np.array(case.spacing)
+    classes, spacing = case.label, np.array(case.spacing)
     matrix = motion.matrix * spacing / spacing[:, None]  # from mm to voxels on both sides
     offsets = _offsets(patch_size, spacing, motion)
     reach = np.abs(matrix) @ [float(offset.abs().max()) for offset in offsets]
@@ -217,7 +215,7 @@ def _sampled(
         place = (2 * (centre - low) + 1) / (high - low) - 1
         moved = [float(scale * x) * offset for x, offset in zip(matrix[axis], offsets, strict=True)]
         grid[..., -1 - axis] = sum(moved[1:], moved[0] + place)
-    image = torch.from_numpy(np.array(stored[(slice(None), *box)]))
+    image = torch.from_numpy(case.read(box))
     label = torch.from_numpy(classes[(slice(None), *box)].astype(np.float32))
     return _at(image, grid, "bilinear"), _at(label, grid, "nearest").to(torch.uint8)
 

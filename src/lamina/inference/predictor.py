@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from lamina.data.cache import append_maps
 from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment, normalise
 from lamina.data.straighten import Straightening, require_orthogonal
@@ -23,6 +26,9 @@ class Predictor:
     device: str = "cpu"
     resample_oblique: bool = False
     """Whether scans whose axes are not at right angles are resampled, rather than refused."""
+    maps: Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None = None
+    """Draws the attention maps ``(h, *S)`` of a prepared image ``(C, *S)``, for a network that
+    reads them too."""
 
     def __call__(self, image: Volume, progress: Callable[[int, int], None] | None = None) -> Volume:
         """Segment one scan.
@@ -51,6 +57,8 @@ class Predictor:
         prepared = normalise(
             alignment.prepare_image(image.array), self.plan.normalisation, image.source
         )
+        if self.maps is not None:
+            prepared = append_maps(prepared, self.maps(prepared))
         logits = sliding_window(
             self.network,
             torch.from_numpy(prepared).to(self.device),

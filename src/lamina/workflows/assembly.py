@@ -21,7 +21,7 @@ from lamina.files import sha256
 from lamina.inference.sliding_window import sliding_window
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.models import NETWORKS, NetworkConfig, configure, input_channels
+from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.training.callbacks import Validate
 from lamina.training.config import TrainConfig
 from lamina.training.fit import resolve_precision
@@ -85,7 +85,7 @@ def network_of(config: TrainConfig, plan: Plan) -> NetworkConfig:
     """Return the network that settings name, made for what the plan lets it see.
 
     Raises:
-        ConfigError: It cannot see as many axes, or reads what the prepared cases do not have.
+        ConfigError: It cannot see as many axes.
     """
     assert config.model is not None
     channels, dims = len(plan.channels), len(plan.seen_axes)
@@ -96,19 +96,12 @@ def network_of(config: TrainConfig, plan: Plan) -> NetworkConfig:
             f"model = {config.model!r}: sees {own} axes, the plan is for {dims}.",
             remedy=f"Plan for it first: lamina plan WORK --model {config.model}.",
         )
-    network = configure(
+    return configure(
         config.model,
         in_channels=channels,
         num_classes=plan.num_outputs,
         **{"spatial_dims": dims, **options, **config.model_options},
     )
-    if maps := input_channels(network) - network.in_channels:
-        raise ConfigError(
-            f"model = {config.model!r}: reads {maps} attention maps beside the image; "
-            "the prepared cases have none.",
-            remedy="Use dainet_unet, or --set model_options.attention_maps=0.",
-        )
-    return network
 
 
 def net_of(
@@ -151,6 +144,7 @@ def patches_of(config: TrainConfig, plan: Plan, cases: list[PreparedCase]) -> Pa
         side_axis=sides[0] if sides else None,
         side_pairs=side_pairs(plan.labels),
         slice_axis=plan.slice_axis,
+        untouched_channels=cases[0].num_maps,
     )
 
 
@@ -164,7 +158,7 @@ def validator_of(plan: Plan, cases: list[PreparedCase], select_by: str) -> Valid
         device = next(network.parameters()).device
         rows = []
         for case in cases:
-            image = torch.tensor(case.image, device=device)
+            image = torch.from_numpy(case.read()).to(device)
             logits = sliding_window(
                 network,
                 image,

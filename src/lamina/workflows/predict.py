@@ -25,6 +25,7 @@ from lamina.io.dicom import is_dicom, is_series
 from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress, no_progress
 from lamina.workflows.run import RunFolder, write_bundle
+from lamina.workflows.transformer import carried_maps
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ def load(path: str | Path, device: str | None = None, *, resample_oblique: bool 
         plan=bundle.plan,
         device=chosen,
         resample_oblique=resample_oblique,
+        maps=carried_maps(bundle, chosen),
     )
     return Model(bundle, predictor)
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -54,8 +54,9 @@ def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "
     guess = min(1.0, plan.estimates["step_s"])
     steps = _WARM_UP + max(_FEWEST, min(_MOST, round(_ABOUT_S / guess)))
     config = completed(TrainConfig(epochs=1, steps_per_epoch=steps), plan)
-    cases = open_cases(cache, case_ids)
     network = network_of(config, plan)
+    num_maps = input_channels(network) - network.in_channels
+    cases = [replace(case, blank_maps=num_maps) for case in open_cases(cache, case_ids)]
     net = network.build()
     stamps: list[float] = []
     try:

@@ -10,12 +10,13 @@ from typing import Any
 import psutil
 import torch
 
-from lamina.bundle import Bundle, save_bundle
+from lamina.bundle import VIT, Bundle, save_bundle
 from lamina.data.case import Case
 from lamina.data.plan import Plan
 from lamina.data.workers import num_cores
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import read_json, sha256
+from lamina.workflows.transformer import VIT_FILE, read_vit
 
 _PACKAGES = ("lamina", "torch", "lightning", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
 
@@ -54,7 +55,7 @@ class RunFolder:
     def holds_other_files(self) -> bool:
         """Tell whether there is anything in the folder that a run would not leave there."""
         known = (self.config_file, self.history_file, self.checkpoints, self.bundle_file)
-        ours = {"tensorboard", self.manifest_file.name, *(path.name for path in known)}
+        ours = {"tensorboard", VIT_FILE, self.manifest_file.name, *(path.name for path in known)}
         found = self.root.iterdir() if self.root.is_dir() else ()
         return any(path.name not in ours and not path.name.startswith(".") for path in found)
 
@@ -124,6 +125,9 @@ def write_bundle(run: RunFolder) -> Path:
         for name, tensor in state.items()
         if name.startswith(prefix)
     }
+    if "attention" in manifest["network"]:
+        carried = read_vit(run.root).vit.state_dict()
+        weights |= {f"{VIT}{name}": tensor for name, tensor in carried.items()}
     history = [
         line for line in read_history(run) if line["epoch"] == checkpoint["run"]["best_epoch"]
     ]

@@ -30,6 +30,7 @@ from lamina.workflows.assembly import (
     validator_of,
 )
 from lamina.workflows.run import RunFolder, hashes, machine, software, write_bundle
+from lamina.workflows.transformer import carry, transformer_for
 from lamina.workflows.work import WorkFolder
 
 _LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
@@ -93,12 +94,18 @@ def train(
     loss = loss_of(config, plan)
     torch.manual_seed(config.seed)
     net, transfer = net_of(network, config, None if resume else start)
-    cases, val_cases = (open_cases(folder.cache, ids) for ids in (split.train, split.val))
+    maker = transformer_for(folder, network, fold)
+    reads_maps = maker is not None
+    cases, val_cases = (
+        open_cases(folder.cache, ids, reads_maps) for ids in (split.train, split.val)
+    )
     manifest = (
         run.manifest() | {"config": _plain(config)}
         if resume
         else _manifest(folder, plan, split, fold, config, network) | transfer
     )
+    if maker is not None:
+        carry(maker, run.root, manifest["network"])
     write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
     write_json(run.manifest_file, manifest)
     for place in (run.root, run.checkpoints):

@@ -1,0 +1,158 @@
+"""The verbs of DAI-Net's first stage: a transformer, and its attention maps of every slice."""
+
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+from lamina.cli.units import duration, spoken
+
+if TYPE_CHECKING:
+    from lamina.training.dino import DINOReport
+    from lamina.workflows.attention_maps import Mapped
+    from lamina.workflows.pretrain import Pretraining
+
+
+@app.command(epilog="Example: lamina pretrain work --out vit --small --time-budget 2h")
+def pretrain(
+    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    start: Annotated[
+        Path | None, typer.Option(help="Transformer to start from, as import-weights writes it.")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Whose training scans; 0 by default.")
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Smaller views and batches, for a CPU.")
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Length of the run; 800, or 100 with --small.")
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="Length of the run by the clock: 2h."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="One setting, such as views.multicrop=true."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a vision transformer on the slices of prepared scans, without their labels (DINO).
+
+    Ctrl-C stops after the current step with a usable transformer; --resume goes on from there.
+    """
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.config import layered, load_yaml, parse_overrides
+        from lamina.training.dino_config import SMALL
+        from lamina.workflows import pretrain as workflow
+
+        flags = {"epochs": epochs, "time_budget_s": time_budget, "seed": seed}
+        settings = layered(
+            SMALL if small else {},
+            {"epochs": None} if small and time_budget else {},
+            load_yaml(config) if config else {},
+            {name: value for name, value in flags.items() if value is not None},
+            parse_overrides(set_ or []),
+        )
+        with terminal.bar() as show:
+            result = workflow.pretrain(
+                work,
+                out,
+                settings,
+                start=start,
+                fold=fold,
+                resume=resume,
+                progress=show,
+                **_listeners(show),
+            )
+        terminal.result(result.as_dict(), *_pretrained(result, work))
+
+
+@app.command(epilog="Example: lamina attention-maps work --vit vit")
+def attention_maps(
+    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    vit: Annotated[
+        Path, typer.Option(help="Folder that pretrain wrote, or file of import-weights.")
+    ],
+    size: Annotated[
+        int, typer.Option(min=1, help="Sides in pixels at which the transformer sees a slice.")
+    ] = 256,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Interpolate between tokens instead of squares.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Keep a transformer's attention maps beside the prepared scans, for DAI-Net to read."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows.attention_maps import draw_maps
+
+        with terminal.bar() as progress:
+            result = draw_maps(
+                work,
+                vit,
+                size=size,
+                upsample="bilinear" if smooth else "nearest",
+                device=device,
+                progress=progress,
+            )
+        terminal.result(result.as_dict(), *_mapped(result))
+
+
+def _listeners(show: Callable[..., None]) -> dict[str, Any]:
+    """Return what pretraining calls after epochs and steps."""
+    latest = ""
+
+    def on_epoch(report: "DINOReport") -> None:
+        nonlocal latest
+        latest = f"  features differ {report.feature_std:.2f}  {report.collapse and 'collapsed'}"
+
+    def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
+        show(progress, 1, f"Step {step}  loss {loss:.3f}{latest}", to_go)
+
+    return {"on_epoch": on_epoch, "on_step": on_step}
+
+
+def _pretrained(result: "Pretraining", work: Path) -> tuple[str, ...]:
+    """Say what a run reached, how far it is from collapse, and what comes next."""
+    why = f", stopped: {result.stopped_because}" if result.stopped_because else ""
+    last = result.last_epoch
+    measured = (
+        f"Last epoch: loss {last['loss']:.3f}, entropy {last['entropy']:.2f} of 1, of the mean "
+        f"{last['mean_entropy']:.2f} of 1, KL {last['kl']:.3f}, features differ "
+        f"{last['feature_std']:.2f} of 1"
+        if last
+        else "No epoch was finished."
+    )
+    return (
+        f"{result.epochs} epochs on {result.slices:,} slices; {spoken(result.seconds)}{why}",
+        measured,
+        f"Transformer: {result.vit}",
+        f"Next: lamina attention-maps {quote(str(work))} --vit {quote(str(result.out))}",
+    )
+
+
+def _mapped(result: "Mapped") -> tuple[str, ...]:
+    """Say how many scans have maps, whose maps they are, and what comes next."""
+    kept = f", {result.kept} had theirs already" if result.kept else ""
+    scratch = ["They are of a transformer that has seen nothing but these scans."]
+    return (
+        f"{result.num_heads} maps a slice drawn of {result.drawn} scans{kept}",
+        *(scratch if result.from_scratch else []),
+        f"Next: lamina train {quote(str(result.work))} --model dainet --out RUN",
+    )

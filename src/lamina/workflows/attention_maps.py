@@ -1,0 +1,107 @@
+"""Attention maps: where a transformer looks in each slice, kept beside the prepared cases.
+
+They are computed once, of slices as they are, and move with the image when it is augmented.
+"""
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lamina.data.cache import MAPS, PreparedCase
+from lamina.data.views import slice_axis
+from lamina.errors import ConfigError, DatasetError
+from lamina.files import atomic_path, read_json, remove_parts, write_json
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.transformer import VIT_FILE, MapMaker, read_vit, write_vit
+from lamina.workflows.work import WorkFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """What became of the prepared cases."""
+
+    work: Path
+    num_heads: int
+    drawn: int
+    """Cases whose maps were drawn now."""
+    kept: int
+    """Cases that had these maps already."""
+    from_scratch: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"work": str(self.work)}
+
+
+def draw_maps(
+    work: Path,
+    vit: Path,
+    *,
+    size: int = 256,
+    upsample: Literal["nearest", "bilinear"] = "nearest",
+    device: str | None = None,
+    progress: Progress = no_progress,
+) -> Mapped:
+    """Draw the maps of every prepared case; run again after an interruption, it goes on.
+
+    The transformer is copied to the work folder when all maps are there, for models to carry it.
+
+    Args:
+        work: Folder that ``prepare`` wrote.
+        vit: Transformer: a folder of ``pretrain``, or a file of ``import-weights --from dino``.
+        size: Sides in pixels to which slices are brought for the transformer.
+        upsample: ``"nearest"`` or ``"bilinear"``: how maps are brought from tokens to ``size``.
+        device: ``"cpu"``, ``"cuda"``, ...; a GPU if there is one by default.
+        progress: Called after each case.
+
+    Raises:
+        BundleError: The transformer cannot be read.
+        ConfigError: ``size`` is no multiple of the transformer's token size.
+        DatasetError, FileError: ``work`` is not prepared, damaged, or cannot be written.
+    """
+    folder = WorkFolder(work)
+    axis = slice_axis(folder.plan())
+    maker = replace(read_vit(vit), size=size, upsample=upsample)
+    token = maker.vit.config.token_size
+    if size < token or size % token:
+        raise ConfigError(f"size = {size}: must be a multiple of {token}, the token size.")
+    key = maker.key()
+    maker.vit.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    cases = [PreparedCase(path.parent) for path in sorted(folder.cache.glob("*/case.json"))]
+    if not cases:
+        raise DatasetError(f"{folder.cache}: holds no prepared case.")
+    copy = folder.root / VIT_FILE
+    if not copy.is_file() or read_vit(copy).key() != key:
+        copy.unlink(missing_ok=True)  # its presence says that all maps are its own
+    drawn = 0
+    for done, case in enumerate(cases, start=1):
+        drawn += _store(maker, key, case, axis)
+        progress(done, len(cases), "Drawing maps")
+    write_vit(maker, copy)
+    return Mapped(
+        work=work,
+        num_heads=maker.vit.config.num_heads,
+        drawn=drawn,
+        kept=len(cases) - drawn,
+        from_scratch=maker.from_scratch,
+    )
+
+
+def _store(maker: MapMaker, key: str, case: PreparedCase, axis: int | None) -> bool:
+    """Keep a case's maps beside its image; return whether they had to be drawn."""
+    record, file = case.folder / "maps.json", case.folder / MAPS
+    wanted = {"key": key, "slice_axis": axis}
+    with suppress(Exception):
+        if file.is_file() and read_json(record) == wanted:
+            return False
+    remove_parts(case.folder)
+    record.unlink(missing_ok=True)
+    maps = maker.draw(case.image, axis)
+    with atomic_path(file) as part:
+        np.save(part, maps)
+    write_json(record, wanted)
+    return True

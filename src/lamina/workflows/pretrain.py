@@ -1,0 +1,283 @@
+"""Pretrain: train a vision transformer on the slices of prepared cases, without their labels."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lamina.config import load_yaml, resolve
+from lamina.data.cache import open_cases, preparation_of
+from lamina.data.plan import Plan
+from lamina.data.views import Slices, ViewDataset, find_slices, side_axis, slice_axis
+from lamina.errors import ConfigError, TrainingError
+from lamina.files import remove_parts, sha256, write_json, write_text
+from lamina.models.vit import ViTConfig
+from lamina.training.checkpoints import LAST
+from lamina.training.dino import DINOReport, DINOState, distil
+from lamina.training.dino_config import DINOConfig
+from lamina.training.distillation import Distillation
+from lamina.training.fit import resolve_precision
+from lamina.training.history import HistoryLogger
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.run import RunFolder, hashes, machine, read_history, software
+from lamina.workflows.transformer import VIT_FILE, MapMaker, make_maker, read_vit, write_vit
+from lamina.workflows.work import WorkFolder
+
+_EPOCHS = 800
+_LENGTH = ("epochs", "time_budget_s", "workers", "checkpoint_every_s", "collapse_patience")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """What a pretraining reached."""
+
+    out: Path
+    vit: Path
+    """The teacher's transformer, which ``attention-maps`` takes."""
+    slices: int
+    epochs: int
+    seconds: float
+    last_epoch: dict[str, Any]
+    """What the last epoch measured; empty when none was finished."""
+    stopped_because: str
+    """Empty when the run came to its planned end."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"out": str(self.out), "vit": str(self.vit)}
+
+
+def pretrain(
+    work: Path,
+    out: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    start: Path | None = None,
+    fold: int | None = None,
+    resume: bool = False,
+    on_epoch: Callable[[DINOReport], None] = lambda report: None,
+    on_step: Callable[[int, float, float, float | None], None] = lambda *heard: None,
+    progress: Progress = no_progress,
+) -> Pretraining:
+    """Train on the training slices of one fold; leave checkpoint, history, transformer in ``out``.
+
+    Args:
+        work: Folder that ``prepare`` wrote.
+        out: Folder to write; must not hold a run unless ``resume``.
+        settings: Fields of :class:`~lamina.training.dino.DINOConfig`, nested as there.
+        start: Transformer to start from, as ``import-weights --from dino`` or ``pretrain`` writes
+            it; random weights by default.
+        fold: Whose training cases; 0 if not given, or that of the run to resume.
+        resume: Go on with the run in ``out`` from its last checkpoint, with its own settings; only
+            its length may be changed.
+        on_epoch: Called after each epoch.
+        on_step: Called after each step with step, progress 0..1, loss and seconds to go.
+        progress: Called while slices are looked for.
+
+    Raises:
+        ConfigError: Settings are unknown or wrong; all of them are listed.
+        BundleError: ``start`` cannot be read.
+        TrainingError: ``out`` already holds a run, there is nothing to resume, the cases are others
+            now, a loss is not finite, or the transformer has collapsed.
+        DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case.
+    """
+    folder, run = WorkFolder(work), RunFolder(out)
+    plan = folder.plan()
+    if resume:
+        config, fold = _resumed(run, folder, plan, fold, settings or {})
+    else:
+        _refuse_other_content(run)
+        config, fold = _completed(resolve(DINOConfig, settings or {}), plan), fold or 0
+    cases = open_cases(folder.cache, folder.fold(fold).train)
+    slices = find_slices(cases, slice_axis(plan), progress)
+    torch.manual_seed(config.seed)
+    if resume:
+        maker = _described(run.manifest())
+    else:
+        maker = _first(config, slices, start, fold, sha256(folder.splits_file))
+        write_json(run.manifest_file, _manifest(folder, plan, fold, config, maker))
+    write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
+    for place in (run.root, run.checkpoints):
+        remove_parts(place)
+    module = Distillation(maker.vit, config)
+    state = distil(
+        module,
+        _views(config, plan, slices, maker),
+        config,
+        run.checkpoints,
+        resume=resume,
+        on_epoch=_recorder(run, on_epoch),
+        on_step=on_step,
+    )
+    _refuse_collapsed(run, state)
+    origin = maker.origin | {"epochs": state.epochs_done, "steps": state.steps_done}
+    write_vit(replace(maker, vit=module.teacher.vit, origin=origin), run.root / VIT_FILE)
+    return Pretraining(
+        out=out,
+        vit=run.root / VIT_FILE,
+        slices=len(slices),
+        epochs=state.epochs_done,
+        seconds=round(state.elapsed_s, 1),
+        last_epoch=dict((read_history(run) or [{}])[-1]),
+        stopped_because=state.stopped_because,
+    )
+
+
+def _refuse_other_content(run: RunFolder) -> None:
+    if run.root.exists() and not run.root.is_dir():
+        raise TrainingError(f"{run.root}: is a file.", remedy="Give a folder to --out.")
+    if run.manifest_file.is_file():
+        raise TrainingError(
+            f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
+        )
+    if run.holds_other_files():
+        raise TrainingError(
+            f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
+        )
+
+
+def _completed(config: DINOConfig, plan: Plan) -> DINOConfig:
+    """Fill in what the settings leave open."""
+    ct = any(how.scheme == "ct" for how in plan.normalisation)
+    return replace(
+        config,
+        views=replace(config.views, tone=config.views.tone or ("gamma" if ct else "solarise")),
+        epochs=config.epochs or (None if config.time_budget_s else _EPOCHS),
+        precision=resolve_precision(config.precision),
+    )
+
+
+def _resumed(
+    run: RunFolder, folder: WorkFolder, plan: Plan, fold: int | None, settings: Mapping[str, Any]
+) -> tuple[DINOConfig, int]:
+    """Return settings and fold of the run to resume, sure that its prepared cases are there."""
+    manifest = run.manifest()
+    if "attention" not in manifest:
+        raise TrainingError(f"{run.root}: is no pretraining.", remedy="Give a folder of pretrain.")
+    if not (run.checkpoints / LAST).is_file():
+        raise TrainingError(
+            f"{run.root}: was stopped before its first checkpoint.",
+            remedy="Remove it, and start another run.",
+        )
+    if fold not in (None, manifest["fold"]):
+        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
+    same = preparation_of(Plan.from_dict(manifest["plan"])) == preparation_of(plan)
+    if not same or sha256(folder.splits_file) != manifest["hashes"]["splits.json"]:
+        raise TrainingError(
+            f"{folder.root}: is not what {run.root} was trained on: it was prepared anew.",
+            remedy="Give the work folder that the run began with, or start another run.",
+        )
+    recorded = load_yaml(run.config_file)
+    config = _completed(resolve(DINOConfig, recorded, settings), plan)
+    now = _plain(config)
+    changed = [name for name in now if name not in _LENGTH and now[name] != recorded.get(name)]
+    if changed:
+        raise TrainingError(
+            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
+            remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
+        )
+    return config, manifest["fold"]
+
+
+def _first(
+    config: DINOConfig, slices: Slices, start: Path | None, fold: int, splits: str
+) -> MapMaker:
+    """Return the transformer that training starts from, with the scale of the slices it sees."""
+    trained_on = {"slices": len(slices), "fold": fold, "splits": splits}
+    if start is not None:
+        if config.vit:
+            raise ConfigError(
+                f"vit = {config.vit}: the transformer to start from is what it is.",
+                remedy="Leave out vit, or --start.",
+            )
+        maker = read_vit(start)
+        _check_sizes(config, maker.vit.config.token_size)
+        return replace(maker, origin={"start": maker.origin.get("start", start.name), **trained_on})
+    _check_sizes(config, config.vit.get("token_size", ViTConfig.token_size))
+    shape = resolve(ViTConfig, {"image_size": config.views.global_size}, config.vit)
+    return MapMaker(
+        vit=shape.build().eval(),
+        mean=(slices.mean,) * shape.in_channels,
+        std=(slices.std,) * shape.in_channels,
+        origin={"start": "scratch", **trained_on},
+    )
+
+
+def _check_sizes(config: DINOConfig, token_size: int) -> None:
+    views = config.views
+    sizes = {"global_size": views.global_size}
+    if views.multicrop:
+        sizes["local_size"] = views.local_size
+    odd = [f"views.{name} = {size}" for name, size in sizes.items() if size % max(token_size, 1)]
+    if odd:
+        raise ConfigError(f"{', '.join(odd)}: must be a multiple of {token_size}, the token size.")
+
+
+def _described(manifest: Mapping[str, Any]) -> MapMaker:
+    """Return a resumed run's transformer, whose weights are in the checkpoint."""
+    told = manifest["attention"]
+    return make_maker(told, resolve(ViTConfig, told["fields"]).build().state_dict())
+
+
+def _views(config: DINOConfig, plan: Plan, slices: Slices, maker: MapMaker) -> ViewDataset:
+    return ViewDataset(
+        slices=slices,
+        views=config.views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mean=maker.mean,
+        std=maker.std,
+        side_axis=side_axis(plan),
+    )
+
+
+def _recorder(
+    run: RunFolder, on_epoch: Callable[[DINOReport], None]
+) -> Callable[[DINOReport], None]:
+    history = HistoryLogger(run.history_file)
+
+    def record(report: DINOReport) -> None:
+        history.log_metrics(asdict(report), report.step)
+        on_epoch(report)
+
+    return record
+
+
+def _refuse_collapsed(run: RunFolder, state: DINOState) -> None:
+    if state.stopped_because.startswith("collapsed"):
+        raise TrainingError(
+            f"{run.root}: the transformer has {state.stopped_because}, "
+            f"{state.collapsed_epochs} epochs in a row; its maps would mean nothing.",
+            remedy="Start another run with a lower lr, a teacher_momentum nearer to 1, "
+            "a larger batch_size, or from a published checkpoint (--start).",
+        )
+
+
+def _manifest(
+    folder: WorkFolder, plan: Plan, fold: int, config: DINOConfig, maker: MapMaker
+) -> dict[str, Any]:
+    cohort = folder.cohort()
+    files = {"plan.json": folder.plan_file, "splits.json": folder.splits_file}
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "software": software(),
+        "machine": machine(),
+        "seed": config.seed,
+        "dataset": {"name": cohort.name, "licence": cohort.licence},
+        "hashes": hashes(files),
+        "fold": fold,
+        "attention": maker.describe(),
+        "config": _plain(config),
+        "plan": plan.as_dict(),
+    }
+
+
+def _plain(config: DINOConfig) -> dict[str, Any]:
+    """Return the settings as JSON and YAML know them: lists, not tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
