@@ -33,11 +33,12 @@ def names(given_up):
 
 def test_without_a_limit_the_first_is_taken_and_no_other_is_looked_at():
     def candidates():
-        yield HEAVY
+        yield quick
         raise AssertionError("a second network was measured")
 
+    quick = replace(LIGHT, seconds_per_voxel=1e-7)
     fit = choose(candidates(), VOLUMES, PLENTY)
-    assert fit.cost is HEAVY
+    assert fit.cost is quick
     assert fit.patch_size == (128, 128, 96)
     assert fit.given_up == ()
 
@@ -86,6 +87,20 @@ def test_patches_are_shortened_for_time_but_not_below_what_shows_anything():
     tight = choose([LIGHT], VOLUMES, replace(PLENTY, time_s=60))
     assert tight.patch_size == (64, 64, 64)
     assert any(sentence.startswith("Patches of whole scans") for sentence in tight.given_up)
+
+
+def test_without_a_time_a_run_is_to_end_by_the_morning():
+    slow = choose([LIGHT], VOLUMES, PLENTY)
+    assert 15_000 * slow.step_s <= 12 * 3600
+    assert "a night allows 15,000 steps" in slow.reasons["patch_size"]
+
+
+def test_patches_of_huge_scans_have_a_size_that_is_of_use():
+    whole_body = replace(VOLUMES, median_shape=(512, 512, 900))
+    quick = replace(LIGHT, seconds_per_voxel=1e-9)
+    fit = choose([quick], whole_body, PLENTY)
+    assert 0.8 * 128**3 < prod(fit.patch_size) <= 128**3
+    assert "of use" in fit.reasons["patch_size"]
 
 
 def test_a_network_of_two_axes_sees_volumes_slice_by_slice():

@@ -42,6 +42,7 @@ GIVEN = {
     "labels",
     "network_options",
     "overlap",
+    "blending",
     "estimates",
     "given_up",
     "reasons",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf, prod
+from math import ceil, prod
 
 from lamina.data.budget import Budget, NetworkCost
 from lamina.errors import ConfigError
@@ -15,6 +15,10 @@ _LEAST_STEPS = 3_000
 of their plateau on small scans."""
 _LEAST_SIDE = {2: 128, 3: 64}
 """Voxels per side below which a patch is not shortened to save time: too little is left to see."""
+_MOST_VOXELS = {2: 512**2, 3: 128**3}
+"""Voxels above which a patch hardly shows more, and every step takes longer."""
+_NIGHT_S = 12 * 3600
+"""A run that nobody has set a time for is to end by the morning, if its patch can help it."""
 _TRAINING = 0.9
 """Share of a run that is not validation."""
 
@@ -157,11 +161,14 @@ def _patch_size(
         for axis, size in enumerate(scans.median_shape)
     )
 
+    steps = _LEAST_STEPS if budget.time_s else _FULL_STEPS
+
     def is_small(patch: Sequence[int]) -> bool:
-        return cost.step_bytes(patch, 2) <= budget.step_bytes
+        fits = prod(patch) <= _MOST_VOXELS[cost.spatial_dims]
+        return fits and cost.step_bytes(patch, 2) <= budget.step_bytes
 
     def is_quick(patch: Sequence[int]) -> bool:
-        return _LEAST_STEPS * cost.step_s(patch, 2) <= _TRAINING * (budget.time_s or inf)
+        return steps * cost.step_s(patch, 2) <= _TRAINING * (budget.time_s or _NIGHT_S)
 
     fitting = _shortened(whole, scans, divisor, divisor, is_small)
     if not is_small(fitting):
@@ -177,10 +184,13 @@ def _patch_size(
             f"The median scan is {size} voxels; this is the nearest multiple of {divisor}."
         )
         return patch
-    limit = f"into {budget.step_bytes / 2**30:.1f} GB of {budget.device}"
+    limit = f"{budget.step_bytes / 2**30:.1f} GB of {budget.device} hold twice"
     if patch != fitting:
-        limit = f"{_LEAST_STEPS:,} times into the granted time"
-    reasons["patch_size"] = f"The median scan is {size} voxels; this is what fits twice {limit}."
+        granted = "the time granted" if budget.time_s else "a night"
+        limit = f"{granted} allows {steps:,} steps of"
+    elif cost.step_bytes(whole, 2) <= budget.step_bytes:
+        limit = "is of use: larger ones hardly show more, and slow every step"
+    reasons["patch_size"] = f"The median scan is {size} voxels; this is what {limit}."
     seen = 100 * prod(patch) / prod(whole)
     given_up.append(f"Patches of whole scans: each sees {seen:.0f} % of one; more does not fit.")
     return patch

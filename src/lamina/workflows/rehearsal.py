@@ -19,10 +19,10 @@ from lamina.training.config import TrainConfig
 from lamina.training.fit import fit
 from lamina.workflows.assembly import completed, loss_of, network_of, patches_of
 
-_WARM_UP = 2
-_FEWEST, _MOST = 3, 12
-_ABOUT_S = 15.0
-_WINDOWS = 4
+_WARM_UP = 1
+_FEWEST, _MOST = 2, 12
+_ABOUT_S = 10.0
+_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "
     Raises:
         ResourceError: The memory does not suffice.
     """
-    guess = min(1.0, plan.estimates["step_s"])
-    steps = _WARM_UP + max(_FEWEST, min(_MOST, round(_ABOUT_S / guess)))
+    wanted = round(_ABOUT_S / plan.estimates["step_s"])
+    steps = _WARM_UP + max(_FEWEST, min(_MOST, wanted))
     config = completed(TrainConfig(epochs=1, steps_per_epoch=steps), plan)
     network = network_of(config, plan)
     num_maps = input_channels(network) - network.in_channels
@@ -76,7 +76,7 @@ def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "
         raise ResourceError(f"{plan.network}: the planned step does not fit.") from error
     gaps = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
     return Rehearsal(
-        step_s=median(gaps[_WARM_UP - 1 :]),
+        step_s=median(gaps),
         predict_s_per_voxel=predict_s / (_WINDOWS * prod(plan.roi_size)),
         peak_bytes=peak_bytes(device),
     )
