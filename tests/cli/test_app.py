@@ -15,6 +15,7 @@ from lamina.training.config import TrainConfig
 VERBS = [
     *("prepare", "train", "predict", "evaluate", "demo"),
     *("doctor", "models", "datasets", "fetch", "import-weights"),
+    *("plan", "recipes", "pretrain", "attention-maps", "to-nnunet"),
 ]
 MAIN = "from lamina.cli import main; main()"
 

@@ -320,3 +320,12 @@ def test_a_real_set_goes_there_and_back(shared, tmp_path):
     export = write_nnunet(few, tmp_path / "Dataset027_ACDC")
     assert (export.num_rewritten, export.revalued) == (0, {})
     np.testing.assert_array_equal(indices(export.cohort, 1), indices(few, 1))
+
+
+def test_the_program_writes_what_nnunet_takes(tiny_dataset, tmp_path, cli):
+    out = tmp_path / "Dataset101_Balls"
+    done = cli("to-nnunet", tiny_dataset, out)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "3 is 1, 7 is 2" in done.stdout
+    assert len(read_cohort(out).cases) == 6
+    assert cli("to-nnunet", tiny_dataset, tmp_path / "balls").exit_code == 2

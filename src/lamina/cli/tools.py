@@ -111,6 +111,30 @@ def fetch(
         terminal.result({"folder": str(folder), **source.as_dict()}, *shown)
 
 
+@app.command(epilog="Example: lamina to-nnunet path/to/dataset Dataset101_Liver")
+def to_nnunet(
+    dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
+    out: Annotated[Path, typer.Argument(help="New folder, called such as Dataset101_Liver.")],
+    layout: Annotated[
+        str | None, typer.Option(help="How the folder is laid out; found by itself.")
+    ] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy files rather than link to them.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a dataset of any layout as nnU-Net v2 takes it."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import to_nnunet as workflow
+
+        result = workflow.to_nnunet(dataset, out, layout=layout, copy=copy)
+        terminal.result(result.as_dict(), *views.converted(result))
+
+
 @app.command(epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina")
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lamina.workflows.plan import Replanning
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
+    from lamina.workflows.to_nnunet import Conversion
     from lamina.workflows.train import Training
 
 _NAMED = 3
@@ -212,6 +213,17 @@ def diagnosis(result: "Diagnosis") -> tuple[RenderableType, ...]:
         ),
         *([f"Mended copy: {result.mended}"] if result.mended else []),
         *([f"Report: {result.report}"] if result.report else []),
+    )
+
+
+def converted(result: "Conversion") -> tuple[str, ...]:
+    """Say what was written for nnU-Net, and which label values became others."""
+    revalued = ", ".join(f"{old} is {new}" for old, new in result.export.revalued.items())
+    return (
+        f"{len(result.export.cohort.cases)} scans; {result.export.num_rewritten} files were "
+        "written anew, the others linked or copied",
+        *([f"Label values that changed: {revalued}"] if revalued else []),
+        f"Dataset: {result.out}",
     )
 
 
