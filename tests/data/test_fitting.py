@@ -10,8 +10,8 @@ from lamina.data.fitting import Scans, choose
 from lamina.errors import ConfigError
 
 GB = 2**30
-VOLUMES = Scans(median_shape=(128, 128, 96), spacing=(1.0, 1.0, 1.0), num_cases=50)
-STACKS = Scans(median_shape=(205, 180, 9), spacing=(1.4, 1.4, 8.0), num_cases=50)
+VOLUMES = Scans(median_shape=(128, 128, 96), spacing=(1.0, 1.0, 1.0), shapes=((128, 128, 96),) * 50)
+STACKS = Scans(median_shape=(205, 180, 9), spacing=(1.4, 1.4, 8.0), shapes=((205, 180, 9),) * 50)
 LIGHT = NetworkCost(
     network="light",
     spatial_dims=3,
@@ -96,7 +96,9 @@ def test_without_a_time_a_run_is_to_end_by_the_morning():
 
 
 def test_patches_of_huge_scans_have_a_size_that_is_of_use():
-    whole_body = replace(VOLUMES, median_shape=(512, 512, 900))
+    whole_body = Scans(
+        median_shape=(512, 512, 900), spacing=(1.0, 1.0, 1.0), shapes=((512, 512, 900),) * 50
+    )
     quick = replace(LIGHT, seconds_per_voxel=1e-9)
     fit = choose([quick], whole_body, PLENTY)
     assert 0.8 * 128**3 < prod(fit.patch_size) <= 128**3

@@ -64,8 +64,15 @@ class Fingerprint:
 
     def median_shape(self, spacing: Sequence[float]) -> tuple[int, ...]:
         """Return the median size in voxels after resampling every case to ``spacing`` in mm."""
-        sizes = [np.array(case.shape) * case.spacing / np.array(spacing) for case in self.cases]
-        return tuple(int(x) for x in np.round(np.median(sizes, axis=0)))
+        return tuple(int(x) for x in np.round(np.median(self._sizes(spacing), axis=0)))
+
+    def shapes(self, spacing: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+        """Return the size in voxels of every case after resampling to ``spacing`` in mm."""
+        rounded = np.maximum(1, np.round(self._sizes(spacing)).astype(int))
+        return tuple(tuple(int(n) for n in shape) for shape in rounded)
+
+    def _sizes(self, spacing: Sequence[float]) -> NDArray[np.float64]:
+        return np.array([np.array(c.shape) * c.spacing / np.array(spacing) for c in self.cases])
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

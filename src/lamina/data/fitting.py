@@ -31,7 +31,13 @@ class Scans:
     """Size in voxels after preparation."""
     spacing: tuple[float, ...]
     """Voxel size in mm after preparation."""
-    num_cases: int
+    shapes: tuple[tuple[int, ...], ...]
+    """Size of every case, likewise."""
+
+    @property
+    def num_cases(self) -> int:
+        """Number of scans."""
+        return len(self.shapes)
 
     @property
     def slice_axis(self) -> int:
@@ -234,11 +240,15 @@ def _batch_size(
 
 def _num_windows(scans: Scans, patch: Sequence[int]) -> int:
     """Count the half overlapping windows of a fifth of the scans."""
-    each = prod(
-        1 + max(0, ceil((size - side) / max(1, side // 2)))
-        for size, side in zip(scans.median_shape, patch, strict=True)
+    steps = [max(1, side // 2) for side in patch]
+    windows = sum(
+        prod(
+            1 + max(0, ceil((size - side) / step))
+            for size, side, step in zip(shape, patch, steps, strict=True)
+        )
+        for shape in scans.shapes
     )
-    return ceil(scans.num_cases / _NUM_FOLDS * each)
+    return ceil(windows / _NUM_FOLDS)
 
 
 def _steps_per_epoch(

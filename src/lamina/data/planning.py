@@ -36,7 +36,7 @@ def make_plan(
     scans = Scans(
         median_shape=fingerprint.median_shape(spacing),
         spacing=spacing,
-        num_cases=len(fingerprint.cases),
+        shapes=fingerprint.shapes(spacing),
     )
     fit = choose(candidates, scans, budget)
     reasons["orientation"] = (
