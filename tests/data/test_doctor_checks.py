@@ -168,6 +168,15 @@ def test_masks_whose_values_nobody_declared_are_judged_together(hospital):
     assert ("error", "values", "renumber") in of(found, "")
 
 
+def test_a_mask_of_255_among_labels_of_several_structures_is_no_structure_of_its_own(hospital):
+    image, label = scan(50)
+    hospital.admit("mask", image, np.where(label > 0, 255, 0).astype(np.uint8))
+    found = hospital.findings(LabelSet(values={"label_1": 1, "label_2": 2, "label_255": 255}))
+    assert ("warning", "values", "") in of(found, "")
+    (warning,) = (f for f in found if f.check == "values" and f.severity == "warning")
+    assert ": mask;" in warning.message
+
+
 @pytest.mark.parametrize(
     ("scale", "expected"),
     [

@@ -118,3 +118,17 @@ def test_a_network_of_two_axes_sees_volumes_slice_by_slice():
 def test_cubes_are_sliced_across_their_last_axis():
     assert VOLUMES.slice_axis == 2
     assert replace(VOLUMES, spacing=(3.0, 1.0, 1.0)).slice_axis == 0
+
+
+def test_reasons_do_not_claim_what_too_little_time_prevents():
+    fit = choose([LIGHT], VOLUMES, replace(PLENTY, time_s=10))
+    assert fit.patch_size == (64, 64, 64)
+    assert "fits" not in fit.reasons["patch_size"]
+    assert "longer than the 10 seconds granted" in fit.reasons["epochs"]
+    assert "minutes" in fit.given_up[0]
+
+
+def test_the_first_network_is_the_strongest_within_a_time_and_the_default_without():
+    assert choose([LIGHT], VOLUMES, PLENTY).reasons["network"].startswith("The default")
+    day = replace(PLENTY, time_s=24 * 3600)
+    assert choose([HEAVY, LIGHT], VOLUMES, day).reasons["network"].startswith("The strongest")

@@ -81,3 +81,16 @@ def test_a_folder_that_two_layouts_claim_is_not_guessed(tmp_path):
     with pytest.raises(DatasetError, match="as bids or as patients") as caught:
         read_cohort(tmp_path)
     assert "--layout bids" in caught.value.remedy
+
+
+def test_what_is_no_dataset_folder_is_told_apart(tmp_path):
+    with pytest.raises(DatasetError, match="is empty"):
+        read_cohort(tmp_path)
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(DatasetError, match="layout not recognised") as caught:
+        read_cohort(tmp_path)
+    assert {line.partition(":")[0].strip() for line in caught.value.remedy.splitlines()[1:]} == set(
+        LAYOUTS
+    )
+    with pytest.raises(DatasetError, match=r"notes.txt: is a file"):
+        read_cohort(tmp_path / "notes.txt")

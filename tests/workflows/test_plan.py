@@ -76,9 +76,9 @@ def test_what_cannot_be_planned_is_refused_and_the_plan_stays(work, tmp_path):
 
 def test_little_time_makes_a_short_run_and_is_said_to_cost(work):
     found = replan(
-        work, model="lightmedseg", time_s=60, ram_bytes=4e9, device="cpu", rehearse=False
+        work, model="lightmedseg", time_s=600, ram_bytes=4e9, device="cpu", rehearse=False
     )
-    assert found.plan.estimates["training_s"] <= 60
+    assert found.plan.estimates["training_s"] <= 600
     assert any("15,000 steps" in sentence for sentence in found.plan.given_up)
 
 
@@ -90,3 +90,9 @@ def test_the_command_shows_a_plan_and_explains_it(work, cli):
     told = json.loads(cli("plan", work, "--json").stdout)
     assert told["changed"] == {}
     assert told["plan"]["network"] == "lightmedseg"
+
+
+def test_a_network_that_was_asked_for_is_said_to_be(work):
+    found = replan(work, model="unext", time_s=1, device="cpu", rehearse=False)
+    assert found.plan.network == "unext"
+    assert found.plan.reasons["network"] == "Asked for."

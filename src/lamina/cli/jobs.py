@@ -228,7 +228,8 @@ def evaluate(
             scores = workflow.evaluate(
                 predictions, references, out, metrics=metric, progress=progress
             )
-        terminal.result(scores.as_dict(), render_scores(scores))
+        where = [f"Scores: {out / 'scores.csv'}"] if out else []
+        terminal.result(scores.as_dict(), render_scores(scores), *where)
         terminal.failures(scores.failures, "Failed")
 
 

@@ -202,18 +202,23 @@ def diagnosis(result: "Diagnosis") -> tuple[RenderableType, ...]:
         mark = Text(finding.severity, style=_STYLES[finding.severity])
         table.add_row(mark, Text(finding.case or "all"), said)
     rest = len(ranked) - _FINDINGS
-    when = "" if result.mended else "--fix would mend "
     return (
         f"{result.cohort.name}: {len(result.cohort.cases)} scans, {counts}",
         *([table] if ranked else []),
         *([f"  and {rest} more: see --report or --json"] if rest > 0 else []),
-        *(
-            f"  {when}{c.case or 'all'}: {c.repair.replace('_', ' ')}, since {c.why}"
-            for c in result.changes
-        ),
+        *([_changes(result)] if result.changes else []),
         *([f"Mended copy: {result.mended}"] if result.mended else []),
         *([f"Report: {result.report}"] if result.report else []),
     )
+
+
+def _changes(result: "Diagnosis") -> Table:
+    """Show what a mended copy differs in."""
+    title = "In the mended copy" if result.mended else "What --fix OUT would do"
+    table = Table("Case", title, "Because", box=SIMPLE_HEAD)
+    for change in result.changes:
+        table.add_row(Text(change.case or "all"), change.repair.replace("_", " "), Text(change.why))
+    return table
 
 
 def converted(result: "Conversion") -> tuple[str, ...]:

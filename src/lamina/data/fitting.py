@@ -100,15 +100,15 @@ def choose(candidates: Iterable[NetworkCost], scans: Scans, budget: Budget) -> F
         if budget.time_s is None or _LEAST_STEPS * fit.step_s <= _TRAINING * budget.time_s:
             why = "The strongest network that the budget lets learn enough."
             break
-        hours = _LEAST_STEPS * fit.step_s / 3600
         passed.append(
-            f"{cost.title}: {_LEAST_STEPS:,} steps, the least that is of use, take {hours:.1f} h."
+            f"{cost.title}: {_LEAST_STEPS:,} steps, the least that is of use, take "
+            f"{_spoken(_LEAST_STEPS * fit.step_s)}."
         )
         why = "The quickest network; time is too short even for this one to learn all it could."
     if chosen is None:
         raise refusal
-    if not passed:
-        why = "Asked for, or the default for such scans."
+    if not passed and budget.time_s is None:
+        why = "The default for such scans; a time to train in (--time) may allow a stronger one."
     reasons = {"network": why, **chosen.reasons}
     return replace(chosen, reasons=reasons, given_up=(*passed, *chosen.given_up))
 
@@ -190,13 +190,15 @@ def _patch_size(
             f"The median scan is {size} voxels; this is the nearest multiple of {divisor}."
         )
         return patch
-    limit = f"{budget.step_bytes / 2**30:.1f} GB of {budget.device} hold twice"
-    if patch != fitting:
+    because = f"what {budget.step_bytes / 2**30:.1f} GB of {budget.device} hold twice"
+    if not is_quick(patch):
+        because = f"{least} voxels a side, below which too little is seen, though time is short"
+    elif patch != fitting:
         granted = "the time granted" if budget.time_s else "a night"
-        limit = f"{granted} allows {steps:,} steps of"
+        because = f"what {granted} allows {steps:,} steps of"
     elif cost.step_bytes(whole, 2) <= budget.step_bytes:
-        limit = "is of use: larger ones hardly show more, and slow every step"
-    reasons["patch_size"] = f"The median scan is {size} voxels; this is what {limit}."
+        because = "as large as is of use: more hardly shows more, and slows every step"
+    reasons["patch_size"] = f"The median scan is {size} voxels; this is {because}."
     seen = 100 * prod(patch) / prod(whole)
     given_up.append(f"Patches of whole scans: each sees {seen:.0f} % of one; more does not fit.")
     return patch
@@ -258,8 +260,8 @@ def _steps_per_epoch(
     as_steps = windows * cost.predict_seconds_per_voxel / (batch * cost.seconds_per_voxel)
     steps = min(500, max(50, ceil(10 * as_steps)))
     reasons["steps_per_epoch"] = (
-        f"{steps * batch} patches of {num_cases} scans between validations, which then take about "
-        "a tenth of the time."
+        f"{steps * batch:,} patches of {num_cases} scans between validations, which then take "
+        "about a tenth of the time."
     )
     return steps
 
@@ -272,8 +274,22 @@ def _epochs(fit: Fit, budget: Budget, reasons: dict[str, str], given_up: list[st
     affordable = max(1, int(budget.time_s / fit.epoch_s))
     steps = affordable * fit.steps_per_epoch
     reasons["epochs"] = (
-        f"{budget.time_s / 60:.0f} minutes allow about {steps:,} steps of {fit.step_s:.2f} s here."
+        f"{_spoken(budget.time_s)} allow about {steps:,} steps of {fit.step_s:.2f} s here."
     )
+    if fit.epoch_s > budget.time_s:
+        reasons["epochs"] = (
+            f"One epoch takes {_spoken(fit.epoch_s)}, longer than the {_spoken(budget.time_s)} "
+            "granted; train with --time-budget to stop within one."
+        )
     if affordable < fit.epochs:
         given_up.append(f"The full length of {_FULL_STEPS:,} steps: time allows {steps:,}.")
     return min(fit.epochs, affordable)
+
+
+def _spoken(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -172,8 +172,8 @@ def _unpaired(cohort: Cohort) -> Iterator[Finding]:
             check="unpaired",
             case="",
             file=str(path),
-            message=f"{path.parent.name}/{path.name} is an image without a label, or a label "
-            "without its image.",
+            message="an image without a label, or a label without its image: "
+            f"{path.parent.name}/{path.name}.",
             remedy="Bring the file that is missing under the same name, or move this one away.",
         )
 

@@ -13,7 +13,8 @@ from lamina.errors import DatasetError
 from lamina.files import read_json, write_json
 from lamina.models import NETWORKS
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.planner import AUTO, Planner, budget_of, chosen_device
+from lamina.workflows.device import chosen_device
+from lamina.workflows.planner import AUTO, Planner, budget_of
 from lamina.workflows.prepare import store
 from lamina.workflows.work import WorkFolder
 
@@ -82,7 +83,7 @@ def replan(
         NETWORKS.get(model)
     folder = WorkFolder(work)
     before, cohort = folder.plan(), folder.training_cohort()
-    where = chosen_device(device, vram_bytes)
+    where = chosen_device("cuda" if vram_bytes and not device else device)
     planner = Planner(
         fingerprint=resolve(Fingerprint, read_json(folder.fingerprint_file)),
         cohort=cohort,

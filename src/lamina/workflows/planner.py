@@ -16,6 +16,7 @@ from lamina.data.planning import make_plan
 from lamina.data.workers import run_over
 from lamina.errors import ConfigError, LaminaError, ResourceError
 from lamina.models import NETWORKS, NetworkConfig, configure
+from lamina.workflows.device import is_here, require_device
 
 if TYPE_CHECKING:
     from lamina.workflows.rehearsal import Rehearsal
@@ -61,10 +62,12 @@ class Planner:
         """
         labels = self.cohort.labels
         plan = make_plan(self.fingerprint, labels, self._candidates(), self.budget)
-        if not self.regions_because:
-            return plan
-        reasons = plan.reasons | {"region_based": self.regions_because}
-        return replace(plan, region_based=True, reasons=reasons)
+        reasons = dict(plan.reasons)
+        if self.model != AUTO:
+            reasons["network"] = "Asked for."
+        if self.regions_because:
+            reasons["region_based"] = self.regions_because
+        return replace(plan, region_based=bool(self.regions_because), reasons=reasons)
 
     def rehearsed(self, plan: Plan, cache: Path, case_ids: tuple[str, ...]) -> Plan:
         """Train a few steps as planned, where the device is at hand, and decide again with that.
@@ -74,7 +77,7 @@ class Planner:
             cache: Folder of prepared cases.
             case_ids: Those to train on.
         """
-        if not _is_here(self.device):
+        if not is_here(self.device):
             return plan
         for _ in range(_MOST_REHEARSALS):
             ((_, taken),) = run_over(_Rehearse(cache, case_ids, self.device), [plan], workers=1)
@@ -114,7 +117,7 @@ class Planner:
     def _measure(self, name: str, options: dict[str, Any]) -> NetworkCost:
         from lamina.training.cost import measure_cost
 
-        where = self.device if _is_here(self.device) else "cpu"
+        where = self.device if is_here(self.device) else "cpu"
         return measure_cost(self._network(name, options), name, options, where)
 
     def _network(self, name: str, options: dict[str, Any]) -> NetworkConfig:
@@ -159,13 +162,6 @@ class _Rehearse:
         return rehearse(plan, self.cache, self.case_ids, self.device)
 
 
-def _is_here(device: str) -> bool:
-    """Tell whether this machine has the device; one may plan for another machine's GPU."""
-    import torch
-
-    return device == "cpu" or torch.cuda.is_available()
-
-
 def _same_step(one: Plan, other: Plan) -> bool:
     names = ("network", "network_options", "patch_size", "batch_size")
     return all(getattr(one, name) == getattr(other, name) for name in names)
@@ -183,11 +179,15 @@ def budget_of(
         device: ``"cpu"``, or a GPU such as ``"cuda"``.
 
     Raises:
-        ConfigError: It is less than the program alone takes.
+        ConfigError: It is less than the program alone takes, or the GPU is not here and nobody
+            says how much memory it has.
     """
     if device != "cpu":
         import torch
 
+        if not vram_bytes:
+            another = "--vram 8G plans for a GPU of another machine, --device cpu for this one."
+            require_device(device, another)
         granted = vram_bytes or torch.cuda.get_device_properties(device).total_memory
         return Budget(memory_bytes=0.8 * granted, device="GPU memory", time_s=time_s)
     granted = ram_bytes or psutil.virtual_memory().available / 2
@@ -198,12 +198,3 @@ def budget_of(
             remedy="Grant at least 1G with --ram.",
         )
     return Budget(memory_bytes=granted, program_bytes=PROGRAM_BYTES, time_s=time_s)
-
-
-def chosen_device(device: str | None, vram_bytes: float | None) -> str:
-    """Return the device to plan for: the one asked for, or a GPU if there is one."""
-    import torch
-
-    if device:
-        return device
-    return "cuda" if vram_bytes or torch.cuda.is_available() else "cpu"

@@ -24,6 +24,7 @@ from lamina.io import is_scan, read_volume, strip_suffix, write_volume
 from lamina.io.dicom import is_dicom, is_series
 from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress, no_progress
+from lamina.workflows.device import chosen_device, require_device
 from lamina.workflows.run import RunFolder, write_bundle
 from lamina.workflows.transformer import carried_maps
 
@@ -129,9 +130,11 @@ def load(path: str | Path, device: str | None = None, *, resample_oblique: bool 
         BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
             no model.
         TrainingError: The run's best checkpoint is damaged.
+        ConfigError: The device is not here.
     """
+    chosen = chosen_device(device)
+    require_device(chosen)
     bundle = load_bundle(find_bundle(Path(path)))
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
     predictor = Predictor(
         network=network.to(chosen),

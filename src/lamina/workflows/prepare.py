@@ -20,7 +20,8 @@ from lamina.files import remove_parts, write_json
 from lamina.models import NETWORKS
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.datasets import Assignment
-from lamina.workflows.planner import AUTO, Planner, budget_of, chosen_device
+from lamina.workflows.device import chosen_device
+from lamina.workflows.planner import AUTO, Planner, budget_of
 from lamina.workflows.splits import assign, divide, given_split, set_aside
 from lamina.workflows.work import WorkFolder
 
@@ -118,7 +119,7 @@ def prepare(
     """
     if model != AUTO:
         NETWORKS.get(model)  # a misspelt name is refused now, not after all scans have been read
-    where = chosen_device(device, vram_bytes)
+    where = chosen_device("cuda" if vram_bytes and not device else device)
     budget = budget_of(ram_bytes, vram_bytes, time_s, where)
     work = WorkFolder(out)
     _check_room(work)

@@ -253,6 +253,16 @@ def check_declaration(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[F
             mend="renumber",
         )
         return
+    masks = [one for one in seen if one.label and 255 in one.label.counts]
+    masks = [one for one in masks if one.label and one.label.counts.keys() <= {0, 255}]
+    if found_only and masks and len(masks) < sum(1 for one in seen if one.label):
+        yield whole_set(
+            "warning",
+            "values",
+            f"masks of 0 and 255 among labels of other values: {_some([m.case_id for m in masks])}"
+            "; 255 counts as one more structure.",
+            "Write the values that the others have, or declare 255 in dataset.json.",
+        )
     listed = sorted(values.values())
     if listed != list(range(1, len(listed) + 1)):
         yield whole_set(

@@ -39,6 +39,10 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
             without a partner, unless ``partial``.
         UnknownNameError: ``layout`` is not registered.
     """
+    if folder.is_file():
+        raise DatasetError(
+            f"{folder}: is a file.", remedy="Give the dataset's folder; a list is cases.csv in it."
+        )
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder.", remedy="Give the dataset's folder.")
     folder = folder.resolve()  # the cohort is used later, from wherever the user then is
@@ -46,8 +50,10 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
     if cohort.unpaired and not partial:
         names = [path.relative_to(folder).as_posix() for path in cohort.unpaired]
         raise DatasetError(
-            f"{folder}: {len(names)} files have no partner of the same name: {names[:5]}.",
-            remedy="Bring the missing images or labels, or move these files away.",
+            f"{folder}: {len(names)} {'file has' if len(names) == 1 else 'files have'} no partner "
+            f"of the same name: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}.",
+            remedy="Bring the missing images or labels, or move these files away; lamina doctor "
+            "--fix copies the others.",
         )
     return cohort
 
@@ -62,5 +68,7 @@ def _recognise(folder: Path) -> str:
         )
     if names:
         return names[0]
-    known = "; ".join(f"{name}: {LAYOUTS.get(name).description}" for name in LAYOUTS)
-    raise DatasetError(f"{folder}: layout not recognised.", remedy=f"Known layouts: {known}.")
+    if not any(folder.iterdir()):
+        raise DatasetError(f"{folder}: is empty.", remedy="Give the dataset's folder.")
+    known = "".join(f"\n  {name}: {LAYOUTS.get(name).description}" for name in LAYOUTS)
+    raise DatasetError(f"{folder}: layout not recognised.", remedy=f"Known layouts:{known}")

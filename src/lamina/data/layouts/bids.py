@@ -177,5 +177,5 @@ def _about(folder: Path) -> dict[str, str]:
 
 
 LAYOUTS.register("bids")(
-    Layout("BIDS: sub-*/ with anatomical scans and derivatives/ with *_dseg", _matches, _read)
+    Layout("sub-*/ with anatomical scans and derivatives/ with *_dseg", _matches, _read)
 )

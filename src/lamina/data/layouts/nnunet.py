@@ -197,5 +197,5 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
 
 
 LAYOUTS.register("nnunet")(
-    Layout("nnU-Net v2: imagesTr/, labelsTr/ and dataset.json with file_ending", _matches, read)
+    Layout("imagesTr/, labelsTr/ and dataset.json with file_ending", _matches, read)
 )

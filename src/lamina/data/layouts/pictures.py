@@ -102,6 +102,4 @@ def _paired(folder: Path) -> tuple[list[Case], tuple[Path, ...]]:
     return cases, tuple(path for name in lonely for path in (images.get(name) or masks[name]))
 
 
-LAYOUTS.register("pictures")(
-    Layout("pictures and masks: images/ and masks/, or x.png and x_mask.png", _matches, _read)
-)
+LAYOUTS.register("pictures")(Layout("images/ and masks/, or x.png and x_mask.png", _matches, _read))

@@ -1,0 +1,44 @@
+"""Where networks run: the processor, or a GPU that is really there."""
+
+from lamina.errors import ConfigError
+
+
+def chosen_device(device: str | None) -> str:
+    """Return the device asked for, or a GPU if there is one.
+
+    Raises:
+        ConfigError: No device is called so.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if device == "cpu" or (kind == "cuda" and (number.isdecimal() or device == kind)):
+        return device
+    raise ConfigError(
+        f"--device {device}: no such device.", remedy="Say cpu, cuda, or cuda:1 for the second GPU."
+    )
+
+
+def is_here(device: str) -> bool:
+    """Tell whether this machine has the device, and torch can use it."""
+    return device == "cpu" or int(device.partition(":")[2] or 0) < _num_gpus()
+
+
+def require_device(device: str, remedy: str = "Say --device cpu.") -> None:
+    """Refuse a GPU that this machine does not have.
+
+    Raises:
+        ConfigError: It is not there, or torch was installed without support for it.
+    """
+    if not is_here(device):
+        count = _num_gpus()
+        found = f"torch finds {count} GPU{'' if count == 1 else 's'} here"
+        raise ConfigError(f"--device {device}: {found}.", remedy=remedy)
+
+
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
