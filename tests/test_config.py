@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import lamina.config
 from lamina.config import layered, load_recipe, load_yaml, parse_overrides, resolve
+from lamina.data.plan import Plan
 from lamina.errors import ConfigError
 
 
@@ -254,3 +255,9 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
         load_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("layer", [[], 5, None, "x"])
+def test_what_is_no_mapping_is_refused(layer):
+    with pytest.raises(ConfigError, match="not settings"):
+        resolve(Plan, layer)

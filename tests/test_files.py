@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import FileError, LabelError
-from lamina.files import atomic_path, read_json, sha256, write_json, write_text
+from lamina.files import (
+    atomic_path,
+    read_json,
+    remove_parts,
+    sha256,
+    write_json,
+    write_text,
+)
 
 
 def _names(folder: Path) -> list[str]:
@@ -191,3 +198,14 @@ def test_sha256_is_the_files_own(tmp_path):
     content = os.urandom((1 << 20) + 17)
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_a_kill_left_of_a_replaced_folder_is_removed(tmp_path):
+    (tmp_path / ".old-.part-0a1b2c3d-case" / "arrays").mkdir(parents=True)
+    remove_parts(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):
+    with pytest.raises(FileError, match="cannot be written"):
+        write_text(tmp_path / ("x" * 300), "")

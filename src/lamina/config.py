@@ -132,7 +132,7 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def resolve(schema: type[T], *layers: Mapping[str, Any]) -> T:
+def resolve(schema: type[T], *layers: Any) -> T:
     """Build ``schema`` (a dataclass, possibly of dataclasses) from layers, later ones winning.
 
     Settings classes check themselves in ``__post_init__`` and raise ``ConfigError`` or
@@ -140,10 +140,13 @@ def resolve(schema: type[T], *layers: Mapping[str, Any]) -> T:
     name, or as a mapping that has one under ``preset``.
 
     Raises:
-        ConfigError: Unknown keys, wrong types, values out of range: all of them, one line each.
+        ConfigError: Unknown keys, wrong types, values out of range: all of them, one line each; or
+            a layer is no mapping.
     """
     from pydantic import ConfigDict, ValidationError, create_model
 
+    if strange := [layer for layer in layers if not isinstance(layer, Mapping)]:
+        raise ConfigError(f"{strange[0]!r:.80}: not settings, which have names.")
     given, faults = _spelt_out(schema, layered(*layers))
     merged = layered(_defaults(schema), given)
     # A dataclass validated alone ignores unknown keys; as a field of such a model it refuses them.

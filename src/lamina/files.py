@@ -51,8 +51,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_parts(folder: Path) -> None:
     """Remove what writers that were killed left in ``folder``; nobody may be writing to it now."""
-    for part in folder.glob(".part-*"):
-        _remove(part)
+    for pattern in (".part-*", ".old-.part-*"):
+        for part in folder.glob(pattern):
+            _remove(part)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,10 +115,10 @@ def _move(part: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):  # a name that is too long cannot even be asked for
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 

@@ -134,3 +134,14 @@ def test_a_cohort_comes_back_from_json_as_it_went(tmp_path):
 def test_ids_that_lead_elsewhere_are_refused(case_id):
     with pytest.raises(DatasetError, match="case id"):
         Case(case_id=case_id, group="a", images=())
+
+
+@pytest.mark.parametrize("case_id", ["x" * 300, "\ud800"])
+def test_ids_that_no_file_can_have_are_refused(case_id):
+    with pytest.raises(DatasetError, match="no file system"):
+        one(case_id)
+
+
+def test_files_whose_names_no_file_can_have_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no file system"):
+        one(images=(tmp_path / ("x" * 300) / "a.nii.gz",))

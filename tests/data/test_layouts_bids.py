@@ -143,3 +143,11 @@ def test_it_is_told_by_subjects_and_derivatives(tmp_path):
     assert matches(tmp_path)
     (tmp_path / "cases.csv").touch()
     assert not matches(tmp_path)
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000])
+def test_values_that_are_no_numbers_are_refused(tmp_path, index):
+    folder = dataset(tmp_path / "Brains")
+    (folder / LABELS / "dseg.tsv").write_text(f"index\tname\n{index}\tbright\n", "utf-8")
+    with pytest.raises(DatasetError, match="is no label"):
+        read_cohort(folder)

@@ -132,3 +132,11 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
 def test_it_is_told_by_the_name_of_the_table(tmp_path):
     assert not LAYOUTS.get("table").matches(table(tmp_path, name="split.csv"))
     assert LAYOUTS.get("table").matches(table(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["1.5", "Infinity", "2.0"])
+def test_values_of_labels_are_whole_numbers(tmp_path, value):
+    folder = table(scans(tmp_path, "a", "b"), "image,label", "a.nii.gz,b.nii.gz")
+    (folder / "dataset.json").write_text(f'{{"labels": {{"background": 0, "x": {value}}}}}')
+    with pytest.raises(LaminaError, match="dataset.json"):
+        read_cohort(folder)

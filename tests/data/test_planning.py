@@ -42,6 +42,7 @@ GIVEN = {
     "labels",
     "network_options",
     "overlap",
+    "unit",
     "blending",
     "estimates",
     "given_up",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from lamina.data import preprocess
 from lamina.data.plan import Normalisation
 from lamina.data.preprocess import Alignment, foreground_box, normalise
 from lamina.errors import DatasetError, GeometryError
@@ -433,3 +434,25 @@ def test_scaling_by_the_tissue_leaves_the_empty_background_at_zero():
     np.testing.assert_array_equal(
         normalise(empty, (Normalisation(scheme="zscore_nonzero"),), "x"), empty
     )
+
+
+def test_a_border_of_nan_is_background_as_one_of_zeros_is():
+    inside = np.arange(1, 121, dtype=np.float32).reshape(1, 4, 5, 6)
+    margin = ((0, 0), (2, 1), (0, 3), (1, 1))
+    image = np.pad(inside, margin, constant_values=np.nan)
+    assert bounds(foreground_box(image)) == [(2, 6), (0, 5), (1, 7)]
+
+
+def test_the_way_back_of_a_large_picture_needs_no_matrix_of_its_size(plan_with, monkeypatch):
+    plan = plan_with(
+        spatial_dims=2,
+        orientation="RA",
+        target_spacing=(1.0, 1.0),
+        patch_size=(8, 8),
+        roi_size=(8, 8),
+        mirror_axes=(),
+    )
+    way = Alignment.of(Volume(np.zeros((1, 700, 5), np.uint8), affine_from((1, 1))), plan)
+    monkeypatch.setattr(preprocess, "axis_weights", None)
+    logits = np.random.default_rng(0).normal(size=(3, 700, 5)).astype(np.float32)
+    np.testing.assert_array_equal(way.restore(logits)[0], logits.argmax(axis=0))

@@ -1,6 +1,7 @@
 """Contours are filled where they were drawn, holes and all."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -217,3 +218,14 @@ def _turns(points, shape):
     share = np.clip(-(a * edge).sum(axis=-1) / length, 0, 1)
     distance = np.linalg.norm(a + share[..., None] * edge, axis=-1).min(axis=-1)
     return np.abs(np.rint(angle / (2 * np.pi))), distance
+
+
+def test_contours_of_many_long_edges_take_little_memory():
+    """Each edge crosses the whole plane: drawn at once, they would take some 80 MB."""
+    number = np.arange(6000)
+    zigzag = np.stack([number % 180 + 0.5, np.where(number % 2, 0.2, 198.7)], axis=1)
+    tracemalloc.start()
+    fill_plane([zigzag], (200, 200))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6

@@ -7,11 +7,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lamina.errors import DatasetError, LabelError, UnknownNameError
+from lamina.errors import DatasetError, FileError, LabelError, UnknownNameError
 from lamina.evaluation.metrics import METRICS
+from lamina.io import write_volume
 from lamina.labels import LabelSet
+from lamina.volume import Volume
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
+from lamina.workflows.prepare import prepare
+from lamina.workflows.train import train
 
 SPACING = (1.0, 2.0, 2.5)
 ORGANS = LabelSet(values={"liver": 1, "spleen": 5})
@@ -219,3 +223,39 @@ def test_scans_from_anywhere_have_no_labels(tiny_run, tiny_dataset, tmp_path):
         evaluate(tmp_path / "found")
     with pytest.raises(DatasetError, match="with -r"):
         evaluate(tmp_path / "found" / "ball_000.nii.gz")
+
+
+def test_pictures_whose_pixel_size_a_table_tells_are_segmented_and_scored_in_mm(tmp_path):
+    folder = tmp_path / "pictures"
+    label = np.zeros((1, 32, 32), np.uint8)
+    label[:, 8:24, 8:24] = 1
+    for name in ("a", "b", "c"):
+        for kind, array in ((f"{name}.png", 200 * label), (f"{name}_mask.png", label)):
+            picture = Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]), "picture", "px")
+            write_volume(picture, folder / kind)
+    rows = [f"{name}.png,{name}_mask.png,0.5" for name in ("a", "b", "c")]
+    (folder / "cases.csv").write_text("\n".join(["image,label,pixel_size_mm", *rows]))
+    work, run, out = (tmp_path / name for name in ("work", "run", "out"))
+    prepare(folder, work, model="unext", ram_bytes=4e9, device="cpu", rehearse=False, workers=0)
+    train(work, run, {"epochs": 1, "steps_per_epoch": 1})
+    assert not predict(run, out, split="val", device="cpu").failures
+    scores = evaluate(out)
+    assert scores.failures == {}
+    assert scores.unit == "mm"
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["[]", '{"cases": 5}', '{"cases": [5]}', '{"cases": [{"case_id": "a"}]}', '{"model": 5}'],
+)
+def test_a_damaged_record_is_one_clear_error(folders, record):
+    (folders[0] / "prediction.json").write_text(record)
+    with pytest.raises(FileError, match=r"prediction\.json.*not as a prediction wrote it"):
+        evaluate(*folders)
+
+
+def test_a_case_of_a_record_that_is_none_is_listed(folders):
+    entry = {"case_id": "a", "segmentation": "a.nii.gz", "case": {"case_id": "a"}}
+    record = {"labels": ORGANS.as_dict(), "cases": [entry]}
+    (folders[0] / "prediction.json").write_text(json.dumps(record))
+    assert "cannot be read" in evaluate(folders[0]).failures["a"]

@@ -1,5 +1,6 @@
 """Fetching tasks of the Decathlon from a server that holds a tiny one."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -141,6 +142,17 @@ def test_an_archive_that_is_cut_is_refused(server, body, tmp_path):
     with pytest.raises(FileError, match="cannot be unpacked"):
         fetch(source_of(TASK), tmp_path / "data")
     assert not [*(tmp_path / "data").iterdir()]
+
+
+def test_a_packed_archive_that_is_cut_or_damaged_is_refused(server, body, tmp_path):
+    packed = bytearray(gzip.compress(body))
+    cut = packed[: len(packed) // 2]
+    packed[12:20] = b"\xff" * 8
+    for damaged in (cut, packed):
+        server(bytes(damaged))
+        with pytest.raises(FileError, match="cannot be unpacked"):
+            fetch(source_of(TASK), tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
 
 
 def test_ctrl_c_leaves_nothing(server, body, tmp_path):

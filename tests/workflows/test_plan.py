@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
-from lamina.errors import ConfigError, DatasetError, UnknownNameError
+from lamina.errors import ConfigError, DatasetError, ResourceError, UnknownNameError
 from lamina.files import read_json, write_json
+from lamina.workflows import planner
+from lamina.workflows import prepare as preparation
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
 from lamina.workflows.train import train
@@ -90,6 +92,51 @@ def test_the_command_shows_a_plan_and_explains_it(work, cli):
     told = json.loads(cli("plan", work, "--json").stdout)
     assert told["changed"] == {}
     assert told["plan"]["network"] == "lightmedseg"
+
+
+def test_cases_of_which_some_are_prepared_for_another_plan_are_not_trained_on(work, monkeypatch):
+    folder, options = WorkFolder(work), {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}
+    plan = read_json(folder.plan_file)
+    write_json(folder.plan_file, plan | {"target_spacing": [1.0, 1.0, 4.0]})
+    store, done = preparation.prepare_case, []
+
+    def breaks_off(case, *args, **kwargs):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(case)
+        return store(case, *args, **kwargs)
+
+    monkeypatch.setattr(preparation, "prepare_case", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        replan(work, model="unext", workers=0, **options)
+    with pytest.raises(DatasetError, match="run lamina plan"):
+        train(work, work.parent / "run", {"epochs": 1, "steps_per_epoch": 1})
+    monkeypatch.undo()
+    # With whatever plan it goes on, also the one that was there before.
+    replan(work, model="unext", workers=0, **options)
+    assert folder.fold(0).train
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "abacus"])
+def test_a_device_that_is_not_there_is_one_clear_error(device, tiny_run, work):
+    with pytest.raises(ConfigError, match=device):
+        replan(work, device=device)
+    with pytest.raises(ConfigError, match=device):
+        predict(tiny_run, work.parent / "out", split="val", device=device)
+
+
+def test_a_rehearsal_that_is_killed_leaves_nothing_behind(work, monkeypatch):
+    folders = []
+
+    def killed(function, items, workers):
+        (function.scratch / "last.ckpt").write_bytes(b"half")
+        folders.append(function.scratch)
+        yield items[0], ResourceError("a worker process was killed.")
+
+    monkeypatch.setattr(planner, "run_over", killed)
+    replan(work, model="lightmedseg", ram_bytes=4e9, device="cpu")
+    assert folders
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_a_network_that_was_asked_for_is_said_to_be(work):

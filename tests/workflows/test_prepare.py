@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from lamina.data.folds import make_folds
 from lamina.data.phantom import write_phantom_dataset
@@ -317,7 +318,7 @@ class TestBudget:
         large = prepare(tmp_path / "scans", tmp_path / "work", ram_bytes=8e9, workers=0).plan
         assert small.estimates["training_memory_gb"] * 2**30 <= 0.8e9
         assert np.prod(small.patch_size) < np.prod(large.patch_size)
-        assert "what fits twice into 0.1 GB" in small.reasons["patch_size"]
+        assert "0.1 GB of memory hold twice" in small.reasons["patch_size"]
 
     @pytest.mark.parametrize("vram", [None, 1e6])
     def test_that_is_too_small_is_refused(self, vram, tiny_dataset, tmp_path):
@@ -395,7 +396,9 @@ def test_folders_that_no_preparation_wrote_are_left_alone(own, dataset, tmp_path
     out.mkdir(exist_ok=True)
     (out / "dataset.json").touch()
     before = (out / "dataset.json").read_bytes()
-    with pytest.raises(DatasetError, match="holds files that no preparation wrote"):
+    with pytest.raises(
+        DatasetError, match="holds files that no preparation wrote|lies in the dataset"
+    ):
         prepare(dataset, out)
     assert (out / "dataset.json").read_bytes() == before
 
@@ -464,3 +467,31 @@ def test_folds_are_balanced_by_the_volumes_of_structures(tiny_dataset, tmp_path)
         f.case_id: {n: 2.0 * v for n, v in f.voxels.items()} for f in result.fingerprint.cases
     }
     assert result.folds == make_folds(result.cohort.cases, 3, strata=volumes)
+
+
+@pytest.mark.parametrize("record", ["[]", "{}", "{"])
+def test_a_prepared_case_whose_record_is_damaged_is_prepared_again(tiny_work, tmp_path, record):
+    dataset, work = tiny_work.parent / "Task00_Tiny", tmp_path / "work"
+    shutil.copytree(tiny_work, work)
+    damaged = work / "cases" / "ball_000" / "case.json"
+    damaged.write_text(record)
+    prepare(dataset, work, ram_bytes=4e9, workers=0)
+    assert "key" in read_json(damaged)
+
+
+def test_another_dataset_is_not_written_over(tiny_dataset, tmp_path):
+    prepare(tiny_dataset, tmp_path / "work", num_folds=3, workers=0)
+    write_phantom_dataset(tmp_path / "scans", 2)
+    with pytest.raises(DatasetError, match="holds another dataset, 'Tiny'"):
+        prepare(tmp_path / "scans", tmp_path / "work", workers=0)
+
+
+def test_pictures_without_a_pixel_size_are_planned_in_pixels(tmp_path):
+    for number in range(5):
+        picture = np.random.default_rng(number).integers(0, 255, (40, 40), np.uint8)
+        for folder, values in (("images", picture), ("masks", 255 * (picture > 128))):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(values.astype(np.uint8))
+            image.save(tmp_path / "set" / folder / f"case{number}.png")
+    plan = prepare(tmp_path / "set", tmp_path / "work", workers=0).plan
+    assert (plan.unit, plan.target_spacing) == ("px", (1.0, 1.0))

@@ -1,6 +1,7 @@
 """Results as people read them, made for 80 columns and more."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import groupby
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ def plan(decided: "Plan", explain: bool = True) -> tuple[RenderableType, ...]:
     table = Table("Choice", "Value", *["Because"] * explain, box=SIMPLE_HEAD)
     shown = {
         "orientation": decided.orientation,
-        "target_spacing": f"{' x '.join(f'{mm:.3g}' for mm in decided.target_spacing)} mm",
+        "target_spacing": f"{_times(decided.target_spacing)} {decided.unit}",
         "normalisation": "\n".join(
             f"{channel}: {how.scheme}"
             for channel, how in zip(decided.channels, decided.normalisation, strict=True)
@@ -92,6 +93,10 @@ def plan(decided: "Plan", explain: bool = True) -> tuple[RenderableType, ...]:
         *(["A larger budget would allow:"] if explain and decided.given_up else []),
         *([f"  {sentence}" for sentence in decided.given_up] if explain else []),
     )
+
+
+def _times(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:.3g}" for size in sizes)
 
 
 def training(result: "Training") -> tuple[str, ...]:

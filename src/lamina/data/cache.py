@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,7 @@ def prepare_case(
     """
     folder = cache / case.case_id
     key = _key(case, plan, resample_oblique)
-    if (folder / "case.json").is_file() and read_json(folder / "case.json")["key"] == key:
+    if _key_of(folder) == key:
         return PreparedCase(folder)
     image = case.read_image(plan.channels)
     label = case.read_label(plan.labels, image)
@@ -192,6 +193,14 @@ def _key(case: Case, plan: Plan, resample_oblique: bool) -> str:
     hashes = [sha256(path) for path in files if path.is_file()]
     parts = [_VERSION, hashes, case.spacing, case.series, resample_oblique, preparation_of(plan)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _key_of(folder: Path) -> str | None:
+    """Return the key of a stored case; none where there is no such case, or a damaged one."""
+    with suppress(FileError):
+        record = read_json(folder / "case.json")
+        return str(record.get("key")) if isinstance(record, dict) else None
+    return None
 
 
 def _positions(label: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """One labelled scan and one collection of them, as files; voxels are read when asked for."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,12 @@ _VISIT = re.compile(
 )
 
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name that most file systems take."""
+_LONGEST_ID = 200
+"""Bytes of a case id, which the names of files add to."""
+
+
 def patient_of(case_id: str) -> str:
     """Return the patient in a case id: what stands before a visit, session or frame suffix."""
     match = _VISIT.match(case_id)
@@ -46,6 +53,13 @@ def read_merged(files: Sequence[Path], labels: LabelSet) -> Volume:
         indices = labels.encode(other.array, other.source)
         merged = np.where(indices, indices, merged)
     return replace(first, array=merged)
+
+
+def _fits(name: str, limit: int) -> bool:
+    try:
+        return len(os.fsencode(name)) <= limit
+    except UnicodeEncodeError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,13 @@ class Case:
             raise DatasetError(
                 f"case id {self.case_id!r}: is empty, hidden, or leads to another folder.",
                 remedy="Rename the file.",
+            )
+        parts = {part for path in (*self.images, *self.label_files) for part in path.parts}
+        if not _fits(self.case_id, _LONGEST_ID) or not all(_fits(p, _LONGEST_NAME) for p in parts):
+            raise DatasetError(
+                f"case {self.case_id[:40]!r}: no file system takes a name of that length or these "
+                "characters.",
+                remedy="Give case and files shorter names, in letters that can be stored.",
             )
         if self.spacing and not all(0 < size < inf for size in self.spacing):
             raise DatasetError(
@@ -176,17 +197,24 @@ class Case:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Case":
-        """Read what :meth:`as_dict` wrote."""
-        return cls(
-            case_id=data["case_id"],
-            group=data["group"],
-            images=tuple(Path(path) for path in data["images"]),
-            label=Path(data["label"]) if data["label"] else None,
-            objects=tuple(Path(path) for path in data.get("objects", ())),
-            spacing=tuple(data["spacing"]) if data.get("spacing") else None,
-            side=data.get("side", ""),
-            series=data.get("series", ""),
-        )
+        """Read what :meth:`as_dict` wrote.
+
+        Raises:
+            DatasetError: It is not what that wrote.
+        """
+        try:
+            return cls(
+                case_id=data["case_id"],
+                group=data["group"],
+                images=tuple(Path(path) for path in data["images"]),
+                label=Path(data["label"]) if data["label"] else None,
+                objects=tuple(Path(path) for path in data.get("objects", ())),
+                spacing=tuple(data["spacing"]) if data.get("spacing") else None,
+                side=data.get("side", ""),
+                series=data.get("series", ""),
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DatasetError(f"case {data!r:.80}: cannot be read: {error!r}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,11 +254,18 @@ class Cohort:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Cohort":
-        """Read what :meth:`as_dict` wrote."""
-        return cls(
-            name=data["name"],
-            channels=tuple(data["channels"]),
-            labels=LabelSet.from_dict(data["labels"]),
-            cases=tuple(Case.from_dict(case) for case in data["cases"]),
-            licence=data["licence"],
-        )
+        """Read what :meth:`as_dict` wrote.
+
+        Raises:
+            DatasetError, LabelError: It is not what that wrote.
+        """
+        try:
+            return cls(
+                name=data["name"],
+                channels=tuple(data["channels"]),
+                labels=LabelSet.from_dict(data["labels"]),
+                cases=tuple(Case.from_dict(case) for case in data["cases"]),
+                licence=data["licence"],
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DatasetError(f"cohort {data!r:.80}: cannot be read: {error!r}.") from error

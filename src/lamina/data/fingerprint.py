@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class CaseFacts:
     spacing: tuple[float, ...]
     orientation: str
     """Of the file's own array axes."""
+    unit: Literal["mm", "px"] = "mm"
+    """What spacings are measured in: pixels where a picture does not say how large they are."""
     intensity: tuple[dict[str, float], ...]
     """Per channel of the whole scan: ``min``, ``p00_5``, ``median``, ``mean``, ``std``, ``p99_5``,
     ``max``."""
@@ -52,6 +54,11 @@ class Fingerprint:
     cases: tuple[CaseFacts, ...]
     foreground_intensity: tuple[dict[str, float], ...]
     """Per channel, over the labelled voxels of all cases; the names are those of a case."""
+
+    @property
+    def unit(self) -> Literal["mm", "px"]:
+        """What all spacings are measured in."""
+        return self.cases[0].unit
 
     @property
     def median_spacing(self) -> tuple[float, ...]:
@@ -118,6 +125,7 @@ def survey(
         shape=tuple(box[axis].stop - box[axis].start for axis in turn.axes),
         spacing=spacing_of(affine, dims),
         orientation=orientation_of(image.affine, dims),
+        unit=image.unit,
         intensity=intensity,
         voxels=voxels,
         oddities=tuple(_oddities(stored, intensity, label.array, voxels)),

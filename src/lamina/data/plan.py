@@ -47,8 +47,10 @@ class Plan:
     orientation: str
     """Direction of the array axes after preparation, such as ``"RAS"``."""
     target_spacing: tuple[float, ...]
-    """Voxel size in mm after preparation, along the prepared axes; across slices that are seen one
-    by one, every scan keeps its own."""
+    """Voxel size in ``unit`` after preparation, along the prepared axes; across slices that are
+    seen one by one, every scan keeps its own."""
+    unit: Literal["mm", "px"] = "mm"
+    """What scans must be measured in: pixels where those of training did not say their size."""
     normalisation: tuple[Normalisation, ...]
     """One per channel."""
     network: str

@@ -55,6 +55,7 @@ def make_plan(
         labels=labels,
         orientation=fingerprint.orientation,
         target_spacing=spacing,
+        unit=fingerprint.unit,
         normalisation=_normalisation(fingerprint, reasons),
         network=fit.cost.network,
         network_options=fit.cost.network_options,

@@ -1,7 +1,7 @@
 """From a scan as it lies in its file to the array a network sees, and exactly back."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lamina.data.plan import Normalisation, Plan
-from lamina.data.resampling import Weights, axis_weights, blocks, weighted
+from lamina.data.resampling import Weights, axis_weights, blocks, same_blocks, weighted
 from lamina.errors import DatasetError, GeometryError
 from lamina.geometry import Affine, Reorientation, reorientation, resampled_grid, spacing_of
 from lamina.labels import IGNORE_INDEX
@@ -60,6 +60,13 @@ class Alignment:
                 f"{volume.source}: has {volume.spatial_dims} spatial axes, the plan is for "
                 f"{plan.spatial_dims}.",
                 remedy="Use a model that was trained on such images.",
+            )
+        if volume.unit != plan.unit:
+            raise GeometryError(
+                f"{volume.source}: is measured in {volume.unit}, the plan in {plan.unit}.",
+                remedy="Use a model for such scans; a list of cases can tell the size of pixels."
+                if plan.unit == "mm"
+                else "Save the picture without its size, or prepare pictures that all have one.",
             )
         turn = reorientation(volume.affine, plan.orientation)
         box = foreground_box(volume.array, label)
@@ -128,7 +135,7 @@ class Alignment:
                 logit is above 0), in order.
         """
         indices = np.zeros(self.oriented_shape, np.uint8)
-        for target, source, weights in blocks(self._to_oriented()):
+        for target, source, weights in self._to_oriented():
             part = logits[(slice(None), *source)]
             if drawing is None:
                 likely = _that_may_win(part)
@@ -152,9 +159,11 @@ class Alignment:
         axes = zip(self.oriented_shape, self.step, self.prepared_shape, strict=True)
         return [axis_weights(size, step, count, order) for size, step, count in axes]
 
-    def _to_oriented(self) -> Weights:
+    def _to_oriented(self) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], Weights]]:
+        if self._is_identity:
+            return same_blocks(self.oriented_shape)
         axes = zip(self.prepared_shape, self.step, self.oriented_shape, strict=True)
-        return [axis_weights(size, 1 / step, count, order=1) for size, step, count in axes]
+        return blocks([axis_weights(size, 1 / step, count, 1) for size, step, count in axes])
 
     def _sampled(self, array: NDArray[Any], weights: Weights) -> NDArray[Any]:
         return array if self._is_identity else weighted(array, weights)
@@ -165,9 +174,9 @@ def foreground_box(
 ) -> tuple[slice, ...]:
     """Return the smallest box outside of which a scan is background, and nothing is labelled.
 
-    A channel's background is the value that the scan's corner voxels share. Where they differ in
-    any channel, background is unknown, and the box is the whole scan; so it is where a scan holds
-    nothing else.
+    A channel's background is the value that the scan's corner voxels share, be it NaN. Where they
+    differ in any channel, background is unknown, and the box is the whole scan; so it is where a
+    scan holds nothing else.
 
     Args:
         image: ``(C, *S)``.
@@ -177,11 +186,11 @@ def foreground_box(
     whole = tuple(slice(0, size) for size in shape)
     ends = tuple(slice(None, None, max(1, size - 1)) for size in shape)
     corners = image[(slice(None), *ends)].reshape(len(image), -1)
-    if (corners != corners[:, :1]).any():
+    if not all(_same(row, row[0]).all() for row in corners):
         return whole
     occupied = np.zeros(shape, np.bool_)
     for channel, background in zip(image, corners[:, 0], strict=True):
-        occupied |= channel != background
+        occupied |= ~_same(channel, background)
     if not occupied.any():
         return whole
     if label is not None:
@@ -226,6 +235,11 @@ def finite(channel: NDArray[np.float32], source: str) -> NDArray[np.float32]:
     low, high = channel[good].min(), channel[good].max()
     log.warning("%s: %d voxels are NaN or infinite; replaced.", source, int((~good).sum()))
     return np.nan_to_num(channel, nan=low, neginf=low, posinf=high)
+
+
+def _same(values: NDArray[Any], value: Any) -> NDArray[np.bool_]:
+    same: NDArray[np.bool_] = values == value if value == value else np.isnan(values)
+    return same
 
 
 def _cropped(affine: Affine, box: Sequence[slice]) -> Affine:

@@ -35,7 +35,10 @@ def axis_weights(size: int, step: float, count: int, order: int) -> NDArray[np.f
     # Without smoothing, every other voxel of a finer scan would be skipped and its noise kept.
     sigma = max(0.0, (step - 1) / 2)
     weights = np.empty((size, count), np.float32)
-    for unit, row in zip(np.eye(size), weights, strict=True):
+    unit = np.zeros(size)
+    for place, row in enumerate(weights):
+        unit[:] = 0
+        unit[place] = 1
         smooth = ndimage.gaussian_filter1d(unit, sigma, mode="nearest") if sigma > 0 else unit
         row[:] = ndimage.affine_transform(
             smooth, [step], offset, (count,), order=order, mode="nearest"
@@ -47,17 +50,28 @@ def axis_weights(size: int, step: float, count: int, order: int) -> NDArray[np.f
 
 def blocks(weights: Weights) -> Iterator[tuple[_Slices, _Slices, Weights]]:
     """Cut what is resampled to into blocks, with the part of the array that each depends on."""
-    edge = round(_BLOCK_VOXELS ** (1 / len(weights)))
     axes = []
-    for matrix in weights:
-        starts = range(0, matrix.shape[1], edge)
-        targets = [slice(start, min(start + edge, matrix.shape[1])) for start in starts]
+    for matrix, targets in zip(weights, _pieces([m.shape[1] for m in weights]), strict=True):
         used = [np.flatnonzero(matrix[:, target].any(axis=1)) for target in targets]
         axes.append([(t, slice(u[0], u[-1] + 1)) for t, u in zip(targets, used, strict=True)])
     for pairs in product(*axes):
         target, source = zip(*pairs, strict=True)
         cut = [matrix[s, t] for matrix, t, s in zip(weights, target, source, strict=True)]
         yield target, source, cut
+
+
+def same_blocks(shape: Sequence[int]) -> Iterator[tuple[_Slices, _Slices, Weights]]:
+    """Cut an array that is not resampled into blocks, as :func:`blocks` does, without weights."""
+    for target in product(*_pieces(shape)):
+        yield target, target, ()
+
+
+def _pieces(shape: Sequence[int]) -> list[list[slice]]:
+    """Return the parts of each axis."""
+    edge = round(_BLOCK_VOXELS ** (1 / len(shape)))
+    return [
+        [slice(start, min(start + edge, size)) for start in range(0, size, edge)] for size in shape
+    ]
 
 
 def weighted(array: NDArray[Any], weights: Weights) -> NDArray[Any]:

@@ -43,6 +43,8 @@ _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _TAGS = ("StructureSetROISequence", "ROIContourSequence")
 _BESIDE = 0.25
 """Contours may lie beside a slice by this part of the distance of slices."""
+_EDGES = 1024
+"""Edges of a contour that are drawn at a time; each may cross the whole plane."""
 _DECIMALS = 4
 """Voxel coordinates are rounded to so many, so that a centre on a contour is exactly on it."""
 
@@ -86,8 +88,7 @@ def fill_plane(contours: Iterable[Points], shape: tuple[int, int]) -> NDArray[np
     """
     # Each edge turns around all pixels behind it along the first axis.
     turns = np.zeros((shape[0] + 1, shape[1]), np.bool_)
-    for start in contours:
-        end = np.roll(start, -1, axis=0)
+    for start, end in _edges(contours):
         upwards = (start[:, 1] <= end[:, 1])[:, None]
         low, high = np.where(upwards, start, end), np.where(upwards, end, start)
         first = np.clip(np.ceil(low[:, 1]), 0, shape[1]).astype(int)
@@ -99,6 +100,15 @@ def fill_plane(contours: Iterable[Points], shape: tuple[int, int]) -> NDArray[np
         behind = np.clip(np.ceil(np.round(crossing, _DECIMALS)), 0, shape[0]).astype(int)
         np.logical_xor.at(turns, (behind, line), True)
     return np.asarray(np.logical_xor.accumulate(turns[:-1], axis=0))
+
+
+def _edges(contours: Iterable[Points]) -> Iterator[tuple[Points, Points]]:
+    """Yield the edges of contours as starts and ends, a few at a time to spare memory."""
+    for corners in contours:
+        following = np.roll(corners, -1, axis=0)
+        for first in range(0, len(corners), _EDGES):
+            part = slice(first, first + _EDGES)
+            yield corners[part], following[part]
 
 
 def _describe(header: "Dataset", path: Path) -> Structures:

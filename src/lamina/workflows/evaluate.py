@@ -19,6 +19,7 @@ from lamina.io import is_scan, read_labels, strip_suffix
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress, no_progress
+from lamina.workflows.record import read_record
 
 ReadPair = Callable[[], tuple[Volume, Volume]]
 """Reads a prediction and its reference as class indices ``(1, *S)`` on one grid."""
@@ -94,20 +95,19 @@ def _recorded(
     predictions: Path, labels: LabelSet | None
 ) -> tuple[Mapping[str, ReadPair], Sequence[str], LabelSet]:
     """Pair the segmentations of a run's own scans with the labels that the record names."""
-    record = read_json(predictions / RECORD) if (predictions / RECORD).is_file() else {"cases": []}
+    record = read_record(predictions)
     entries = {e["case_id"]: e for e in record["cases"] if e.get("case")}
     if not entries:
         raise DatasetError(
             f"{predictions}: no record says which labels these are to be compared with.",
             remedy="Give the reference labels with -r.",
         )
-    labels = labels or LabelSet.from_dict(record["labels"])
+    labels = labels or LabelSet.from_dict(record.get("labels", {}))
 
     def read(entry: Mapping[str, Any]) -> tuple[Volume, Volume]:
         case = Case.from_dict(entry["case"])
-        stored = read_labels(predictions / entry["segmentation"])
-        reference = case.read_label(labels, stored)
-        return _encoded(case.sized(stored), labels), case.sized(reference)
+        found = case.sized(read_labels(predictions / entry["segmentation"]))
+        return _encoded(found, labels), case.read_label(labels, found)
 
     done = {case_id: entry for case_id, entry in entries.items() if entry["segmentation"]}
     return {case_id: partial(read, entry) for case_id, entry in done.items()}, [*entries], labels
@@ -188,8 +188,7 @@ def _find(path: Path) -> dict[str, Path]:
 
 def _unsegmented(predictions: Path) -> dict[str, str]:
     """Return the scans that were tried and failed, which must not vanish from the scores."""
-    record = predictions / RECORD
-    cases = read_json(record).get("cases", []) if record.is_file() else []
+    cases = read_record(predictions)["cases"]
     return {c["case_id"]: c["error"] for c in cases if c["segmentation"] is None}
 
 

@@ -6,6 +6,7 @@ for, and every wait has an end, neither of which holds of MONAI's own downloader
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
@@ -117,7 +118,7 @@ def _unpack(source: Source, archive: Path) -> Path:
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(archive.parent, filter="data")  # which refuses what leads out of there
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise _failed(source, f"it cannot be unpacked: {error}") from error
     folder = archive.parent / source.task
     if not (folder / "dataset.json").is_file():

@@ -8,9 +8,10 @@ from typing import Any
 from lamina.config import resolve
 from lamina.data.cache import preparation_of
 from lamina.data.fingerprint import Fingerprint
+from lamina.data.folds import read_fold
 from lamina.data.plan import Plan
 from lamina.errors import DatasetError
-from lamina.files import read_json, write_json
+from lamina.files import read_json, write_json, write_text
 from lamina.models import NETWORKS
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.device import chosen_device
@@ -60,7 +61,8 @@ def replan(
 ) -> Replanning:
     """Decide again how to train on prepared scans; folds stay, and so do runs that have begun.
 
-    Where the new plan needs the scans prepared otherwise, they are prepared again.
+    Where the new plan needs the scans prepared otherwise, they are prepared again; until all are,
+    nothing trains on them, and run again after an interruption, it goes on where it stopped.
 
     Args:
         work: Folder that ``prepare`` wrote.
@@ -93,11 +95,13 @@ def replan(
         regions_because=before.reasons["region_based"] if before.region_based else "",
     )
     plan = planner.decide()
-    if preparation_of(plan) != preparation_of(before):
+    if preparation_of(plan) != preparation_of(before) or folder.changing_file.is_file():
+        write_text(folder.changing_file, "")
         _prepare_again(folder, planner, plan, workers, progress)
     if rehearse:
-        plan = planner.rehearsed(plan, folder.cache, folder.fold(0).train)
+        plan = planner.rehearsed(plan, folder.cache, read_fold(folder.splits_file, 0).train)
     write_json(folder.plan_file, plan.as_dict())
+    folder.changing_file.unlink(missing_ok=True)
     return Replanning(work=work, plan=plan, changed=_changed(before, plan))
 
 

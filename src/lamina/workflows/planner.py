@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -80,7 +81,9 @@ class Planner:
         if not is_here(self.device):
             return plan
         for _ in range(_MOST_REHEARSALS):
-            ((_, taken),) = run_over(_Rehearse(cache, case_ids, self.device), [plan], workers=1)
+            with TemporaryDirectory() as scratch:  # not its own: it may be killed for its memory
+                task = _Rehearse(cache, case_ids, self.device, Path(scratch))
+                ((_, taken),) = run_over(task, [plan], workers=1)
             self._learn(plan, taken)
             again = self.decide()
             if _same_step(plan, again):
@@ -155,11 +158,12 @@ class _Rehearse:
     cache: Path
     case_ids: tuple[str, ...]
     device: str
+    scratch: Path
 
     def __call__(self, plan: Plan) -> "Rehearsal":
         from lamina.workflows.rehearsal import rehearse
 
-        return rehearse(plan, self.cache, self.case_ids, self.device)
+        return rehearse(plan, self.cache, self.case_ids, self.scratch, self.device)
 
 
 def _same_step(one: Plan, other: Plan) -> bool:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.data.case import Case
 from lamina.errors import BundleError, DatasetError, GeometryError, LaminaError
-from lamina.files import read_json, sha256, write_json
+from lamina.files import sha256, write_json
 from lamina.geometry import affine_from
 from lamina.inference.predictor import Predictor
 from lamina.io import is_scan, read_volume, strip_suffix, write_volume
@@ -25,6 +25,7 @@ from lamina.io.dicom import is_dicom, is_series
 from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress, no_progress
 from lamina.workflows.device import chosen_device, require_device
+from lamina.workflows.record import read_record
 from lamina.workflows.run import RunFolder, write_bundle
 from lamina.workflows.transformer import carried_maps
 
@@ -245,7 +246,7 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[s
     Returns:
         The entries of an earlier record that stay true: other scans, segmented by the same model.
     """
-    earlier = read_json(out / RECORD) if (out / RECORD).is_file() else {"cases": []}
+    earlier = read_record(out)
     scans = {path.resolve() for case in cases for path in case.images}
     written = {entry["segmentation"]: entry["sha256"] for entry in earlier["cases"]}
     names = {_name(case, unit) for case in cases for unit in ("mm", "px")}
@@ -289,9 +290,10 @@ def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int]
     for unit in ("mm", "px"):  # should this scan fail, no older model speaks for it
         (out / _name(case, unit)).unlink(missing_ok=True)
     try:
-        image = case.read_image(model.bundle.plan.channels)
-        name = _name(case, image.unit)
-        write_volume(model.predictor(image, on_window), out / name)
+        stored = replace(case, spacing=None).read_image(model.bundle.plan.channels)
+        name = _name(case, stored.unit)
+        found = model.predictor(case.sized(stored), on_window)
+        write_volume(replace(found, affine=stored.affine, unit=stored.unit), out / name)
     except LaminaError as problem:
         error = str(problem)
     except (MemoryError, RuntimeError) as problem:  # torch says the one as the other

@@ -16,7 +16,7 @@ from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
 from lamina.data.workers import run_over, workers_for
 from lamina.errors import DatasetError, FileError, LaminaError
-from lamina.files import remove_parts, write_json
+from lamina.files import read_json, remove_parts, write_json
 from lamina.models import NETWORKS
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.datasets import Assignment
@@ -122,8 +122,9 @@ def prepare(
     where = chosen_device("cuda" if vram_bytes and not device else device)
     budget = budget_of(ram_bytes, vram_bytes, time_s, where)
     work = WorkFolder(out)
-    _check_room(work)
+    _check_room(work, dataset)
     whole, assigned = assign(read_cohort(dataset, layout), protocol, public)
+    _check_owner(work, whole)
     given = given_split(whole, assigned, splits, num_folds, allow_leakage)
     cohort, test = set_aside(whole, given)
     surveys, excluded = _survey(cohort, resample_oblique, workers, progress)
@@ -145,17 +146,37 @@ def prepare(
     write_json(work.excluded_file, excluded)
     write_json(work.protocol_file, assigned.as_dict() if assigned else None)
     write_folds(work.splits_file, folds)
+    work.changing_file.unlink(missing_ok=True)
     divided = leaks(folds, whole.cases)
     return Preparation(out, cohort, fingerprint, plan, folds, excluded, test, divided, assigned)
 
 
-def _check_room(work: WorkFolder) -> None:
-    """Refuse a folder, such as the dataset's own, that holds what no preparation wrote."""
+def _check_room(work: WorkFolder, dataset: Path) -> None:
+    """Refuse a folder within the dataset, or one that holds what no preparation wrote."""
+    if work.root.resolve().is_relative_to(dataset.resolve()):
+        raise DatasetError(
+            f"{work.root}: lies in the dataset, which is never written to.",
+            remedy="Choose a folder elsewhere for --out.",
+        )
     if not work.root.is_dir() or work.fingerprint_file.is_file():
         return
     if any(not path.name.startswith(".") for path in work.root.iterdir()):
         raise DatasetError(
             f"{work.root}: holds files that no preparation wrote.",
+            remedy="Choose another folder for --out.",
+        )
+
+
+def _check_owner(work: WorkFolder, cohort: Cohort) -> None:
+    """Refuse a folder that another dataset was prepared in."""
+    if not work.cohort_file.is_file():
+        return
+    before = Cohort.from_dict(read_json(work.cohort_file))
+    if before.name != cohort.name and not {c.case_id for c in before.cases} & {
+        c.case_id for c in cohort.cases
+    }:
+        raise DatasetError(
+            f"{work.root}: holds another dataset, {before.name!r}.",
             remedy="Choose another folder for --out.",
         )
 
@@ -184,7 +205,7 @@ def _survey(
         else:
             found[case.case_id] = outcome
         progress(done, len(cohort.cases), "Reading")
-    _agree_on_dimensions(found, excluded)
+    _agree_on_kind(found, excluded)
     if not found:
         first = "; ".join(f"{case}: {why}" for case, why in list(excluded.items())[:3])
         raise DatasetError(f"{cohort.name}: none of {len(excluded)} cases can be used. {first}")
@@ -222,13 +243,17 @@ def store(
     return excluded
 
 
-def _agree_on_dimensions(found: dict[str, Survey], excluded: dict[str, str]) -> None:
-    """Leave out images among volumes, or volumes among images: one network takes one kind."""
-    kinds = [survey.spatial_dims for survey in found.values()]
-    usual = max(set(kinds), key=kinds.count, default=3)
-    for case_id, odd in list(found.items()):
-        if odd.spatial_dims != usual:
-            excluded[case_id] = f"{odd.spatial_dims} spatial axes where most cases have {usual}."
+def _agree_on_kind(found: dict[str, Survey], excluded: dict[str, str]) -> None:
+    """Leave out images among volumes, or pixels among millimetres: one network takes one kind."""
+    kinds = {id_: (survey.spatial_dims, survey.facts.unit) for id_, survey in found.items()}
+    usual = max(sorted({*kinds.values()}), key=[*kinds.values()].count, default=(3, "mm"))
+    for case_id, kind in kinds.items():
+        if kind != usual:
+            excluded[case_id] = (
+                f"{kind[0]} spatial axes where most cases have {usual[0]}."
+                if kind[0] != usual[0]
+                else f"measured in {kind[1]} where most cases are in {usual[1]}."
+            )
             del found[case_id]
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -38,7 +37,9 @@ class Rehearsal:
     """Most memory of the whole process on a CPU, of all tensors on a GPU."""
 
 
-def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "cpu") -> Rehearsal:
+def rehearse(
+    plan: Plan, cache: Path, case_ids: tuple[str, ...], scratch: Path, device: str = "cpu"
+) -> Rehearsal:
     """Train some steps with the real loop and predict some windows, in this very process.
 
     Call it in a process of its own: its peak memory is that of the process.
@@ -47,6 +48,7 @@ def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "
         plan: What is to be rehearsed.
         cache: Folder of prepared cases.
         case_ids: Cases to train on.
+        scratch: Empty folder for checkpoints.
         device: ``"cpu"`` or a GPU.
 
     Raises:
@@ -61,16 +63,15 @@ def rehearse(plan: Plan, cache: Path, case_ids: tuple[str, ...], device: str = "
     net = network.build()
     stamps: list[float] = []
     try:
-        with TemporaryDirectory() as folder:
-            fit(
-                net,
-                loss_of(config, plan),
-                patches_of(config, plan, cases),
-                config,
-                Path(folder),
-                validate=lambda _: {"dice": 0.0},
-                on_step=lambda *_: stamps.append(time.perf_counter()),
-            )
+        fit(
+            net,
+            loss_of(config, plan),
+            patches_of(config, plan, cases),
+            config,
+            scratch,
+            validate=lambda _: {"dice": 0.0},
+            on_step=lambda *_: stamps.append(time.perf_counter()),
+        )
         predict_s = _predict_s(net.to(device).eval(), input_channels(network), plan, device)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ResourceError(f"{plan.network}: the planned step does not fit.") from error

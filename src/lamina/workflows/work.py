@@ -51,6 +51,11 @@ class WorkFolder:
         """One folder of arrays per case."""
         return self.root / "cases"
 
+    @property
+    def changing_file(self) -> Path:
+        """There while cases are prepared for another plan: some fit the old one, others the new."""
+        return self.root / ".changing"
+
     def cohort(self) -> Cohort:
         """Read the cases."""
         self._check()
@@ -68,8 +73,17 @@ class WorkFolder:
         return Plan.from_dict(read_json(self.plan_file))
 
     def fold(self, number: int) -> Fold:
-        """Read one fold."""
+        """Read one fold.
+
+        Raises:
+            DatasetError: There is none, or the cases are not all prepared for one plan.
+        """
         self._check()
+        if self.changing_file.is_file():
+            raise DatasetError(
+                f"{self.root}: its cases are being prepared for another plan, or that broke off.",
+                remedy=f"Wait for it, or run lamina plan {self.root} --model auto.",
+            )
         return read_fold(self.splits_file, number)
 
     def _check(self) -> None:

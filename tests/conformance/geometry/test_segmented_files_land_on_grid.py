@@ -32,7 +32,9 @@ def segment(monkeypatch, tmp_path):
     """Segment a file with the network that knows; return what was written, all went well."""
 
     def run(path, spatial_dims=3):
-        chosen = predictor("SPL"[-spatial_dims:], (6.0, 5.5, 6.5)[:spatial_dims])
+        unit = "px" if spatial_dims == 2 else "mm"
+        spacing = (6.0, 5.5, 6.5)[:spatial_dims]
+        chosen = predictor("SPL"[-spatial_dims:], spacing, unit=unit)
         model = SimpleNamespace(bundle=SimpleNamespace(plan=chosen.plan), predictor=chosen)
         monkeypatch.setattr(workflow, "load", lambda *_, **__: model)
         (tmp_path / "model.lamina").write_bytes(b"stands for a bundle")

@@ -28,6 +28,7 @@ from lamina.labels import LabelSet
 
 _CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "UNIT1")
 """Suffixes of images that can be channels, in the order in which they are."""
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")
 
 
@@ -149,7 +150,7 @@ def _names(pipelines: Iterable[Path]) -> LabelSet | None:
     names: dict[int, str] = {}
     for table in sorted(t for pipeline in pipelines for t in pipeline.rglob("*dseg.tsv")):
         for row in read_table(table):
-            if not row.get("index", "").isdigit() or not row.get("name"):
+            if not _NUMBER.fullmatch(row.get("index", "")) or not row.get("name"):
                 raise DatasetError(
                     f"{table}: {list(row.values())} is no label.",
                     remedy="It needs the columns index (a whole number) and name.",

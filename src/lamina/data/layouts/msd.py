@@ -1,6 +1,7 @@
 """Medical Segmentation Decathlon: a ``dataset.json`` that lists pairs of image and label."""
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def label_set(
     """
     unions = {str(name): tuple(members) for name, members in (regions or {}).items()}
     by_value = all(str(key).lstrip("-").isdigit() for key in labels)
-    pairs = [(v, int(k)) if by_value else (k, int(v)) for k, v in labels.items()]
+    pairs = [(v, int(k)) if by_value else (k, _whole(v)) for k, v in labels.items()]
     values = {str(name): value for name, value in pairs}
     if len(values) < len(pairs):
         raise LabelError(f"labels: one name stands for several values in {dict(labels)}.")
@@ -90,6 +91,10 @@ def label_set(
     background = values.pop(special.get("background", ""), 0)
     ignore = values.pop(special.get("ignore", ""), None)
     return LabelSet(values=values, background=background, ignore=ignore, regions=unions)
+
+
+def _whole(value: Any) -> int:
+    return int(value) if isinstance(value, str) else index(value)
 
 
 LAYOUTS.register("msd")(
