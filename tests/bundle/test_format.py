@@ -96,7 +96,7 @@ def test_weights_of_another_network_are_not_written(bundle, tmp_path):
 
 
 def test_newer_format_asks_for_an_upgrade(members, repack):
-    path = repack(record(members, format_version=2, novelty={}))
+    path = repack(record(members, format_version=3, novelty={}))
     with pytest.raises(BundleError, match="made by a newer Lamina.*Upgrade") as caught:
         load_bundle(path)
     assert str(path) in caught.value.message

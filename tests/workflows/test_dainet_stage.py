@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lamina
-from lamina.bundle import load_bundle, model_card, save_bundle
+from lamina.bundle import build_network, load_bundle, model_card, save_bundle
 from lamina.data.augment import NO_AUGMENTATION
 from lamina.data.cache import open_cases
 from lamina.data.patches import PatchDataset
@@ -17,7 +17,9 @@ from lamina.errors import BundleError, ConfigError, DatasetError, TrainingError
 from lamina.files import read_json, sha256
 from lamina.models.vit import ViTConfig
 from lamina.workflows.attention_maps import draw_maps
+from lamina.workflows.ensembles import ensemble
 from lamina.workflows.prepare import prepare
+from lamina.workflows.run import RunFolder
 from lamina.workflows.train import train
 from lamina.workflows.transformer import MapMaker, read_vit, write_vit
 
@@ -151,3 +153,19 @@ def test_a_run_is_resumed_with_its_own_maps_alone(mapped, run, tmp_path):
         train(work, run, {"epochs": 2}, resume=True)
     assert read_vit(run).size == 32
     assert read_json(run / "manifest.json")["network"]["attention"]["size"] == 32
+
+
+def test_an_ensemble_draws_the_maps_once_for_all_its_members(mapped, run, tmp_path, tiny_dataset):
+    train(mapped, tmp_path / "fold_1", SETTINGS | {"steps_per_epoch": 1})
+    runs = [RunFolder(run), RunFolder(tmp_path / "fold_1")]
+    save_bundle(ensemble(runs, {}), tmp_path / "both.lamina")
+    both, alone = load_bundle(tmp_path / "both.lamina"), load_bundle(runs[0].bundle_file)
+    vit = {name for name in alone.weights if name.startswith("vit/")}
+    assert len(both.weights) == 2 * (len(alone.weights) - len(vit)) + len(vit)
+    image = torch.randn(1, 7, 32, 32)
+    with torch.no_grad():
+        single = [build_network(load_bundle(each.bundle_file))(image) for each in runs]
+        assert torch.equal(build_network(both)(image), torch.stack(single).mean(0))
+    scan = tiny_dataset / "imagesTr" / "ball_001.nii.gz"
+    found = lamina.load(tmp_path / "both.lamina", device="cpu").predict(scan)
+    assert found.spatial_shape == (32, 32, 16)

@@ -41,6 +41,7 @@ def model_card(bundle: Bundle) -> str:
         "What it segments": _structures(plan.labels),
         "What it needs": _needs(plan),
         "Network": _network(bundle),
+        **({"Postprocessing": _postprocessing(bundle)} if bundle.postprocessing else {}),
         "Validation scores": _scores(bundle.metrics),
         "Choices and their reasons": _reasons(plan.reasons),
         "Training": _settings(bundle.training),
@@ -82,7 +83,19 @@ def _network(bundle: Bundle) -> str:
     size = sum(weight.numel() * weight.element_size() for weight in bundle.weights.values())
     head = f"{_escape(bundle.network['name'])}: {parameters:,} parameters, {size / 1e6:.2f} MB."
     parts = [head, _settings(bundle.network["fields"]), *_maps(bundle)]
+    if bundle.num_members > 1:
+        parts.append(
+            f"An ensemble of {bundle.num_members} such networks: their logits are averaged."
+        )
     return "\n\n".join(parts)
+
+
+def _postprocessing(bundle: Bundle) -> str:
+    """Tabulate what is done to segmentations, and what it was chosen by."""
+    names = dict.fromkeys(name for step in bundle.postprocessing for name in step)
+    rows = [[_text(step.get(name)) for name in names] for step in bundle.postprocessing]
+    head = "In this order; chosen for the Dice of out-of-fold segmentations before and after it."
+    return f"{head}\n\n" + _table([*map(_words, names)], rows)
 
 
 def _maps(bundle: Bundle) -> list[str]:

@@ -24,10 +24,12 @@ from lamina.data.plan import Plan
 from lamina.errors import BundleError, LaminaError
 
 SUFFIX = ".lamina"
-FORMAT_VERSION = 1
-"""Goes up whenever ``bundle.json`` or the members change; readers refuse newer files."""
+FORMAT_VERSION = 2
+"""Goes up whenever ``bundle.json`` or the members change; readers refuse newer files. A file says
+the oldest version that it can be read as: 2 brought ensembles and postprocessing."""
 
 _SECTIONS = {"network", "plan", "training", "metrics", "provenance"}
+_POSTPROCESSING = "postprocessing"
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
@@ -61,11 +63,11 @@ def load_bundle(path: Path) -> Bundle:
             content contradicts itself.
     """
     members = read_archive(path)
-    record = _read_record(path, members[RECORD])
+    record, steps = _read_record(path, members[RECORD])
     weights = _read_weights(path, members[WEIGHTS])
     try:
         plan = Plan.from_dict(record.pop("plan"))
-        return Bundle(**record, plan=plan, weights=weights, source=str(path))
+        return Bundle(**record, plan=plan, weights=weights, postprocessing=steps, source=str(path))
     except BundleError:
         raise
     except LaminaError as error:
@@ -81,14 +83,15 @@ def _packed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _write_record(bundle: Bundle, path: Path) -> bytes:
+    steps = list(bundle.postprocessing)
     record = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 2 if steps or bundle.num_members > 1 else 1,
         "network": bundle.network,
         "plan": bundle.plan.as_dict(),
         "training": bundle.training,
         "metrics": bundle.metrics,
         "provenance": bundle.provenance,
-    }
+    } | ({_POSTPROCESSING: steps} if steps else {})
     try:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         return f"{text}\n".encode()
@@ -99,8 +102,8 @@ def _write_record(bundle: Bundle, path: Path) -> bytes:
         ) from error
 
 
-def _read_record(path: Path, data: bytes) -> dict[str, Any]:
-    """Return the sections, each of them a mapping."""
+def _read_record(path: Path, data: bytes) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+    """Return the sections, each of them a mapping, and the steps of postprocessing."""
     record = _strict_json(path, data)
     version = record.pop("format_version", None) if isinstance(record, dict) else None
     if type(version) is not int or version < 1:
@@ -110,6 +113,11 @@ def _read_record(path: Path, data: bytes) -> dict[str, Any]:
             f"{path}: made by a newer Lamina (format {version}, known up to {FORMAT_VERSION}).",
             remedy="Upgrade Lamina.",
         )
+    steps = record.pop(_POSTPROCESSING, []) if version > 1 else []
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise BundleError(
+            f"{path}: {RECORD}: {_POSTPROCESSING} must be a list of mappings.", remedy=FRESH_COPY
+        )
     sections = {name: section for name, section in record.items() if isinstance(section, dict)}
     if odd := sorted(sections.keys() ^ _SECTIONS | record.keys() - sections.keys()):
         raise BundleError(
@@ -117,7 +125,7 @@ def _read_record(path: Path, data: bytes) -> dict[str, Any]:
             f"else; missing, wrong or unknown: {', '.join(odd)[:200]}.",
             remedy=FRESH_COPY,
         )
-    return sections
+    return sections, tuple(steps)
 
 
 def _strict_json(path: Path, data: bytes) -> Any:

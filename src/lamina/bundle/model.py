@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lamina.bundle.ensemble import MEMBER, Ensemble, parted
 from lamina.data.plan import Plan
 from lamina.errors import BundleError, LaminaError
 from lamina.models import configure
@@ -26,10 +27,11 @@ class Bundle:
 
     network: dict[str, Any]
     """``{"name": registered preset, "fields": resolved configuration}``; for one that reads
-    attention maps also ``"attention"``, the description of the transformer that draws them."""
+    attention maps also ``"attention"``, the description of the transformer that draws them; for
+    an ensemble ``"members"``, the number of its networks."""
     weights: dict[str, torch.Tensor]
     """The network's state: parameter or buffer name -> tensor, of any dtype; a transformer's
-    beside it, its names behind ``"vit/"``."""
+    beside it, its names behind ``"vit/"``; those of an ensemble behind ``"member_0/"``, ..."""
     plan: Plan
     """How scans are prepared for the network, and what its classes mean."""
     training: dict[str, Any]
@@ -38,6 +40,9 @@ class Bundle:
     """Validation scores such as ``{"mean_dice": 0.9, "dice": {structure: 0.9}}``; may be empty."""
     provenance: dict[str, Any]
     """Versions, seed, hashes and licence of the data, date."""
+    postprocessing: tuple[dict[str, Any], ...] = ()
+    """What is done to every segmentation, in this order: the fields of a
+    :class:`~lamina.inference.postprocess.Step`, and the figures by which it was chosen."""
     source: str = "bundle"
     """The file it was read from, for messages."""
 
@@ -54,10 +59,29 @@ class Bundle:
                 raise BundleError(
                     f"{self.source}: {field} of the network is {found!r}, of the plan {number}."
                 )
+        self._check_members()
+
+    def _check_members(self) -> None:
+        heads = {name.partition("/")[0] for name in self.weights if name.startswith(MEMBER)}
+        told = self.network.get("members")
+        if (told is not None or heads) and (
+            type(told) is not int or told < 2 or told != len(heads)
+        ):
+            raise BundleError(
+                f"{self.source}: members of the network is {told!r}, there are weights of "
+                f"{len(heads)}; an ensemble needs 2 or more."
+            )
+
+    @property
+    def num_members(self) -> int:
+        """Networks whose logits are averaged; 1 for an ordinary model."""
+        return int(self.network.get("members", 1))
 
 
 def build_network(bundle: Bundle) -> torch.nn.Module:
     """Build the bundle's network on the CPU, with its weights, in evaluation mode.
+
+    An ensemble is one network too: it returns its members' mean logits.
 
     The global random state is left as it was.
 
@@ -66,12 +90,15 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
             not have the parameters that the bundle holds.
     """
     name, fields = bundle.network["name"], bundle.network["fields"]
+    members = parted(own_weights(bundle), bundle.num_members)
     try:
         config = configure(name, **fields)
         with torch.device("meta"):  # what does not fit the weights never gets memory
-            _check_fit(bundle, config.build().state_dict())
+            state = config.build().state_dict()
+        for weights in members:
+            _check_fit(bundle, weights, state)
         with torch.random.fork_rng(devices=[]):
-            network: torch.nn.Module = config.build()
+            networks: list[torch.nn.Module] = [config.build() for _ in members]
     except BundleError:
         raise
     except (LaminaError, TypeError, ValueError, RuntimeError) as error:
@@ -79,8 +106,9 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
             f"{bundle.source}: network {name!r} cannot be built as recorded: {error}",
             remedy="If a newer Lamina made the file, upgrade.",
         ) from error
-    network.load_state_dict(_own(bundle), strict=True)
-    return network.eval()
+    for network, weights in zip(networks, members, strict=True):
+        network.load_state_dict(weights, strict=True)
+    return (networks[0] if len(networks) == 1 else Ensemble(networks)).eval()
 
 
 def transformer_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
@@ -88,13 +116,14 @@ def transformer_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     return {n.removeprefix(VIT): x for n, x in bundle.weights.items() if n.startswith(VIT)}
 
 
-def _own(bundle: Bundle) -> dict[str, torch.Tensor]:
-    """Return the state of the network itself."""
+def own_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """Return the state of the network itself, or of all members, without the transformer's."""
     return {name: x for name, x in bundle.weights.items() if not name.startswith(VIT)}
 
 
-def _check_fit(bundle: Bundle, state: dict[str, torch.Tensor]) -> None:
-    weights = _own(bundle)
+def _check_fit(
+    bundle: Bundle, weights: dict[str, torch.Tensor], state: dict[str, torch.Tensor]
+) -> None:
     misfits = {
         "missing": [name for name in state if name not in weights],
         "unexpected": [name for name in weights if name not in state],

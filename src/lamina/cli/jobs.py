@@ -9,6 +9,7 @@ import typer
 from lamina.cli.program import Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, memory
+from lamina.cli.units import fold as fold_or_all
 
 if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
@@ -103,8 +104,16 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     model: Annotated[str | None, typer.Option(help="Network; the plan's by default.")] = None,
     fold: Annotated[
-        int | None, typer.Option(min=0, help="Which split of splits.json; 0 by default.")
+        Any,
+        typer.Option(
+            parser=fold_or_all,
+            metavar="N|all",
+            help="Which split of splits.json; 0 by default; all: each in turn, and their ensemble.",
+        ),
     ] = None,
+    soup: Annotated[
+        bool, typer.Option("--soup", help="Of all folds: test the mean of their weights, too.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
     time_budget: Annotated[
         float | None,
@@ -134,7 +143,7 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a network on one fold and leave a portable model.
+    """Train a network on one fold, or on all, and leave a portable model.
 
     Ctrl-C stops after the current step with a usable model; --resume goes on from there.
     """
@@ -143,8 +152,11 @@ def train(
         from lamina.cli import views
         from lamina.config import layered, load_recipe, load_yaml, parse_overrides
         from lamina.errors import ConfigError
+        from lamina.workflows import cross_validation
         from lamina.workflows import train as workflow
 
+        if soup and fold != "all":
+            raise ConfigError("--soup: needs --fold all.")
         if strict_paper and not recipe:
             raise ConfigError("--strict-paper: needs a --recipe.")
         flags = {
@@ -161,10 +173,18 @@ def train(
             parse_overrides(set_ or []),
         )
         with terminal.bar() as show:
-            result = workflow.train(
-                work, out, settings, fold=fold, resume=resume, start=start, **_listeners(show)
-            )
-        terminal.result(result.as_dict(), *views.training(result))
+            given: dict[str, Any] = {"resume": resume, "start": start, **_listeners(show)}
+            if fold == "all":
+                whole = cross_validation.cross_validate(
+                    work, out, settings, soup=soup, progress=show, **given
+                )
+            else:
+                result = workflow.train(work, out, settings, fold=fold, **given)
+        if fold == "all":
+            terminal.result(whole.as_dict(), *views.cross_validation(whole))
+            terminal.failures(whole.all_failures, "Failed")
+        else:
+            terminal.result(result.as_dict(), *views.training(result))
 
 
 @app.command(epilog="Example: lamina predict -m run -i scans/ -o segmentations/")

@@ -18,6 +18,13 @@ def duration(text: str) -> float:
     return _amount(text.lower(), _TIMES, "20m or 1.5h")
 
 
+def fold(text: str) -> int | str:
+    """Return the number of a fold, or ``"all"``."""
+    if text != "all" and not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither a number from 0 nor 'all'.")
+    return text if text == "all" else int(text)
+
+
 def spoken(seconds: float) -> str:
     """Return a duration in the two largest units that matter: ``"1 h 20 min"``, ``"45 s"``."""
     whole = round(seconds)

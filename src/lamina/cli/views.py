@@ -1,10 +1,10 @@
 """Results as people read them, made for 80 columns and more."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from lamina.data.datasets import DatasetDescription, Protocol
     from lamina.data.fingerprint import Fingerprint
     from lamina.data.plan import Plan
+    from lamina.workflows.cross_validation import CrossValidation
     from lamina.workflows.demo import Demonstration
     from lamina.workflows.doctor import Diagnosis
     from lamina.workflows.import_weights import Imported
     from lamina.workflows.models import ModelFacts
     from lamina.workflows.plan import Replanning
+    from lamina.workflows.postprocessing import Choice
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
     from lamina.workflows.to_nnunet import Conversion
@@ -108,6 +110,41 @@ def training(result: "Training") -> tuple[str, ...]:
         f"Model: {result.bundle}",
         f"Next: lamina predict --model {quote(str(result.run))} --split val --output SEGMENTATIONS",
     )
+
+
+def cross_validation(result: "CrossValidation") -> tuple[RenderableType, ...]:
+    """Show what single folds reached, the out-of-fold scores, and what became of them."""
+    folds = ", ".join(f"{fold}: {dice:.4f}" for fold, dice in result.best_dice.items())
+    head = f"Best validation Dice by fold: {folds or 'none yet'}"
+    if result.scores is None:
+        return (head, f"Stopped: {result.stopped_because}; --resume goes on.")
+    return (
+        head,
+        render_scores(result.scores),
+        *_postprocessing(result.postprocessing),
+        *([_soup(result.soup)] if result.soup else []),
+        f"Segmentations, out of fold: {result.run / 'out_of_fold'}",
+        f"Model: {result.bundle}, the ensemble of {len(result.best_dice)}",
+    )
+
+
+def _postprocessing(choice: "Choice") -> list[str]:
+    if not choice.steps:
+        return ["Postprocessing: none helps."]
+    return [
+        f"Postprocessing: {step['operation'].replace('_', ' ')} of {step['structure']}, "
+        f"Dice {step['dice_before']:.4f} to {step['dice_after']:.4f}"
+        for step in choice.steps
+    ]
+
+
+def _soup(told: Mapping[str, Any]) -> str:
+    scores = ", ".join(
+        f"{name} {'none' if dice is None else f'{dice:.4f}'}"
+        for name, dice in told["test_dice"].items()
+    )
+    kept = "kept as soup/model.lamina" if told["offered"] else "too poor, not kept"
+    return f"Soup of the folds: {kept}; Dice on the test scans: {scores}"
 
 
 def prediction(result: "Prediction") -> str:

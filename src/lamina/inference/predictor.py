@@ -12,6 +12,7 @@ from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment, normalise
 from lamina.data.straighten import Straightening, require_orthogonal
 from lamina.geometry import is_sheared
+from lamina.inference.postprocess import Step, postprocess
 from lamina.inference.sliding_window import Network, sliding_window
 from lamina.volume import Volume
 
@@ -29,6 +30,8 @@ class Predictor:
     maps: Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None = None
     """Draws the attention maps ``(h, *S)`` of a prepared image ``(C, *S)``, for a network that
     reads them too."""
+    postprocessing: tuple[Step, ...] = ()
+    """Changes to the segmentation on the scan's own grid, in this order."""
 
     def __call__(self, image: Volume, progress: Callable[[int, int], None] | None = None) -> Volume:
         """Segment one scan.
@@ -45,6 +48,10 @@ class Predictor:
             GeometryError: It has another number of spatial axes, or its axes are not at right
                 angles and it is not to be resampled.
         """
+        found = self._on_own_grid(image, progress)
+        return postprocess(found, self.plan.labels, self.postprocessing)
+
+    def _on_own_grid(self, image: Volume, progress: Callable[[int, int], None] | None) -> Volume:
         if not is_sheared(image.affine):
             return self._segment(image, progress)
         if not self.resample_oblique:

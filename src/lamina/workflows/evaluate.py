@@ -61,7 +61,7 @@ def evaluate(
     for name in names:
         METRICS.get(name)
     pairs, expected, labels = (
-        _recorded(predictions, labels)
+        recorded(predictions, labels)
         if references is None
         else _given(predictions, references, labels)
     )
@@ -91,7 +91,7 @@ def evaluate(
     return scores
 
 
-def _recorded(
+def recorded(
     predictions: Path, labels: LabelSet | None
 ) -> tuple[Mapping[str, ReadPair], Sequence[str], LabelSet]:
     """Pair the segmentations of a run's own scans with the labels that the record names."""

@@ -16,9 +16,10 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.data.case import Case
-from lamina.errors import BundleError, DatasetError, GeometryError, LaminaError
+from lamina.errors import BundleError, ConfigError, DatasetError, GeometryError, LaminaError
 from lamina.files import sha256, write_json
 from lamina.geometry import affine_from
+from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
 from lamina.io import is_scan, read_volume, strip_suffix, write_volume
 from lamina.io.dicom import is_dicom, is_series
@@ -55,6 +56,8 @@ class Outcome:
     error: str = ""
     sha256: str = ""
     """Of the segmentation, by which a later run knows it as its own."""
+    model: str = ""
+    """SHA-256 of the model, for a folder may hold the work of several."""
     case: dict[str, Any] | None = None
     """The case of a dataset that the scan is, with the label that it can be scored against."""
 
@@ -143,8 +146,16 @@ def load(path: str | Path, device: str | None = None, *, resample_oblique: bool 
         device=chosen,
         resample_oblique=resample_oblique,
         maps=carried_maps(bundle, chosen),
+        postprocessing=_postprocessing(bundle),
     )
     return Model(bundle, predictor)
+
+
+def _postprocessing(bundle: Bundle) -> tuple[Step, ...]:
+    try:
+        return steps_from(bundle.postprocessing, bundle.plan.labels)
+    except ConfigError as error:
+        raise BundleError(f"{bundle.source}: {error}") from error
 
 
 def find_bundle(path: Path) -> Path:
@@ -173,6 +184,7 @@ def predict(
     split: str | None = None,
     device: str | None = None,
     resample_oblique: bool = False,
+    beside_others: bool = False,
     progress: Progress = no_progress,
 ) -> Prediction:
     """Segment a scan, a folder of scans, or a run's own scans.
@@ -189,6 +201,7 @@ def predict(
             for the end.
         device: As for :func:`load`.
         resample_oblique: As for :func:`load`.
+        beside_others: Whether ``out`` may hold other scans segmented by other models.
         progress: Called after each window and each scan.
 
     Raises:
@@ -202,7 +215,7 @@ def predict(
     bundle = find_bundle(model)
     loaded = load(bundle, device, resample_oblique=resample_oblique)
     model_sha256 = sha256(bundle)
-    kept = _protect(out, cases, model_sha256)
+    kept = _protect(out, cases, None if beside_others else model_sha256)
     record = {
         "model": {"file": bundle.name, "sha256": model_sha256},
         "labels": loaded.bundle.plan.labels.as_dict(),
@@ -210,9 +223,8 @@ def predict(
     write_json(out / RECORD, record | {"cases": kept})
     outcomes: list[Outcome] = []
     for done, case in enumerate(cases):
-        outcomes.append(
-            _segment(loaded, case, out, partial(_within, progress, done, len(cases), case.case_id))
-        )
+        on_window = partial(_within, progress, done, len(cases), case.case_id)
+        outcomes.append(replace(_segment(loaded, case, out, on_window), model=model_sha256))
         write_json(out / RECORD, record | {"cases": kept + [asdict(o) for o in outcomes]})
         progress(done + 1, len(cases), case.case_id)
     return Prediction(out=out, outcomes=tuple(outcomes))
@@ -240,11 +252,12 @@ def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, .
     return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
 
 
-def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[str, Any]]:
+def _protect(out: Path, cases: Sequence[Case], model_sha256: str | None) -> list[dict[str, Any]]:
     """Refuse to write over scans, references, or predictions that somebody has corrected since.
 
     Returns:
-        The entries of an earlier record that stay true: other scans, segmented by the same model.
+        The entries of an earlier record that stay true: other scans, segmented by the same model,
+        or by any where none is given.
     """
     earlier = read_record(out)
     scans = {path.resolve() for case in cases for path in case.images}
@@ -263,7 +276,8 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str) -> list[dict[s
                 remedy="Choose another folder for --output, or remove the file.",
             )
     others = [entry for entry in earlier["cases"] if entry["segmentation"] not in {*names, None}]
-    if others and earlier["model"]["sha256"] != model_sha256:
+    models = {entry.get("model") or earlier["model"]["sha256"] for entry in others}
+    if model_sha256 and models - {model_sha256}:
         raise DatasetError(
             f"{out}: holds segmentations of other scans by another model.",
             remedy="Choose another folder for --output.",

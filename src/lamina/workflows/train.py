@@ -33,7 +33,10 @@ from lamina.workflows.run import RunFolder, hashes, machine, software, write_bun
 from lamina.workflows.transformer import carry, transformer_for
 from lamina.workflows.work import WorkFolder
 
-_LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
+LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
+"""Settings that may change when a run is resumed."""
+ALL = "all"
+"""What a folder that holds a run of every fold says in place of its fold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +177,8 @@ def _resumed(
 ) -> tuple[Plan, int, TrainConfig]:
     """Return those of the run to resume, sure that its prepared cases are still there."""
     manifest = run.manifest()
+    if manifest["fold"] == ALL:
+        raise TrainingError(f"{run.root}: holds a run of every fold.", remedy="Add --fold all.")
     plan = Plan.from_dict(manifest["plan"])
     if fold not in (None, manifest["fold"]):
         raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
@@ -191,11 +196,11 @@ def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> 
     config = completed(resolve(TrainConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
     then, now = _plain(resolve(TrainConfig, recorded)), _plain(config)
-    changed = [name for name in now if name not in _LENGTH and now[name] != then[name]]
+    changed = [name for name in now if name not in LENGTH and now[name] != then[name]]
     if changed:
         raise TrainingError(
             f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
-            remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
+            remedy=f"Only {', '.join(LENGTH)} can; start another run otherwise.",
         )
     return config
 
