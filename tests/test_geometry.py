@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from lamina.errors import GeometryError
 from lamina.geometry import (
+    affine_along,
     affine_from,
     check_affine,
     check_same_grid,
@@ -220,3 +221,17 @@ def test_affine_from_spacing_and_origin():
         affine, [[0.5, 0, 0, 1], [0, 2, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]]
     )
     assert spacing_of(affine_from((3, 2, 1))) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "SLA", "IPR"])
+def test_a_grid_along_given_directions_runs_there(orientation):
+    affine = affine_along(orientation, (1, 2, 3))
+    assert orientation_of(affine) == orientation
+    assert spacing_of(affine) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("orientation", ["LP", "RA", "LI"])
+def test_a_flat_grid_along_given_directions_has_a_normal(orientation):
+    affine = check_affine(affine_along(orientation, (0.5, 2)), "image")
+    assert orientation_of(affine, 2) == orientation
+    assert spacing_of(affine, 2) == (0.5, 2)

@@ -72,6 +72,23 @@ def affine_from(spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -
     return affine
 
 
+def affine_along(orientation: str, spacing: Sequence[float]) -> Affine:
+    """Return the affine of a grid at the origin whose axes run to ``orientation``.
+
+    Args:
+        orientation: Directions in the body, such as ``"LPS"``, or ``"LP"`` for an image.
+        spacing: Distances in mm along these axes; a missing third counts as 1 mm.
+    """
+    axes = [next(i for i, ends in enumerate(_AXES) if end in ends) for end in orientation]
+    axes += [axis for axis in range(3) if axis not in axes]
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for column, (axis, mm) in enumerate(zip(axes, [*spacing, 1.0][:3], strict=True)):
+        against = column < len(orientation) and orientation[column] == _AXES[axis][0]
+        affine[axis, column] = -mm if against else mm
+    return affine
+
+
 def corners(affine: Affine, spatial_shape: Sequence[int]) -> NDArray[np.float64]:
     """Return the world positions in mm, ``(2**dims, 3)``, of the corner voxels' centres."""
     ends = [(0, size - 1) for size in spatial_shape] + [(0,)] * (3 - len(spatial_shape))

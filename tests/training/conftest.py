@@ -107,8 +107,8 @@ class Run:
     @property
     def history(self):
         """What was last said of each epoch, without the clock."""
-        kept = {report.epoch: asdict(report) | {"elapsed_s": 0} for report in self.reports}
-        return list(kept.values())
+        timed = {"elapsed_s": 0, "waiting": 0}
+        return list({report.epoch: asdict(report) | timed for report in self.reports}.values())
 
     @property
     def last(self):

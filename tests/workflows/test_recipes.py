@@ -279,8 +279,8 @@ def test_a_misspelt_recipe_is_refused(cli):
 
 def test_an_origin_with_an_unknown_entry_is_refused(tmp_path):
     own = tmp_path / "own.yaml"
-    own.write_text("recipe: {titel: Mine}\nepochs: 3\n")
-    with pytest.raises(ConfigError, match="titel: unknown; did you mean title"):
+    own.write_text("recipe: {titlex: Mine}\nepochs: 3\n")
+    with pytest.raises(ConfigError, match="titlex: unknown; did you mean title"):
         get_recipe(str(own))
     own.write_text("epochs: 3\n")
     assert get_recipe(str(own)).settings == {"epochs": 3}

@@ -7,6 +7,7 @@ from lamina.cli import (  # noqa: F401 - importing them files their verbs
     jobs,
     plan,
     recipes,
+    runs,
     tools,
 )
 from lamina.cli.program import app

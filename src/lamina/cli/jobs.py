@@ -10,6 +10,7 @@ from lamina.cli.program import Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, memory
 from lamina.cli.units import fold as fold_or_all
+from lamina.cli.watch import watching
 
 if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
@@ -139,6 +140,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="One setting, such as optimiser.lr=1e-3."),
     ] = None,
+    mlflow: Annotated[
+        Path | None, typer.Option(help="SQLite file for MLflow, to keep the numbers there too.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -157,6 +161,8 @@ def train(
 
         if soup and fold != "all":
             raise ConfigError("--soup: needs --fold all.")
+        if mlflow and fold == "all":
+            raise ConfigError("--mlflow: needs one fold.")
         if strict_paper and not recipe:
             raise ConfigError("--strict-paper: needs a --recipe.")
         flags = {
@@ -172,19 +178,20 @@ def train(
             {name: value for name, value in flags.items() if value is not None},
             parse_overrides(set_ or []),
         )
-        with terminal.bar() as show:
-            given: dict[str, Any] = {"resume": resume, "start": start, **_listeners(show)}
-            if fold == "all":
-                whole = cross_validation.cross_validate(
-                    work, out, settings, soup=soup, progress=show, **given
-                )
-            else:
-                result = workflow.train(work, out, settings, fold=fold, **given)
+        given: dict[str, Any] = {"resume": resume, "start": start}
         if fold == "all":
+            with terminal.bar() as show:
+                whole = cross_validation.cross_validate(
+                    work, out, settings, soup=soup, progress=show, **given, **_listeners(show)
+                )
             terminal.result(whole.as_dict(), *views.cross_validation(whole))
             terminal.failures(whole.all_failures, "Failed")
-        else:
-            terminal.result(result.as_dict(), *views.training(result))
+            return
+        with watching(terminal) as listeners:
+            result = workflow.train(
+                work, out, settings, fold=fold, mlflow=mlflow, **given, **listeners
+            )
+        terminal.result(result.as_dict(), *views.training(result))
 
 
 @app.command(epilog="Example: lamina predict -m run -i scans/ -o segmentations/")

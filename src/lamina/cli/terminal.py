@@ -31,6 +31,7 @@ _EXTRAS = {
     "tensorboard": "train",
     "matplotlib": "report",
     "jinja2": "report",
+    "mlflow": "mlflow",
 }
 """Packages that only an extra brings."""
 
@@ -86,6 +87,11 @@ class Terminal:
             for part in shown:
                 show = self.out.out if isinstance(part, str) else self.out.print
                 show(_printable(part) if isinstance(part, str) else part, highlight=False)
+
+    def tell(self, message: str) -> None:
+        """Say how work goes on, for people; no result."""
+        if not self.quiet:
+            self.err.print(Text(_printable(message)), soft_wrap=True)
 
     def failures(self, found: Mapping[str, str], what: str) -> None:
         """List what failed, unless the JSON document does, and exit so that a script notices."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.units import spoken
+from lamina.cli.watch import TOLERABLE_WAITING
 from lamina.data.doctor.groups import condensed
 from lamina.evaluation.table import render_scores
 
@@ -107,7 +108,13 @@ def training(result: "Training") -> tuple[str, ...]:
     return (
         f"Best validation Dice {result.best_dice:.4f}, in epoch {result.best_epoch + 1} of "
         f"{result.epochs}; {spoken(result.seconds)}{why}",
+        *(
+            [f"Steps waited for patches {result.waiting:.0%} of their time; try --set workers=N"]
+            if result.waiting > TOLERABLE_WAITING
+            else []
+        ),
         f"Model: {result.bundle}",
+        f"Curves and pictures: tensorboard --logdir {quote(str(result.run))}",
         f"Next: lamina predict --model {quote(str(result.run))} --split val --output SEGMENTATIONS",
     )
 

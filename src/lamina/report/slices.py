@@ -50,6 +50,8 @@ class View:
     """Class indices."""
     spacing: tuple[float, float]
     """Height and width of a pixel in mm."""
+    index: int
+    """Which slice of the stack, as ``to_screen`` counts them."""
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -90,6 +92,7 @@ def view_of(
         segmentation=turned[0][:, :, index],
         reference=None if reference is None else turned[1][:, :, index],
         spacing=(row_mm, column_mm),
+        index=index,
     )
 
 

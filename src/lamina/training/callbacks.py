@@ -19,7 +19,7 @@ from lamina.errors import TrainingError
 from lamina.files import atomic_path
 from lamina.training.checkpoints import BEST, LAST
 from lamina.training.config import TrainConfig
-from lamina.training.schedule import Clock
+from lamina.training.meters import TimedLoader, Waits
 from lamina.training.supervised import Supervised
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,15 @@ class RunState:
     stopped_because: str = ""
     precision: str = ""
     """What the run fell back to; empty: that of its settings."""
+    training_s: float = 0.0
+    """Spent on steps: without validation, and without saving."""
+    waited_s: float = 0.0
+    """Of these, spent waiting for patches."""
+
+    @property
+    def waiting(self) -> float:
+        """Share of the training time, 0..1, that went by waiting for patches."""
+        return self.waited_s / self.training_s if self.training_s else 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ class EpochReport:
     scores: Mapping[str, float]
     """What the validation returned."""
     skipped_steps: int
+    waiting: float = 0.0
+    """Share of the time spent on steps, 0..1, that went by waiting for patches."""
 
     def flat(self) -> dict[str, float]:
         """Return one mapping of numbers."""
@@ -98,6 +109,11 @@ class Epochs(Callback):
         self.state = state
         self.on_epoch = on_epoch
         self.saved_at = time.monotonic()
+        self.waits = Waits(state.training_s, state.waited_s)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin to measure time."""
+        self.waits.begin_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -106,9 +122,16 @@ class Epochs(Callback):
         assert isinstance(module, Supervised)
         if not module.ends_step(batch_idx):
             return
+        self._end_step(trainer, module)
+        self.waits.begin_step()
+
+    def _end_step(self, trainer: Trainer, module: Supervised) -> None:
         if math.isfinite(loss := float(module.step_loss)):
             self.state.loss_sum += loss
             self.state.loss_steps += 1
+        assert isinstance(trainer.train_dataloader, TimedLoader)
+        self.waits.end_step(trainer.train_dataloader)
+        self.state.training_s, self.state.waited_s = self.waits.training_s, self.waits.waited_s
         if int(module.steps_done) % self.steps_per_epoch == 0:
             self._close_epoch(trainer, module)
             self._save(trainer, LAST)
@@ -155,6 +178,7 @@ class Epochs(Callback):
             lr=trainer.optimizers[0].param_groups[0]["lr"],
             scores=scores,
             skipped_steps=int(module.steps_skipped),
+            waiting=round(self.waits.close_epoch(), 4),
         )
         state.epochs_done, state.loss_sum, state.loss_steps = epoch + 1, 0.0, 0
         better = scores[self.config.select_by] > state.best_score
@@ -273,24 +297,3 @@ class StopRequests(Callback):
         log.warning("Stopping after this step (%s); --resume goes on from here.", why)
         self.state.stopped_because = why
         self.asked = True
-
-
-class StepMeter(Callback):
-    """Tells after every step how far the run is; a progress bar listens."""
-
-    def __init__(
-        self, clock: Clock, listen: Callable[[int, float, float, float | None], None]
-    ) -> None:
-        self.clock = clock
-        self.listen = listen
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Pass on step, progress 0..1, loss, and seconds to go."""
-        assert isinstance(module, Supervised)
-        if not module.ends_step(batch_idx):
-            return
-        step = int(module.steps_done)
-        progress, to_go = self.clock.progress(step), self.clock.remaining_s(step)
-        self.listen(step, progress, float(module.step_loss), to_go)

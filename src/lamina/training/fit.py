@@ -27,12 +27,12 @@ from lamina.training.callbacks import (
     Epochs,
     NumberGuard,
     RunState,
-    StepMeter,
     StopRequests,
     Validate,
 )
 from lamina.training.checkpoints import AtomicCheckpointIO, read_latest
 from lamina.training.config import Precision, TrainConfig
+from lamina.training.meters import StepMeter, TimedLoader
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
 
@@ -177,7 +177,7 @@ def _loader(
     workers, parts = config.workers, config.grad_accum_steps
     if workers is None:
         workers = min(8, num_cores()) if torch.cuda.is_available() else 0
-    return DataLoader(
+    return TimedLoader(
         patches,
         batch_sampler=StepSampler(
             first_step * parts, last_step * parts, patches.sampler.batch_size // parts

@@ -1,12 +1,15 @@
 """What a run is made of, as settings and plan say: network, loss, patches, validation."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lamina.bundle import load_bundle
@@ -148,8 +151,20 @@ def patches_of(config: TrainConfig, plan: Plan, cases: list[PreparedCase]) -> Pa
     )
 
 
-def validator_of(plan: Plan, cases: list[PreparedCase], select_by: str) -> Validate:
-    """Return the scoring of whole validation cases by sliding window, on the prepared grid."""
+def validator_of(
+    plan: Plan,
+    cases: list[PreparedCase],
+    select_by: str,
+    see: Callable[[str, NDArray[np.uint8]], None] = lambda case_id, found: None,
+) -> Validate:
+    """Return the scoring of whole validation cases by sliding window, on the prepared grid.
+
+    Args:
+        plan: How the network sees a case.
+        cases: The validation cases.
+        select_by: A metric to compute beside Dice.
+        see: Called with each case's id and the class indices ``(1, *S)`` found in it.
+    """
     metrics = tuple(dict.fromkeys(("dice", select_by)))
 
     def validate(network: nn.Module) -> dict[str, float]:
@@ -170,6 +185,7 @@ def validator_of(plan: Plan, cases: list[PreparedCase], select_by: str) -> Valid
             drawing = plan.labels.region_drawing if plan.region_based else None
             indices = draw_regions(logits, drawing) if drawing else logits.argmax(0)
             found = indices.to(torch.uint8).cpu().numpy()
+            see(case.case_id, found[None])
             reference = case.label[0]
             rows += score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
         network.train(was_training)

@@ -1,7 +1,8 @@
 """The files of a run folder, which ``train`` writes and ``predict`` reads."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,8 @@ from lamina.bundle import VIT, Bundle, save_bundle
 from lamina.data.case import Case
 from lamina.data.plan import Plan
 from lamina.data.workers import num_cores
-from lamina.errors import DatasetError, TrainingError
-from lamina.files import read_json, sha256
+from lamina.errors import DatasetError, FileError, LaminaError, TrainingError
+from lamina.files import read_json, sha256, write_json
 from lamina.workflows.transformer import VIT_FILE, read_vit
 
 _PACKAGES = ("lamina", "torch", "lightning", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
@@ -106,6 +107,33 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+@contextmanager
+def recorded(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
+    """Keep in the manifest which process is at work on a run, then what came of it.
+
+    Yields:
+        What to call with the outcome, as plain data, before the block ends.
+
+    Raises:
+        FileError: The manifest cannot be written.
+    """
+    process = psutil.Process()
+    who = {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+    begun = {name: value for name, value in manifest.items() if name != "outcome"}
+    begun["process"] = who
+
+    def end(**outcome: Any) -> None:
+        write_json(run.manifest_file, begun | {"outcome": outcome})
+
+    write_json(run.manifest_file, begun)
+    try:
+        yield end
+    except LaminaError as error:
+        with suppress(FileError):  # such as a full disk, which is why the run failed
+            end(state="failed", why=error.message)
+        raise
 
 
 def write_bundle(run: RunFolder) -> Path:

@@ -1,7 +1,7 @@
 """Train: fit a network to one fold of a prepared dataset and leave a portable model."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,12 +15,11 @@ from lamina.data.cache import open_cases, preparation_of
 from lamina.data.folds import Fold
 from lamina.data.plan import Plan
 from lamina.errors import TrainingError
-from lamina.files import remove_parts, sha256, write_json, write_text
+from lamina.files import remove_parts, sha256, write_text
 from lamina.models import NetworkConfig
 from lamina.training.callbacks import STOP_FILE, EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.fit import fit
-from lamina.training.history import HistoryLogger
 from lamina.workflows.assembly import (
     completed,
     loss_of,
@@ -29,8 +28,17 @@ from lamina.workflows.assembly import (
     patches_of,
     validator_of,
 )
-from lamina.workflows.run import RunFolder, hashes, machine, software, write_bundle
+from lamina.workflows.run import (
+    RunFolder,
+    hashes,
+    machine,
+    read_history,
+    recorded,
+    software,
+    write_bundle,
+)
 from lamina.workflows.transformer import carry, transformer_for
+from lamina.workflows.watching import Board, Pictures, loggers_of
 from lamina.workflows.work import WorkFolder
 
 LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
@@ -52,10 +60,19 @@ class Training:
     seconds: float
     stopped_because: str
     """Empty when the run came to its planned end."""
+    waiting: float
+    """Share of the time spent on steps, 0..1, that went by waiting for patches."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return asdict(self) | {"run": str(self.run), "bundle": str(self.bundle)}
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what the run's manifest keeps of it."""
+        names = ("best_dice", "best_epoch", "epochs", "seconds", "waiting")
+        kept = {name: getattr(self, name) for name in names}
+        state = "stopped" if self.stopped_because else "finished"
+        return {"state": state, "why": self.stopped_because, **kept}
 
 
 def train(
@@ -66,6 +83,8 @@ def train(
     fold: int | None = None,
     resume: bool = False,
     start: Path | None = None,
+    mlflow: Path | None = None,
+    on_start: Callable[[TrainConfig, Sequence[Mapping[str, float]]], None] = lambda *about: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] | None = None,
 ) -> Training:
@@ -79,6 +98,9 @@ def train(
         resume: Go on with the run in ``out`` from its last checkpoint, with its own settings, plan
             and fold; only its length may be changed by ``settings``.
         start: Model to take weights from, as far as their names and shapes fit.
+        mlflow: SQLite file of MLflow that gets each epoch's numbers too.
+        on_start: Called before the first step with the settings, and with the epochs that a resumed
+            run has behind it, as ``metrics.jsonl`` holds them.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
 
@@ -88,7 +110,8 @@ def train(
         BundleError: ``start`` is damaged.
         TrainingError: ``out`` already holds a run, there is nothing to resume, or the run to resume
             was of another fold or other prepared cases.
-        DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case.
+        DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case;
+            ``mlflow`` is no file of MLflow.
     """
     folder, run = WorkFolder(work), RunFolder(out)
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
@@ -107,34 +130,41 @@ def train(
         if resume
         else _manifest(folder, plan, split, fold, config, network) | transfer
     )
+    board = Board(run)
+    pictures = Pictures(board, plan, val_cases)
+    loggers = loggers_of(run, manifest, board, mlflow)
     if maker is not None:
         carry(maker, run.root, manifest["network"])
     write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
-    write_json(run.manifest_file, manifest)
     for place in (run.root, run.checkpoints):
         remove_parts(place)
-    state = fit(
-        net,
-        loss,
-        patches_of(config, plan, cases),
-        config,
-        run.checkpoints,
-        validate=validator_of(plan, val_cases, config.select_by),
-        resume=resume,
-        stop_file=run.root / STOP_FILE,
-        loggers=_loggers(run),
-        on_epoch=on_epoch,
-        on_step=on_step,
-    )
-    return Training(
-        run=out,
-        bundle=write_bundle(run),
-        best_dice=state.best_dice,
-        best_epoch=state.best_epoch,
-        epochs=state.epochs_done,
-        seconds=round(state.elapsed_s, 1),
-        stopped_because=state.stopped_because,
-    )
+    with recorded(run, manifest) as end:
+        on_start(config, read_history(run) if resume else ())
+        state = fit(
+            net,
+            loss,
+            patches_of(config, plan, cases),
+            config,
+            run.checkpoints,
+            validate=validator_of(plan, val_cases, config.select_by, pictures.see),
+            resume=resume,
+            stop_file=run.root / STOP_FILE,
+            loggers=loggers,
+            on_epoch=pictures.then(on_epoch),
+            on_step=on_step,
+        )
+        result = Training(
+            run=out,
+            bundle=write_bundle(run),
+            best_dice=state.best_dice,
+            best_epoch=state.best_epoch,
+            epochs=state.epochs_done,
+            seconds=round(state.elapsed_s, 1),
+            stopped_because=state.stopped_because,
+            waiting=round(state.waiting, 4),
+        )
+        end(**result.outcome())
+    return result
 
 
 def _begun(
@@ -203,13 +233,6 @@ def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> 
             remedy=f"Only {', '.join(LENGTH)} can; start another run otherwise.",
         )
     return config
-
-
-def _loggers(run: RunFolder) -> list[Any]:
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    board = TensorBoardLogger(run.root, name="tensorboard", version="")
-    return [HistoryLogger(run.history_file), board]
 
 
 def _manifest(
