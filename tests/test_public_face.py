@@ -22,7 +22,10 @@ PUBLIC = [
     "train",
     "write_volume",
 ]
-HEAVY = ["torch", "monai", "SimpleITK", "nibabel", "scipy", "pandas", "matplotlib", "lightning"]
+HEAVY = [
+    *("torch", "monai", "SimpleITK", "nibabel", "scipy", "pandas", "matplotlib", "lightning"),
+    "ray",
+]
 
 
 def test_the_public_names_are_these():

@@ -121,6 +121,29 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
+def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Turn ``["optimiser.lr=1e-3,3e-3"]`` into the values of each setting, read as YAML.
+
+    Raises:
+        ConfigError: An entry is not of the form ``a.b=value,value``, or a setting comes twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        name = name.strip()
+        try:
+            parsed = yaml.safe_load(f"[{values}]")
+        except yaml.YAMLError:
+            parsed = None
+        if not parsed or not all(name.split(".")) or name in grid:
+            raise ConfigError(
+                f"--set-grid {text!r}: must read name=value,value, such as "
+                "optimiser.lr=1e-3,3e-3, once for each name."
+            )
+        grid[name] = parsed
+    return grid
+
+
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Lay nested settings over each other, later ones winning.
 

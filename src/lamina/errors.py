@@ -63,5 +63,9 @@ class ResourceError(LaminaError):
     """A piece of work needs more memory than there is."""
 
 
+class ClusterError(LaminaError):
+    """A cluster cannot be started or reached, or is too small for the work."""
+
+
 class TrainingError(LaminaError):
     """Training cannot start, continue, or resume."""

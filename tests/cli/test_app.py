@@ -13,7 +13,7 @@ from lamina.config import load_recipe
 from lamina.training.config import TrainConfig
 
 VERBS = [
-    *("prepare", "train", "predict", "evaluate", "demo"),
+    *("prepare", "train", "sweep", "predict", "evaluate", "demo"),
     *("doctor", "models", "datasets", "fetch", "import-weights"),
     *("plan", "recipes", "pretrain", "attention-maps", "to-nnunet"),
     "runs",
@@ -52,7 +52,7 @@ def test_every_verb_explains_itself_with_an_example(cli, verb):
 
 def test_the_examples_are_understood(cli):
     """Each is tried with the files it names absent, which is all that may be wrong with it."""
-    for verb in ("prepare", "train", "predict", "evaluate"):
+    for verb in ("prepare", "train", "sweep", "predict", "evaluate"):
         line = next(s for s in cli(verb, "--help").stdout.splitlines() if "Example: " in s)
         done = cli(*line.split("lamina ")[1].split())
         assert done.exit_code == 2

@@ -45,6 +45,10 @@ def test_patience_ends_a_run_that_gets_no_better(new_run):
     assert (run.state.epochs_done, run.state.best_epoch) == (4, 1)
     assert run.state.stopped_because == "no better Dice for 2 epochs"
     assert int(run.last["state_dict"]["steps_done"]) == 12
+    run(epochs=9, patience=2, resume=True, validate=lambda network: pytest.fail("went on"))
+    assert (run.state.epochs_done, run.state.stopped_because[:9]) == (4, "no better")
+    run(epochs=9, patience=3, resume=True, validate=lambda network: {"dice": 0.6})
+    assert run.state.epochs_done == 5
 
 
 def test_another_score_can_decide_which_epoch_is_best(new_run):

@@ -8,6 +8,7 @@ from lamina.cli import (  # noqa: F401 - importing them files their verbs
     plan,
     recipes,
     runs,
+    sweep,
     tools,
 )
 from lamina.cli.program import app

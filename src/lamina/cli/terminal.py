@@ -32,6 +32,7 @@ _EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "mlflow": "mlflow",
+    "ray": "cluster",
 }
 """Packages that only an extra brings."""
 

@@ -59,6 +59,10 @@ class RunState:
         """Share of the training time, 0..1, that went by waiting for patches."""
         return self.waited_s / self.training_s if self.training_s else 0.0
 
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Tell whether as many epochs have gone by without a better score."""
+        return patience is not None and self.epochs_done - 1 - self.best_epoch >= patience
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -185,7 +189,7 @@ class Epochs(Callback):
         if better:
             state.best_score, state.best_dice = scores[self.config.select_by], scores["dice"]
             state.best_epoch = epoch
-        elif self.config.patience and epoch - state.best_epoch >= self.config.patience:
+        elif state.out_of_patience(self.config.patience):
             state.stopped_because = (
                 f"no better {_SCORES[self.config.select_by]} for {self.config.patience} epochs"
             )

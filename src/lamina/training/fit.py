@@ -5,7 +5,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +91,10 @@ def fit(
     """
     assert config.steps_per_epoch is not None
     checkpoint = read_latest(folder) if resume else None
-    state = replace(RunState(**checkpoint["run"]), stopped_because="") if checkpoint else RunState()
+    state = RunState(**checkpoint["run"]) if checkpoint else RunState()
+    if checkpoint and state.out_of_patience(config.patience):
+        return state
+    state.stopped_because = ""
     max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
     started = time.monotonic() - state.elapsed_s
     clock = Clock(max_steps, config.time_budget_s, started, state.reserve_s)
