@@ -38,6 +38,8 @@ _LADDERS: Mapping[int, tuple[tuple[str, dict[str, Any]], ...]] = {
 _FEW_SLICES = 16
 _FAR_APART = 3.0
 _MOST_REHEARSALS = 3
+_WHOLE_RUN = 1.1
+"""Peak of a run over that of its first steps: validation and checkpoints come on top."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,10 @@ class Planner:
         if isinstance(taken, LaminaError):
             raise taken
         voxels = plan.batch_size * prod(plan.patch_size)
+        peak = _WHOLE_RUN * taken.peak_bytes
         self.costs[key] = replace(
             known,
-            bytes_per_voxel=max(1.0, taken.peak_bytes - self.budget.program_bytes) / voxels,
+            bytes_per_voxel=max(1.0, peak - self.budget.program_bytes) / voxels,
             seconds_per_voxel=taken.step_s / voxels,
             predict_seconds_per_voxel=taken.predict_s_per_voxel,
         )
