@@ -1,7 +1,7 @@
 """Scans to prepare for ``preprocessing.py``: made up from a seed, but for one."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,21 @@ class Task:
         return images, folder / f"label{self.suffix}"
 
 
+_CT = Task(
+    title="CT, 512×512×300 voxels of 0.8×0.8×2.5 mm to 1.5 mm, 15 classes",
+    shape=(512, 512, 300),
+    spacing=(0.8, 0.8, 2.5),
+    target=(1.5, 1.5, 1.5),
+    channels=1,
+    classes=15,
+    scheme="ct",
+)
 TASKS = {
-    "ct": Task(
-        title="CT, 512×512×300 voxels of 0.8×0.8×2.5 mm to 1.5 mm, 15 classes",
-        shape=(512, 512, 300),
-        spacing=(0.8, 0.8, 2.5),
-        target=(1.5, 1.5, 1.5),
-        channels=1,
-        classes=15,
-        scheme="ct",
-    ),
-    "ct_half": Task(
+    "ct": _CT,
+    "ct_half": replace(
+        _CT,
         title="CT, 256×256×150 voxels of 0.8×0.8×2.5 mm to 1.5 mm, 15 classes",
         shape=(256, 256, 150),
-        spacing=(0.8, 0.8, 2.5),
-        target=(1.5, 1.5, 1.5),
-        channels=1,
-        classes=15,
-        scheme="ct",
     ),
     "mr": Task(
         title="MR, four sequences of 240×240×155 voxels of 1 mm, not resampled, 4 classes",

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from lamina.models import build
     from lamina.volume import Volume
     from lamina.workflows.evaluate import evaluate
-    from lamina.workflows.predict import load, predict
+    from lamina.workflows.load import load
+    from lamina.workflows.predict import predict
     from lamina.workflows.prepare import prepare
     from lamina.workflows.train import train
 
@@ -24,7 +25,7 @@ _HOMES = {
     "Volume": "lamina.volume",
     "build": "lamina.models",
     "evaluate": "lamina.workflows.evaluate",
-    "load": "lamina.workflows.predict",
+    "load": "lamina.workflows.load",
     "predict": "lamina.workflows.predict",
     "prepare": "lamina.workflows.prepare",
     "read_volume": "lamina.io",

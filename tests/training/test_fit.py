@@ -123,10 +123,10 @@ def test_a_scan_that_vanishes_during_training_is_named(new_run, tmp_path):
 
 def test_half_precision_floats_need_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_precision("auto") == "fp32"
-    assert resolve_precision("bf16") == "bf16"
+    assert resolve_precision("auto", "cpu") == "fp32"
+    assert resolve_precision("bf16", "cpu") == "bf16"
     with pytest.raises(ConfigError, match="precision = 'fp16': needs a GPU"):
-        resolve_precision("fp16")
+        resolve_precision("fp16", "cpu")
 
 
 def test_bfloat16_trains_too(new_run, whole):

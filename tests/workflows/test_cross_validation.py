@@ -20,7 +20,8 @@ from lamina.inference.postprocess import postprocess
 from lamina.io import read_labels
 from lamina.workflows import cross_validation, ensembles
 from lamina.workflows.cross_validation import cross_validate
-from lamina.workflows.predict import load, predict
+from lamina.workflows.load import load
+from lamina.workflows.predict import predict
 from lamina.workflows.run import RunFolder
 from lamina.workflows.train import train
 

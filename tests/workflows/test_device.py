@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from lamina.errors import ConfigError
-from lamina.workflows.device import chosen_device, is_here, require_device
+from lamina.training.device import chosen_device, is_here, placement, require_device
 from lamina.workflows.plan import replan
 from lamina.workflows.planner import budget_of
 from lamina.workflows.predict import predict
+from lamina.workflows.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +48,17 @@ def test_predicting_on_a_gpu_that_is_not_here_is_refused(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match="--device cuda: "):
         predict(tiny_run, tmp_path / "found", split="val", device="cuda")
     assert not (tmp_path / "found").exists()
+
+
+def test_training_on_a_gpu_that_is_not_here_is_refused_before_anything_is_written(
+    tiny_work, tmp_path
+):
+    with pytest.raises(ConfigError, match="--device cuda: torch finds 0 GPUs here"):
+        train(tiny_work, tmp_path / "run", {"device": "cuda"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_processor_is_trained_on_when_asked_for_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert placement(chosen_device("cpu")) == {"accelerator": "cpu", "devices": 1}
+    assert placement(chosen_device("cuda:1")) == {"accelerator": "cuda", "devices": [1]}

@@ -19,7 +19,8 @@ from lamina.files import read_json, sha256
 from lamina.geometry import affine_from
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
-from lamina.workflows.predict import Prediction, find_bundle, load, predict
+from lamina.workflows.load import find_bundle, load
+from lamina.workflows.predict import Prediction, predict
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_the_settings_are_kept_and_read_back(run):
     config = resolve(TrainConfig, load_yaml(run.config_file))
     assert (config.epochs, config.steps_per_epoch) == (1, 3)  # given
     assert (config.patch_size, config.batch_size) == ((32, 32, 16), 2)  # the plan's
-    assert (config.model, config.precision) == ("lightmedseg", resolve_precision("auto"))
+    assert (config.model, config.precision) == ("lightmedseg", resolve_precision("auto", "cpu"))
     assert load_yaml(run.config_file) == read_json(run.manifest_file)["config"]
 
 

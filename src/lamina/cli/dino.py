@@ -1,15 +1,16 @@
 """The verbs of DAI-Net's first stage: a transformer, and its attention maps of every slice."""
 
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lamina.cli.options import Device, Work
 from lamina.cli.program import Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, spoken
+from lamina.cli.watch import on_bar
 
 if TYPE_CHECKING:
     from lamina.training.dino import DINOReport
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: lamina pretrain work --out vit --small --time-budget 2h")
 def pretrain(
-    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    work: Work,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     start: Annotated[
         Path | None, typer.Option(help="Transformer to start from, as import-weights writes it.")
@@ -75,14 +76,14 @@ def pretrain(
                 fold=fold,
                 resume=resume,
                 progress=show,
-                **_listeners(show),
+                **on_bar(show, _features),
             )
         terminal.result(result.as_dict(), *_pretrained(result, work))
 
 
 @app.command(epilog="Example: lamina attention-maps work --vit vit")
 def attention_maps(
-    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    work: Work,
     vit: Annotated[
         Path, typer.Option(help="Folder that pretrain wrote, or file of import-weights.")
     ],
@@ -92,7 +93,7 @@ def attention_maps(
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Interpolate between tokens instead of squares.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
+    device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -114,18 +115,8 @@ def attention_maps(
         terminal.result(result.as_dict(), *_mapped(result))
 
 
-def _listeners(show: Callable[..., None]) -> dict[str, Any]:
-    """Return what pretraining calls after epochs and steps."""
-    latest = ""
-
-    def on_epoch(report: "DINOReport") -> None:
-        nonlocal latest
-        latest = f"  features differ {report.feature_std:.2f}  {report.collapse and 'collapsed'}"
-
-    def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
-        show(progress, 1, f"Step {step}  loss {loss:.3f}{latest}", to_go)
-
-    return {"on_epoch": on_epoch, "on_step": on_step}
+def _features(report: "DINOReport") -> str:
+    return f"features differ {report.feature_std:.2f}  {report.collapse and 'collapsed'}"
 
 
 def _pretrained(result: "Pretraining", work: Path) -> tuple[str, ...]:

@@ -1,51 +1,45 @@
 """The verbs of the main job: from labelled scans to a model and its scores."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lamina.cli.options import (
+    Dataset,
+    Device,
+    Layout,
+    Ram,
+    Rehearse,
+    ResampleOblique,
+    Time,
+    Vram,
+    Work,
+    Workers,
+)
 from lamina.cli.program import Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import duration, memory
+from lamina.cli.units import duration
 from lamina.cli.units import fold as fold_or_all
-from lamina.cli.watch import watching
+from lamina.cli.watch import on_bar, watching
 
 if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
 
-ResampleOblique = Annotated[
-    bool,
-    typer.Option(
-        "--resample-oblique", help="Resample scans with a tilted gantry instead of refusing them."
-    ),
-]
-
 
 @app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work")
 def prepare(
-    dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
+    dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Work folder to write.")],
-    layout: Annotated[
-        str | None, typer.Option(help="How the folder is laid out; found by itself.")
-    ] = None,
+    layout: Layout = None,
     model: Annotated[
         str, typer.Option(help="Network to plan for; auto: what suits scans and budget.")
     ] = "auto",
-    ram: Annotated[
-        float | None, typer.Option(parser=memory, metavar="SIZE", help="Memory to train in: 8G.")
-    ] = None,
-    vram: Annotated[
-        float | None, typer.Option(parser=memory, metavar="SIZE", help="GPU memory likewise.")
-    ] = None,
-    time: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
-    rehearse: Annotated[
-        bool, typer.Option(help="Train a few steps to know what a run takes.")
-    ] = True,
+    ram: Ram = None,
+    vram: Vram = None,
+    time: Time = None,
+    device: Device = None,
+    rehearse: Rehearse = True,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Splits by patient; 5 by default.")
     ] = None,
@@ -62,9 +56,7 @@ def prepare(
         bool, typer.Option("--allow-leakage", help="Accept patients on both sides of a split.")
     ] = False,
     resample_oblique: ResampleOblique = False,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; as many as memory allows.")
-    ] = None,
+    workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -101,7 +93,7 @@ def prepare(
 
 @app.command(epilog="Example: lamina train work --fold 0 --time-budget 20m --out run")
 def train(
-    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    work: Work,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     model: Annotated[str | None, typer.Option(help="Network; the plan's by default.")] = None,
     fold: Annotated[
@@ -124,6 +116,7 @@ def train(
         int | None, typer.Option(min=1, help="Stop after so many epochs without a better Dice.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
+    device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     start: Annotated[
         Path | None,
@@ -171,6 +164,7 @@ def train(
             "time_budget_s": time_budget,
             "patience": patience,
             "seed": seed,
+            "device": device,
         }
         settings = layered(
             load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
@@ -182,7 +176,7 @@ def train(
         if fold == "all":
             with terminal.bar() as show:
                 whole = cross_validation.cross_validate(
-                    work, out, settings, soup=soup, progress=show, **given, **_listeners(show)
+                    work, out, settings, soup=soup, progress=show, **given, **on_bar(show, _dice)
                 )
             terminal.result(whole.as_dict(), *views.cross_validation(whole))
             terminal.failures(whole.all_failures, "Failed")
@@ -204,7 +198,7 @@ def predict(
     split: Annotated[
         str | None, typer.Option(help="A run's own scans: 'val', or 'test', kept for the end.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")] = None,
+    device: Device = None,
     resample_oblique: ResampleOblique = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -286,21 +280,11 @@ def demo(
                 seed=seed,
                 settings=settings,
                 progress=show,
-                **_listeners(show),
+                **on_bar(show, _dice),
             )
         terminal.result(result.as_dict(), *views.demonstration(result))
         terminal.failures(result.scores.failures, "Failed")
 
 
-def _listeners(show: Callable[..., None]) -> dict[str, Any]:
-    """Return what training calls after epochs and steps."""
-    latest = ""
-
-    def on_epoch(report: "EpochReport") -> None:
-        nonlocal latest
-        latest = f"  Dice {report.scores['dice']:.3f}"
-
-    def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
-        show(progress, 1, f"Step {step}  loss {loss:.3f}{latest}", to_go)
-
-    return {"on_epoch": on_epoch, "on_step": on_step}
+def _dice(report: "EpochReport") -> str:
+    return f"Dice {report.scores['dice']:.3f}"

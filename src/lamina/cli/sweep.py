@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from lamina.cli.options import Work
 from lamina.cli.program import Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.errors import ConfigError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: lamina sweep work --set-grid optimiser.lr=1e-3,3e-3 --out sweep")
 def sweep(
-    work: Annotated[Path, typer.Argument(help="Folder that prepare wrote.")],
+    work: Work,
     out: Annotated[Path, typer.Option(help="Folder to write the runs to.")],
     set_grid: Annotated[
         list[str] | None,

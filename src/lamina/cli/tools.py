@@ -6,22 +6,19 @@ from typing import Annotated
 
 import typer
 
+from lamina.cli.options import Dataset, Layout, Workers
 from lamina.cli.program import Json, Quiet, Verbose, app
 from lamina.cli.terminal import FAILED, Terminal
 
 
 @app.command(epilog="Example: lamina doctor Task04_Hippocampus --report report")
 def doctor(
-    dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
+    dataset: Dataset,
     fix: Annotated[Path | None, typer.Option(help="New folder for a mended copy.")] = None,
     dry_run: Annotated[bool, typer.Option(help="List what --fix would change.")] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for a page with pictures.")] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="How the folder is laid out; found by itself.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; as many as memory allows.")
-    ] = None,
+    layout: Layout = None,
+    workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -113,11 +110,9 @@ def fetch(
 
 @app.command(epilog="Example: lamina to-nnunet path/to/dataset Dataset101_Liver")
 def to_nnunet(
-    dataset: Annotated[Path, typer.Argument(help="Folder of labelled scans.")],
+    dataset: Dataset,
     out: Annotated[Path, typer.Argument(help="New folder, called such as Dataset101_Liver.")],
-    layout: Annotated[
-        str | None, typer.Option(help="How the folder is laid out; found by itself.")
-    ] = None,
+    layout: Layout = None,
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy files rather than link to them.")
     ] = False,

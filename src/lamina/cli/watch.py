@@ -1,6 +1,6 @@
 """What a person sees of a training run while it goes on, on a terminal or in a log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +164,25 @@ def watching(terminal: Terminal) -> Iterator[dict[str, Any]]:
             yield display.listeners()
 
 
+def on_bar(show: Callable[..., None], tell: Callable[[Any], str]) -> dict[str, Any]:
+    """Return what training calls, to be shown on one plain bar.
+
+    Args:
+        show: The bar's listener.
+        tell: Says the last epoch in a few words.
+    """
+    latest = ""
+
+    def on_epoch(report: Any) -> None:
+        nonlocal latest
+        latest = f"  {tell(report)}"
+
+    def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
+        show(progress, 1, f"Step {step}  loss {loss:.3f}{latest}", to_go)
+
+    return {"on_epoch": on_epoch, "on_step": on_step}
+
+
 def _by_structure(scores: Mapping[str, float]) -> dict[str, float]:
     return {n.removeprefix("dice/"): d for n, d in scores.items() if n.startswith("dice/")}
 
@@ -190,7 +209,7 @@ def _memory() -> str:
 
     from lamina.workflows.rehearsal import peak_bytes
 
-    return f"{peak_bytes('cuda' if torch.cuda.is_available() else 'cpu') / 1e9:.1f} GB"
+    return f"{peak_bytes('cuda' if torch.cuda.is_initialized() else 'cpu') / 1e9:.1f} GB"
 
 
 def _sparkline(values: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -138,6 +138,17 @@ def ignore_ctrl_c(worker: int) -> None:
     The main process answers it, and needs patches until it has finished its step.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def loading(workers: int, device: str) -> dict[str, Any]:
+    """Return how torch's loader is to bring samples to the device, with so many processes."""
+    return {
+        "num_workers": workers,
+        "pin_memory": device != "cpu",
+        "persistent_workers": workers > 0,
+        "multiprocessing_context": "spawn" if workers else None,
+        "worker_init_fn": ignore_ctrl_c,
+    }
 
 
 def cut(

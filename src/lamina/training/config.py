@@ -127,6 +127,8 @@ class TrainConfig:
     """Share by which neighbouring windows overlap."""
     blending: Literal["gaussian", "constant"] | None = None
     """Weights of a window's voxels where windows overlap."""
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:1``; ``None``: a GPU if there is one."""
     precision: Precision = "auto"
     """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
     seed: int = 0

@@ -23,11 +23,12 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lamina.data.patches import StepSampler, ignore_ctrl_c
+from lamina.data.patches import StepSampler, loading
 from lamina.data.views import ViewDataset
 from lamina.errors import TrainingError
 from lamina.losses.dino import teacher_momentum
 from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_latest
+from lamina.training.device import chosen_device, placement
 from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
 from lamina.training.fit import resolve_precision
@@ -88,9 +89,9 @@ class _Run:
     def __init__(
         self, module: Distillation, config: DINOConfig, per_epoch: int, folder: Path, resume: bool
     ) -> None:
-        precision = resolve_precision(config.precision)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.fabric = Fabric(accelerator=device, devices=1, precision=_FORMATS[precision])
+        device = chosen_device(None)
+        precision = resolve_precision(config.precision, device)
+        self.fabric = Fabric(**placement(device), precision=_FORMATS[precision])
         self.fabric.to_device(module)
         self.module = module
         fused = precision != "fp16"  # a fused step unscales by itself, too late for clipping
@@ -253,10 +254,7 @@ def _loader(
     return DataLoader(
         views,
         batch_sampler=StepSampler(first_step, last_step, config.batch_size),
-        num_workers=config.workers,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="spawn" if config.workers else None,
-        worker_init_fn=ignore_ctrl_c,
+        **loading(config.workers, chosen_device(None)),
     )
 
 

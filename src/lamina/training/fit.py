@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lamina.data.patches import PatchDataset, StepSampler, ignore_ctrl_c
+from lamina.data.patches import PatchDataset, StepSampler, loading
 from lamina.data.sampling import PatchSampler, random_for
 from lamina.data.workers import num_cores
 from lamina.errors import ConfigError
@@ -31,6 +31,7 @@ from lamina.training.callbacks import (
 )
 from lamina.training.checkpoints import AtomicCheckpointIO, read_latest
 from lamina.training.config import Precision, TrainConfig
+from lamina.training.device import chosen_device, placement
 from lamina.training.meters import StepMeter, TimedLoader
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
@@ -155,10 +156,10 @@ def _trainer(
     # One pass over one long list of steps: epochs, validation and checkpoints are ours to place,
     # which is what makes a run resumable at any step.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    device = chosen_device(config.device)
     return Trainer(
-        accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=1,
-        precision=_PRECISION[fallback or resolve_precision(config.precision)],
+        **placement(device),
+        precision=_PRECISION[fallback or resolve_precision(config.precision, device)],
         accumulate_grad_batches=config.grad_accum_steps,
         max_epochs=1,
         callbacks=callbacks,
@@ -176,29 +177,25 @@ def _trainer(
 def _loader(
     patches: PatchDataset, config: TrainConfig, first_step: int, last_step: int
 ) -> DataLoader[Any]:
-    workers, parts = config.workers, config.grad_accum_steps
+    workers, parts, device = config.workers, config.grad_accum_steps, chosen_device(config.device)
     if workers is None:
-        workers = min(8, num_cores()) if torch.cuda.is_available() else 0
+        workers = 0 if device == "cpu" else min(8, num_cores())
     return TimedLoader(
         patches,
         batch_sampler=StepSampler(
             first_step * parts, last_step * parts, patches.sampler.batch_size // parts
         ),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=ignore_ctrl_c,
+        **loading(workers, device),
     )
 
 
-def resolve_precision(precision: Precision) -> Precision:
-    """Return the number format that ``auto`` stands for on this machine.
+def resolve_precision(precision: Precision, device: str) -> Precision:
+    """Return the number format that ``auto`` stands for on a device.
 
     Raises:
-        ConfigError: It is ``fp16`` and there is no GPU.
+        ConfigError: It is ``fp16`` and the device is no GPU.
     """
-    gpu = torch.cuda.is_available()
+    gpu = device != "cpu"
     if precision == "fp16" and not gpu:
         raise ConfigError("precision = 'fp16': needs a GPU.", remedy="Use bf16, fp32 or auto.")
     if precision != "auto":

@@ -27,6 +27,7 @@ from lamina.losses.deep_supervision import DeepSupervision
 from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.training.callbacks import Validate
 from lamina.training.config import TrainConfig
+from lamina.training.device import chosen_device, require_device
 from lamina.training.fit import resolve_precision
 from lamina.training.regions import RegionTargets, draw_regions
 from lamina.training.transfer import freeze, load_fitting
@@ -45,12 +46,14 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
         num_cases: Training cases, for an epoch that is so many passes over them.
 
     Raises:
-        ConfigError: Settings and plan differ in axes.
+        ConfigError: Settings and plan differ in axes, or the device is not here.
     """
     for name in ("patch_size", "roi_size"):
         sides = getattr(config, name)
         if sides and len(sides) != plan.spatial_dims:
             raise ConfigError(f"{name} = {sides}: {plan.spatial_dims} sizes are needed.")
+    device = chosen_device(config.device)
+    require_device(device)
     batch = config.batch_size or plan.batch_size
     passes = ceil((config.passes_per_epoch or 0) * num_cases / batch)
     timed = config.time_budget_s is not None
@@ -63,7 +66,7 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
         batch_size=batch,
         steps_per_epoch=config.steps_per_epoch or passes or plan.steps_per_epoch,
         epochs=config.epochs or (None if timed else plan.epochs),
-        precision=resolve_precision(config.precision),
+        precision=resolve_precision(config.precision, device),
     )
 
 

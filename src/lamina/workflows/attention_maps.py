@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from lamina.data.cache import MAPS, PreparedCase
 from lamina.data.views import slice_axis
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import atomic_path, read_json, remove_parts, write_json
+from lamina.training.device import chosen_device, require_device
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.transformer import VIT_FILE, MapMaker, read_vit, write_vit
 from lamina.workflows.work import WorkFolder
@@ -70,7 +70,9 @@ def draw_maps(
     if size < token or size % token:
         raise ConfigError(f"size = {size}: must be a multiple of {token}, the token size.")
     key = maker.key()
-    maker.vit.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = chosen_device(device)
+    require_device(where)
+    maker.vit.to(where)
     cases = [PreparedCase(path.parent) for path in sorted(folder.cache.glob("*/case.json"))]
     if not cases:
         raise DatasetError(f"{folder.cache}: holds no prepared case.")

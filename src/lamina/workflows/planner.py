@@ -17,7 +17,7 @@ from lamina.data.planning import make_plan
 from lamina.data.workers import run_over
 from lamina.errors import ConfigError, LaminaError, ResourceError
 from lamina.models import NETWORKS, NetworkConfig, configure
-from lamina.workflows.device import is_here, require_device
+from lamina.training.device import is_here, require_device
 
 if TYPE_CHECKING:
     from lamina.workflows.rehearsal import Rehearsal

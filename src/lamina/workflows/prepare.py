@@ -18,9 +18,9 @@ from lamina.data.workers import run_over, workers_for
 from lamina.errors import DatasetError, FileError, LaminaError
 from lamina.files import read_json, remove_parts, write_json
 from lamina.models import NETWORKS
+from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.datasets import Assignment
-from lamina.workflows.device import chosen_device
 from lamina.workflows.planner import AUTO, Planner, budget_of
 from lamina.workflows.splits import assign, divide, given_split, set_aside
 from lamina.workflows.work import WorkFolder

@@ -18,6 +18,7 @@ from lamina.errors import ConfigError, TrainingError
 from lamina.files import remove_parts, sha256, write_json, write_text
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST
+from lamina.training.device import chosen_device
 from lamina.training.dino import DINOReport, DINOState, distil
 from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
@@ -148,7 +149,7 @@ def _completed(config: DINOConfig, plan: Plan) -> DINOConfig:
         config,
         views=replace(config.views, tone=config.views.tone or ("gamma" if ct else "solarise")),
         epochs=config.epochs or (None if config.time_budget_s else _EPOCHS),
-        precision=resolve_precision(config.precision),
+        precision=resolve_precision(config.precision, chosen_device(None)),
     )
 
 

@@ -56,7 +56,7 @@ def rehearse(
     """
     wanted = round(_ABOUT_S / plan.estimates["step_s"])
     steps = _WARM_UP + max(_FEWEST, min(_MOST, wanted))
-    config = completed(TrainConfig(epochs=1, steps_per_epoch=steps), plan)
+    config = completed(TrainConfig(epochs=1, steps_per_epoch=steps, device=device), plan)
     network = network_of(config, plan)
     num_maps = input_channels(network) - network.in_channels
     cases = [replace(case, blank_maps=num_maps) for case in open_cases(cache, case_ids)]

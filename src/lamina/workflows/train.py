@@ -41,7 +41,7 @@ from lamina.workflows.transformer import carry, transformer_for
 from lamina.workflows.watching import Board, Pictures, loggers_of
 from lamina.workflows.work import WorkFolder
 
-LENGTH = ("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s")
+LENGTH = ("epochs", "time_budget_s", "patience", "device", "workers", "checkpoint_every_s")
 """Settings that may change when a run is resumed."""
 ALL = "all"
 """What a folder that holds a run of every fold says in place of its fold."""

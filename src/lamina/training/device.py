@@ -1,5 +1,7 @@
 """Where networks run: the processor, or a GPU that is really there."""
 
+from typing import Any
+
 from lamina.errors import ConfigError
 
 
@@ -36,6 +38,13 @@ def require_device(device: str, remedy: str = "Say --device cpu.") -> None:
         count = _num_gpus()
         found = f"torch finds {count} GPU{'' if count == 1 else 's'} here"
         raise ConfigError(f"--device {device}: {found}.", remedy=remedy)
+
+
+def placement(device: str) -> dict[str, Any]:
+    """Return the device as Lightning is told it: ``{"accelerator": "cuda", "devices": [1]}``."""
+    if device == "cpu":
+        return {"accelerator": "cpu", "devices": 1}
+    return {"accelerator": "cuda", "devices": [int(device.partition(":")[2] or 0)]}
 
 
 def _num_gpus() -> int:

@@ -1,0 +1,30 @@
+"""Options that several verbs have, each written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lamina.cli.units import duration, memory
+
+Dataset = Annotated[Path, typer.Argument(help="Folder of labelled scans.")]
+Work = Annotated[Path, typer.Argument(help="Folder that prepare wrote.")]
+Layout = Annotated[str | None, typer.Option(help="How the folder is laid out; found by itself.")]
+Ram = Annotated[
+    float | None, typer.Option(parser=memory, metavar="SIZE", help="Memory to train in: 8G.")
+]
+Vram = Annotated[
+    float | None, typer.Option(parser=memory, metavar="SIZE", help="GPU memory likewise.")
+]
+Time = Annotated[
+    float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")]
+Rehearse = Annotated[bool, typer.Option(help="Train a few steps to know what a run takes.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes; as many as memory allows.")]
+ResampleOblique = Annotated[
+    bool,
+    typer.Option(
+        "--resample-oblique", help="Resample scans with a tilted gantry instead of refusing them."
+    ),
+]

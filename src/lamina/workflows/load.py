@@ -1,0 +1,119 @@
+"""Load: bring a trained model into memory, ready for use from Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils import convert_conv3d_weight_memory_format
+
+from lamina.bundle import Bundle, build_network, load_bundle
+from lamina.errors import BundleError, ConfigError, GeometryError
+from lamina.geometry import affine_from
+from lamina.inference.postprocess import Step, steps_from
+from lamina.inference.predictor import Predictor
+from lamina.io import read_volume
+from lamina.training.device import chosen_device, require_device
+from lamina.volume import Volume
+from lamina.workflows.run import RunFolder, write_bundle
+from lamina.workflows.transformer import carried_maps
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model in memory, ready for use from Python."""
+
+    bundle: Bundle
+    predictor: Predictor
+
+    def predict(self, image: str | Path | Volume) -> Volume:
+        """Segment a scan, given as a file or a volume.
+
+        Returns:
+            Label map ``(1, *S)`` on the scan's own grid, with the values of the training labels.
+
+        Raises:
+            LaminaError: The scan cannot be read or does not fit the model.
+        """
+        return self.predictor(image if isinstance(image, Volume) else read_volume(image))
+
+    def __call__(self, array: NDArray[Any], *, spacing: Sequence[float]) -> NDArray[Any]:
+        """Segment an array without files.
+
+        Args:
+            array: ``(C, *S)``, or ``(*S)`` for one channel, axes running as RAS+.
+            spacing: Voxel size in mm along each spatial axis.
+
+        Returns:
+            Label map ``(*S)`` with the values of the training labels.
+
+        Raises:
+            GeometryError: Array and spacing have different numbers of axes.
+            LaminaError: The array does not fit the model.
+        """
+        channels = array[None] if array.ndim == len(spacing) else array
+        if channels.ndim != len(spacing) + 1:
+            raise GeometryError(
+                f"array of shape {array.shape} and spacing {tuple(spacing)} do not match; "
+                "one spacing per spatial axis is needed."
+            )
+        found = self.predictor(Volume(channels, affine_from(spacing), "array"))
+        return np.asarray(found.array[0])
+
+
+def load(path: str | Path, device: str | None = None, *, resample_oblique: bool = False) -> Model:
+    """Load a trained model.
+
+    Args:
+        path: A ``.lamina`` file or a run folder.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
+        resample_oblique: Whether scans whose axes are not at right angles are resampled, and their
+            segmentation brought back, rather than refused.
+
+    Raises:
+        BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
+            no model.
+        TrainingError: The run's best checkpoint is damaged.
+        ConfigError: The device is not here.
+    """
+    chosen = chosen_device(device)
+    require_device(chosen)
+    bundle = load_bundle(find_bundle(Path(path)))
+    network = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
+    predictor = Predictor(
+        network=network.to(chosen),
+        plan=bundle.plan,
+        device=chosen,
+        resample_oblique=resample_oblique,
+        maps=carried_maps(bundle, chosen),
+        postprocessing=_postprocessing(bundle),
+    )
+    return Model(bundle, predictor)
+
+
+def _postprocessing(bundle: Bundle) -> tuple[Step, ...]:
+    try:
+        return steps_from(bundle.postprocessing, bundle.plan.labels)
+    except ConfigError as error:
+        raise BundleError(f"{bundle.source}: {error}") from error
+
+
+def find_bundle(path: Path) -> Path:
+    """Return the bundle that a path means, made anew when its run has gone on since."""
+    if not path.is_dir():
+        return path
+    run = RunFolder(path)
+    best = run.checkpoints / "best.ckpt"
+    if best.is_file() and (
+        not run.bundle_file.is_file() or run.bundle_file.stat().st_mtime < best.stat().st_mtime
+    ):
+        return write_bundle(run)
+    if not run.bundle_file.is_file():
+        raise BundleError(
+            f"{path}: holds neither a model nor a checkpoint.",
+            remedy="Give a .lamina file, or a folder in which lamina train finished an epoch.",
+        )
+    return run.bundle_file
