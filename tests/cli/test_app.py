@@ -29,6 +29,12 @@ def segmented(cli, tiny_run, tiny_dataset, tmp_path):
     return tmp_path / "seg"
 
 
+def test_help_begins_with_the_main_job(cli):
+    shown = cli("--help").stdout
+    places = [shown.index(f" {verb} ") for verb in ("prepare", "predict", "fetch", "pretrain")]
+    assert places == sorted(places)
+
+
 def test_help_lists_every_verb(cli):
     for arguments in (["--help"], ["-h"]):
         done = cli(*arguments)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lamina.cli.options import Device, Work
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, spoken
 from lamina.cli.watch import on_bar
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from lamina.workflows.pretrain import Pretraining
 
 
-@app.command(epilog="Example: lamina pretrain work --out vit --small --time-budget 2h")
+@app.command(
+    epilog="Example: lamina pretrain work --out vit --small --time-budget 2h",
+    rich_help_panel=MODELS,
+)
 def pretrain(
     work: Work,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
@@ -81,7 +84,7 @@ def pretrain(
         terminal.result(result.as_dict(), *_pretrained(result, work))
 
 
-@app.command(epilog="Example: lamina attention-maps work --vit vit")
+@app.command(epilog="Example: lamina attention-maps work --vit vit", rich_help_panel=MODELS)
 def attention_maps(
     work: Work,
     vit: Annotated[

@@ -9,15 +9,15 @@ from lamina.cli.options import (
     Dataset,
     Device,
     Layout,
+    NoRehearse,
     Ram,
-    Rehearse,
     ResampleOblique,
     Time,
     Vram,
     Work,
     Workers,
 )
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration
 from lamina.cli.units import fold as fold_or_all
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
 
 
-@app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work")
+@app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work", rich_help_panel=MAIN)
 def prepare(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Work folder to write.")],
@@ -39,7 +39,7 @@ def prepare(
     vram: Vram = None,
     time: Time = None,
     device: Device = None,
-    rehearse: Rehearse = True,
+    no_rehearse: NoRehearse = False,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Splits by patient; 5 by default.")
     ] = None,
@@ -77,7 +77,7 @@ def prepare(
                 vram_bytes=vram,
                 time_s=time,
                 device=device,
-                rehearse=rehearse,
+                rehearse=not no_rehearse,
                 num_folds=folds,
                 splits=splits,
                 protocol=protocol,
@@ -91,7 +91,9 @@ def prepare(
         terminal.failures(result.excluded, "Left out")
 
 
-@app.command(epilog="Example: lamina train work --fold 0 --time-budget 20m --out run")
+@app.command(
+    epilog="Example: lamina train work --fold 0 --time-budget 20m --out run", rich_help_panel=MAIN
+)
 def train(
     work: Work,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
@@ -188,7 +190,9 @@ def train(
         terminal.result(result.as_dict(), *views.training(result))
 
 
-@app.command(epilog="Example: lamina predict -m run -i scans/ -o segmentations/")
+@app.command(
+    epilog="Example: lamina predict -m run -i scans/ -o segmentations/", rich_help_panel=MAIN
+)
 def predict(
     model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the segmentations.")],
@@ -224,7 +228,10 @@ def predict(
         terminal.failures(result.failures, "Failed")
 
 
-@app.command(epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores")
+@app.command(
+    epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores",
+    rich_help_panel=MAIN,
+)
 def evaluate(
     predictions: Annotated[Path, typer.Option("--predictions", "-p", help="Segmentations.")],
     references: Annotated[
@@ -254,7 +261,7 @@ def evaluate(
         terminal.failures(scores.failures, "Failed")
 
 
-@app.command(epilog="Example: lamina demo --out demo")
+@app.command(epilog="Example: lamina demo --out demo", rich_help_panel=MAIN)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,

@@ -20,7 +20,10 @@ Time = Annotated[
     float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")]
-Rehearse = Annotated[bool, typer.Option(help="Train a few steps to know what a run takes.")]
+NoRehearse = Annotated[
+    bool,
+    typer.Option("--no-rehearse", help="Estimate what a run takes rather than try a few steps."),
+]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes; as many as memory allows.")]
 ResampleOblique = Annotated[
     bool,

@@ -4,12 +4,15 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, Ram, Rehearse, Time, Vram, Work, Workers
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.options import Device, NoRehearse, Ram, Time, Vram, Work, Workers
+from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
 
-@app.command(epilog="Example: lamina plan work --time 30m --ram 8G --device cpu --explain")
+@app.command(
+    epilog="Example: lamina plan work --time 30m --ram 8G --device cpu --explain",
+    rich_help_panel=MAIN,
+)
 def plan(
     work: Work,
     explain: Annotated[bool, typer.Option("--explain", help="Say why, and what it cost.")] = False,
@@ -20,7 +23,7 @@ def plan(
     vram: Vram = None,
     time: Time = None,
     device: Device = None,
-    rehearse: Rehearse = True,
+    no_rehearse: NoRehearse = False,
     workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -43,7 +46,7 @@ def plan(
                     vram_bytes=vram,
                     time_s=time,
                     device=device,
-                    rehearse=rehearse,
+                    rehearse=not no_rehearse,
                     workers=workers,
                     progress=progress,
                 )

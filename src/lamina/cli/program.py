@@ -1,10 +1,47 @@
 """The program that the verbs belong to, and the options that all of them have."""
 
-from typing import Annotated
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from lamina.cli.terminal import Program
+from lamina.cli.terminal import write_json
+
+MAIN, DATA, MODELS = GROUPS = ("The main job", "Data", "Networks, recipes, runs")
+"""Groups of verbs in the help, in this order."""
+
+
+class Program(TyperGroup):
+    """The verbs together; who asks for JSON gets wrong usage as JSON too."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run one command line."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # file names may hold what UTF-8 cannot
+                stream.reconfigure(errors="backslashreplace")
+        given = list(sys.argv[1:] if args is None else args)
+        if "--json" not in given:
+            return super().main(given, *rest, **extra)
+        try:
+            status = super().main(given, *rest, **extra | {"standalone_mode": False})
+        except typer.TyperException as error:
+            write_json({"error": "UsageError", "message": error.format_message(), "remedy": ""})
+            sys.exit(error.exit_code)
+        sys.exit(status)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs group by group, as they are filed within each."""
+
+        def group(name: str) -> int:
+            verb = self.commands[name]
+            assert isinstance(verb, TyperCommand)
+            return GROUPS.index(str(verb.rich_help_panel))
+
+        return sorted(super().list_commands(ctx), key=group)
+
 
 app = typer.Typer(
     name="lamina",

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _UNITS = {"dice": " %", "iou": " %", "hd95": " mm"}
 
 
-@app.command(epilog="Example: lamina recipes glims-brats")
+@app.command(epilog="Example: lamina recipes glims-brats", rich_help_panel=MODELS)
 def recipes(
     names: Annotated[list[str] | None, typer.Argument(help="Recipes; all by default.")] = None,
     json: Json = False,

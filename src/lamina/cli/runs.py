@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import spoken
 from lamina.cli.watch import TOLERABLE_WAITING
@@ -22,7 +22,7 @@ _SHARED = ("network", "data", "fold")
 """Said once where all runs have the same."""
 
 
-@app.command(epilog="Example: lamina runs results/ --json")
+@app.command(epilog="Example: lamina runs results/ --json", rich_help_panel=MODELS)
 def runs(
     places: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of them.")

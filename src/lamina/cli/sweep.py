@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.options import Work
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.errors import ConfigError
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lamina.workflows.sweep import Sweep
 
 
-@app.command(epilog="Example: lamina sweep work --set-grid optimiser.lr=1e-3,3e-3 --out sweep")
+@app.command(
+    epilog="Example: lamina sweep work --set-grid optimiser.lr=1e-3,3e-3 --out sweep",
+    rich_help_panel=MODELS,
+)
 def sweep(
     work: Work,
     out: Annotated[Path, typer.Option(help="Folder to write the runs to.")],

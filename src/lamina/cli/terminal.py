@@ -1,12 +1,11 @@
 """What a person, or a program, sees of a command."""
 
-import io
 import json
 import logging
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -15,7 +14,6 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
-from typer.core import TyperGroup
 
 from lamina.cli.units import spoken
 from lamina.errors import LaminaError
@@ -35,25 +33,6 @@ _EXTRAS = {
     "ray": "cluster",
 }
 """Packages that only an extra brings."""
-
-
-class Program(TyperGroup):
-    """The verbs together; who asks for JSON gets wrong usage as JSON too."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run one command line."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # file names may hold what UTF-8 cannot
-                stream.reconfigure(errors="backslashreplace")
-        given = list(sys.argv[1:] if args is None else args)
-        if "--json" not in given:
-            return super().main(given, *rest, **extra)
-        try:
-            status = super().main(given, *rest, **extra | {"standalone_mode": False})
-        except typer.TyperException as error:
-            _write_json({"error": "UsageError", "message": error.format_message(), "remedy": ""})
-            sys.exit(error.exit_code)
-        sys.exit(status)
 
 
 class Terminal:
@@ -83,7 +62,7 @@ class Terminal:
         Strings are printed as they are, for the terminal to wrap; it cuts no path in two.
         """
         if self.as_json:
-            _write_json(data)
+            write_json(data)
         elif not self.quiet:
             for part in shown:
                 show = self.out.out if isinstance(part, str) else self.out.print
@@ -150,7 +129,7 @@ class Terminal:
 
     def _refuse(self, error: LaminaError) -> NoReturn:
         if self.as_json:
-            _write_json(error.as_dict())
+            write_json(error.as_dict())
         else:
             self._say("Error", error.message, "bold red")
             if error.remedy:
@@ -208,7 +187,8 @@ def _wrapped(line: str, width: int) -> str:
     )
 
 
-def _write_json(data: dict[str, Any]) -> None:
+def write_json(data: dict[str, Any]) -> None:
+    """Print one document to standard output; what is no number becomes null."""
     sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
 
 

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from lamina.cli.options import Dataset, Layout, Workers
-from lamina.cli.program import Json, Quiet, Verbose, app
+from lamina.cli.program import DATA, MAIN, MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import FAILED, Terminal
 
 
-@app.command(epilog="Example: lamina doctor Task04_Hippocampus --report report")
+@app.command(
+    epilog="Example: lamina doctor Task04_Hippocampus --report report", rich_help_panel=MAIN
+)
 def doctor(
     dataset: Dataset,
     fix: Annotated[Path | None, typer.Option(help="New folder for a mended copy.")] = None,
@@ -44,7 +46,7 @@ def doctor(
             raise typer.Exit(FAILED)
 
 
-@app.command(epilog="Example: lamina models glims lgmsnet_2d --json")
+@app.command(epilog="Example: lamina models glims lgmsnet_2d --json", rich_help_panel=MODELS)
 def models(
     names: Annotated[list[str] | None, typer.Argument(help="Networks; all by default.")] = None,
     in_channels: Annotated[
@@ -68,7 +70,7 @@ def models(
         terminal.result({"models": [fact.as_dict() for fact in facts]}, views.models(facts))
 
 
-@app.command(epilog="Example: lamina datasets lits acdc")
+@app.command(epilog="Example: lamina datasets lits acdc", rich_help_panel=DATA)
 def datasets(
     names: Annotated[list[str] | None, typer.Argument(help="Datasets; all by default.")] = None,
     json: Json = False,
@@ -86,7 +88,7 @@ def datasets(
         terminal.result({"datasets": [dataset.as_dict() for dataset in found]}, *shown)
 
 
-@app.command(epilog="Example: lamina fetch Task04_Hippocampus --out data")
+@app.command(epilog="Example: lamina fetch Task04_Hippocampus --out data", rich_help_panel=DATA)
 def fetch(
     task: Annotated[str, typer.Argument(help="Task of the Medical Segmentation Decathlon.")],
     out: Annotated[Path, typer.Option(help="Folder to make the task's own folder in.")],
@@ -108,7 +110,9 @@ def fetch(
         terminal.result({"folder": str(folder), **source.as_dict()}, *shown)
 
 
-@app.command(epilog="Example: lamina to-nnunet path/to/dataset Dataset101_Liver")
+@app.command(
+    epilog="Example: lamina to-nnunet path/to/dataset Dataset101_Liver", rich_help_panel=DATA
+)
 def to_nnunet(
     dataset: Dataset,
     out: Annotated[Path, typer.Argument(help="New folder, called such as Dataset101_Liver.")],
@@ -130,7 +134,10 @@ def to_nnunet(
         terminal.result(result.as_dict(), *views.converted(result))
 
 
-@app.command(epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina")
+@app.command(
+    epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina",
+    rich_help_panel=MODELS,
+)
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
     source: Annotated[str, typer.Option("--from", help="Paper: glims, lgmsnet or dino.")],
