@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lamina.workflows.run import machine, software
 from lamina.workflows.plan import read_plan
+from lamina.workflows.run import machine, software
 
 POLL_S = 1.0
 

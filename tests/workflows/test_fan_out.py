@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from lamina.errors import ClusterError, ConfigError, FileError, LaminaError, ResourceError
+from lamina.workflows import fan_out
 from lamina.workflows.fan_out import run_jobs
 
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
@@ -127,6 +128,25 @@ def test_jobs_on_ray(tmp_path, monkeypatch, capfd):
     assert dict(os.environ) == surroundings
     assert signal.getsignal(signal.SIGTERM) == on_sigterm
     assert not [p for p in psutil.Process().children(recursive=True) if "ray" in p.name()]
+
+
+def test_items_shared_out_come_back_in_order_whatever_part_is_done_first(monkeypatch):
+    def backwards(jobs, *settings, **more):
+        yield from reversed([(number, fan_out.attempt(job)) for number, job in enumerate(jobs)])
+
+    monkeypatch.setattr(fan_out, "_on_ray", backwards)
+    monkeypatch.setattr(fan_out, "_MAX_JOBS", 3)
+    items = [-3, 1, -4, 1, -5, 9, -2]
+    assert list(fan_out.spread(abs, items, 0, "local:2")) == [(item, abs(item)) for item in items]
+
+
+def test_every_item_of_a_part_that_is_lost_is_told(monkeypatch):
+    lost = ResourceError("its worker was lost 4 times.")
+    outcomes = [(0, lost), (1, [(3, 9)])]
+    monkeypatch.setattr(fan_out, "_on_ray", lambda *_, **__: (each for each in outcomes))
+    monkeypatch.setattr(fan_out, "_MAX_JOBS", 2)
+    found = list(fan_out.spread(abs, [1, 2, 3], 0, "local:2"))
+    assert found == [(1, lost), (2, lost), (3, 9)]
 
 
 def _session_folders():

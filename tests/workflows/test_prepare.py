@@ -495,3 +495,23 @@ def test_pictures_without_a_pixel_size_are_planned_in_pixels(tmp_path):
             image.save(tmp_path / "set" / folder / f"case{number}.png")
     plan = prepare(tmp_path / "set", tmp_path / "work", workers=0).plan
     assert (plan.unit, plan.target_spacing) == ("px", (1.0, 1.0))
+
+
+def test_a_cluster_prepares_the_same_though_a_worker_is_killed(tiny_dataset, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    killed, whole = tmp_path / "killed", preparation.prepare_case
+
+    def killed_once(case, **settings):
+        if case.case_id == "ball_003" and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(case, **settings)
+
+    prepare(tiny_dataset, tmp_path / "here", workers=0, ram_bytes=4e9)
+    monkeypatch.setattr(preparation, "prepare_case", killed_once)
+    prepare(tiny_dataset, tmp_path / "there", cluster="local:1", ram_bytes=4e9)
+    assert killed.exists()
+    here, there = files_of(tmp_path / "here"), files_of(tmp_path / "there")
+    del here["plan.json"], there["plan.json"]  # they tell how fast this machine is just now
+    assert there == here

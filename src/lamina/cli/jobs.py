@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lamina.cli.options import (
+    Cluster,
     Dataset,
     Device,
     Layout,
@@ -57,6 +58,7 @@ def prepare(
     ] = False,
     resample_oblique: ResampleOblique = False,
     workers: Workers = None,
+    cluster: Cluster = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -85,6 +87,7 @@ def prepare(
                 allow_leakage=allow_leakage,
                 resample_oblique=resample_oblique,
                 workers=workers,
+                cluster=cluster,
                 progress=progress,
             )
         terminal.result(result.as_dict(), *views.preparation(result))

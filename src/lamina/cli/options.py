@@ -31,3 +31,10 @@ ResampleOblique = Annotated[
         "--resample-oblique", help="Resample scans with a tilted gantry instead of refusing them."
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT|local:N",
+        help="Share the work out with Ray: on a cluster, or on N cores of this machine.",
+    ),
+]

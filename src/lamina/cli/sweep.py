@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.options import Work
+from lamina.cli.options import Cluster, Work
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.errors import ConfigError
@@ -34,13 +34,7 @@ def sweep(
     fold: Annotated[
         str, typer.Option(metavar="N,N|all", help="Likewise: which splits of splits.json.")
     ] = "0",
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|HOST:PORT|local:N",
-            help="Train side by side with Ray: on a cluster, or on N cores of this machine.",
-        ),
-    ] = None,
+    cluster: Cluster = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a run, with --cluster.")] = 1,
     gpus: Annotated[
         float | None,

@@ -11,20 +11,24 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from lamina.data.workers import run_over
 from lamina.errors import ClusterError, ConfigError, LaminaError, ResourceError
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _LOOPBACK = "127.0.0.1"
 _PATIENCE_S = 10
 _OBJECT_STORE_BYTES = 80_000_000
 """About the least that Ray takes: jobs hand over paths and figures, not scans."""
+_MAX_JOBS = 64
+"""Parts that many small items are shared out in: each begins with seconds of loading libraries."""
 
 
 def run_jobs(
@@ -64,6 +68,45 @@ def run_jobs(
             outcomes[number] = outcome
             on_done(number, outcome)
     return [outcomes[number] for number in range(len(jobs))]
+
+
+def spread(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    cluster: str | None = None,
+) -> Iterator[tuple[Item, Result | LaminaError]]:
+    """Yield every item with its result or error, in order, worked on here or on a cluster.
+
+    Args:
+        function: As for :func:`~lamina.data.workers.run_over`; run again for a part of the items
+            when a worker was lost, so it should pass over what it has done before.
+        items: To work on.
+        workers: Processes of this machine where there is no cluster.
+        cluster: As for :func:`run_jobs`, which tells the errors too.
+    """
+    if cluster is None:
+        yield from run_over(function, items, workers)
+        return
+    share = -(-len(items) // _MAX_JOBS)
+    parts = [items[first : first + share] for first in range(0, len(items), share)]
+    early: dict[int, list[tuple[Item, Result | LaminaError]] | LaminaError] = {}
+    jobs = [partial(_one_by_one, function, part) for part in parts]
+    with closing(_on_ray(jobs, cluster, cpus=1, gpus=0, retries=3)) as done:
+        for number, part in enumerate(parts):
+            while number not in early:
+                early.update([next(done)])
+            outcome = early.pop(number)
+            if isinstance(outcome, LaminaError):
+                yield from ((item, outcome) for item in part)
+            else:
+                yield from outcome
+
+
+def _one_by_one(
+    function: Callable[[Item], Result], items: Sequence[Item]
+) -> list[tuple[Item, Result | LaminaError]]:
+    return list(run_over(function, items, workers=0))
 
 
 def attempt(job: Callable[[], Result]) -> Result | LaminaError:

@@ -14,13 +14,14 @@ from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, surve
 from lamina.data.folds import Fold, leaks, write_folds
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
-from lamina.data.workers import run_over, workers_for
+from lamina.data.workers import workers_for
 from lamina.errors import DatasetError, FileError, LaminaError
 from lamina.files import read_json, remove_parts, write_json
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.datasets import Assignment
+from lamina.workflows.fan_out import spread
 from lamina.workflows.planner import AUTO, Planner, budget_of
 from lamina.workflows.splits import assign, divide, given_split, set_aside
 from lamina.workflows.work import WorkFolder
@@ -78,6 +79,7 @@ def prepare(
     allow_leakage: bool = False,
     resample_oblique: bool = False,
     workers: int | None = None,
+    cluster: str | None = None,
     progress: Progress = no_progress,
 ) -> Preparation:
     """Read a dataset, verify it, and leave fingerprint, plan, folds and prepared cases in ``out``.
@@ -108,6 +110,8 @@ def prepare(
         resample_oblique: Whether scans whose axes are not at right angles are resampled, rather
             than left out.
         workers: Processes; 0 for none; as many as memory and cores allow if not given.
+        cluster: Where to work on the cases, as for :func:`~lamina.workflows.fan_out.run_jobs`;
+            all machines see ``dataset`` and ``out`` under these paths.
         progress: Called after each case of each of the two passes.
 
     Raises:
@@ -116,7 +120,10 @@ def prepare(
             that are given, or a public dataset is named without a protocol.
         UnknownNameError: The layout, network, protocol or public dataset is not known.
         FileError: The work folder cannot be written, or the disk is full; run again, it goes on.
+        ClusterError: The cluster cannot be started or reached.
     """
+    if cluster is not None:  # whose machines have working folders of their own
+        dataset, out = dataset.absolute(), out.absolute()
     if model != AUTO:
         NETWORKS.get(model)  # a misspelt name is refused now, not after all scans have been read
     where = chosen_device("cuda" if vram_bytes and not device else device)
@@ -127,7 +134,7 @@ def prepare(
     _check_owner(work, whole)
     given = given_split(whole, assigned, splits, num_folds, allow_leakage)
     cohort, test = set_aside(whole, given)
-    surveys, excluded = _survey(cohort, resample_oblique, workers, progress)
+    surveys, excluded = _survey(cohort, resample_oblique, workers, cluster, progress)
     cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
     planner = Planner(fingerprint, cohort, budget, model, where, _regions_because(assigned))
@@ -135,7 +142,7 @@ def prepare(
     folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     write_json(work.fingerprint_file, fingerprint.as_dict())
     work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
-    if unfit := store(cohort, fingerprint, plan, work.cache, workers, progress):
+    if unfit := store(cohort, fingerprint, plan, work.cache, workers, progress, cluster):
         excluded |= unfit
         cohort = _without(cohort, unfit)
         folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
@@ -186,7 +193,11 @@ def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
 
 
 def _survey(
-    cohort: Cohort, resample_oblique: bool, workers: int | None, progress: Progress
+    cohort: Cohort,
+    resample_oblique: bool,
+    workers: int | None,
+    cluster: str | None,
+    progress: Progress,
 ) -> tuple[dict[str, Survey], dict[str, str]]:
     """Look at every case; return what was found and, by case id, why others cannot be used."""
     found: dict[str, Survey] = {}
@@ -199,7 +210,7 @@ def _survey(
         labels=cohort.labels,
         resample_oblique=resample_oblique,
     )
-    for done, (case, outcome) in enumerate(run_over(task, cohort.cases, count), start=1):
+    for done, (case, outcome) in enumerate(spread(task, cohort.cases, count, cluster), start=1):
         if isinstance(outcome, LaminaError):
             excluded[case.case_id] = str(outcome)
         else:
@@ -219,6 +230,7 @@ def store(
     cache: Path,
     workers: int | None,
     progress: Progress,
+    cluster: str | None = None,
 ) -> dict[str, str]:
     """Store every case as training reads it, unless that has been done already.
 
@@ -234,7 +246,7 @@ def store(
     excluded: dict[str, str] = {}
     # A scan that was not to be resampled did not get here.
     task = partial(prepare_case, plan=plan, cache=cache, resample_oblique=True)
-    for done, (case, outcome) in enumerate(run_over(task, cohort.cases, count), start=1):
+    for done, (case, outcome) in enumerate(spread(task, cohort.cases, count, cluster), start=1):
         if isinstance(outcome, FileError):  # the scan was read a moment ago: this is the disk
             raise outcome
         if isinstance(outcome, LaminaError):
