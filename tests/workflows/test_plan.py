@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from lamina.errors import ConfigError, DatasetError, ResourceError, UnknownNameError
 from lamina.files import read_json, write_json
+from lamina.training.config import TrainConfig
 from lamina.workflows import planner
 from lamina.workflows import prepare as preparation
+from lamina.workflows.assembly import completed
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
+from lamina.workflows.rehearsal import Rehearsal
 from lamina.workflows.train import train
 from lamina.workflows.work import WorkFolder
 
@@ -137,6 +141,31 @@ def test_a_rehearsal_that_is_killed_leaves_nothing_behind(work, monkeypatch):
     replan(work, model="lightmedseg", ram_bytes=4e9, device="cpu")
     assert folders
     assert not any(folder.exists() for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("steps_s", "precision", "step_s"),
+    [
+        ({"fp32": 1.0, "bf16": 0.5}, "bf16", 0.5),
+        ({"fp32": 1.0, "bf16": 0.95}, "fp32", 1.0),
+        ({"fp32": 1.0}, "fp32", 1.0),
+        ({"bf16": 0.1}, "fp32", 0.1),  # of a GPU, of which nothing is learnt for a CPU
+    ],
+)
+def test_bf16_is_planned_where_it_is_clearly_faster(steps_s, precision, step_s):
+    taken = Rehearsal(steps_s=steps_s, predict_s_per_voxel=1e-6, peak_bytes=1)
+    assert (taken.precision, taken.step_s) == (precision, step_s)
+
+
+def test_a_run_takes_the_planned_precision_unless_told_otherwise(work):
+    plan = replace(read_plan(work).plan, precision="bf16")
+    for settings, expected in (
+        ({}, "bf16"),
+        ({"precision": "fp32"}, "fp32"),
+        ({"model": "segresnet"}, "fp32"),  # which the plan is not about
+    ):
+        config = TrainConfig(device="cpu", **settings)
+        assert completed(config, plan).precision == expected
 
 
 def test_a_network_that_was_asked_for_is_said_to_be(work):

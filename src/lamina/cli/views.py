@@ -81,6 +81,7 @@ def plan(decided: "Plan", explain: bool = True) -> tuple[RenderableType, ...]:
         "slice_axis": "none" if decided.slice_axis is None else str(decided.slice_axis),
         "patch_size": " x ".join(map(str, decided.patch_size)),
         "batch_size": str(decided.batch_size),
+        "precision": decided.precision,
         "mirror_axes": ", ".join(map(str, decided.mirror_axes)) or "none",
         "steps_per_epoch": str(decided.steps_per_epoch),
         "epochs": str(decided.epochs),

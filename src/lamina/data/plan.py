@@ -70,6 +70,8 @@ class Plan:
     """Weights of a window's voxels where windows overlap: falling towards its edges, or equal."""
     batch_size: int
     """Patches per step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format to train this network in on a CPU."""
     mirror_axes: tuple[int, ...]
     """Prepared axes along which training may mirror a patch."""
     epochs: int

@@ -47,6 +47,13 @@ def placement(device: str) -> dict[str, Any]:
     return {"accelerator": "cuda", "devices": [int(device.partition(":")[2] or 0)]}
 
 
+def has_bf16() -> bool:
+    """Tell whether the processor multiplies bf16 numbers by itself."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _num_gpus() -> int:
     import torch
 

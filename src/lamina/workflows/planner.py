@@ -55,6 +55,8 @@ class Planner:
     """Why the network answers for regions; empty where structures exclude each other."""
     costs: dict[str, NetworkCost] = field(default_factory=dict)
     """What was measured so far."""
+    rehearsals: dict[str, "Rehearsal"] = field(default_factory=dict)
+    """What was rehearsed so far, by the same names."""
 
     def decide(self) -> Plan:
         """Return the plan, as far as is known.
@@ -70,7 +72,12 @@ class Planner:
             reasons["network"] = "Asked for."
         if self.regions_because:
             reasons["region_based"] = self.regions_because
-        return replace(plan, region_based=bool(self.regions_because), reasons=reasons)
+        plan = replace(plan, region_based=bool(self.regions_because), reasons=reasons)
+        taken = self.rehearsals.get(_key(plan.network, plan.network_options))
+        if taken is None or self.device != "cpu":
+            return plan
+        because = reasons | {"precision": taken.why}
+        return replace(plan, precision=taken.precision, reasons=because)
 
     def rehearsed(self, plan: Plan, cache: Path, case_ids: tuple[str, ...]) -> Plan:
         """Train a few steps as planned, where the device is at hand, and decide again with that.
@@ -96,7 +103,7 @@ class Planner:
     def _candidates(self) -> Iterator[NetworkCost]:
         """Measure one network after the other, as they are asked for."""
         for name, options in self._rungs():
-            key = f"{name} {options}"
+            key = _key(name, options)
             if key not in self.costs:
                 self.costs[key] = self._measure(name, options)
             yield self.costs[key]
@@ -137,13 +144,14 @@ class Planner:
         )
 
     def _learn(self, plan: Plan, taken: "Rehearsal | LaminaError") -> None:
-        key = f"{plan.network} {plan.network_options}"
+        key = _key(plan.network, plan.network_options)
         known = self.costs[key]
         if isinstance(taken, ResourceError):
             self.costs[key] = replace(known, bytes_per_voxel=2 * known.bytes_per_voxel)
             return
         if isinstance(taken, LaminaError):
             raise taken
+        self.rehearsals[key] = taken
         voxels = plan.batch_size * prod(plan.patch_size)
         peak = _WHOLE_RUN * taken.peak_bytes
         self.costs[key] = replace(
@@ -167,6 +175,10 @@ class _Rehearse:
         from lamina.workflows.rehearsal import rehearse
 
         return rehearse(plan, self.cache, self.case_ids, self.scratch, self.device)
+
+
+def _key(network: str, options: Mapping[str, Any]) -> str:
+    return f"{network} {options}"
 
 
 def _same_step(one: Plan, other: Plan) -> bool:

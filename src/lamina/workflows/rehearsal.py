@@ -2,10 +2,13 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from itertools import pairwise
+from math import inf, prod
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import torch
 
@@ -14,13 +17,15 @@ from lamina.data.plan import Plan
 from lamina.errors import ResourceError
 from lamina.inference.sliding_window import sliding_window
 from lamina.models import input_channels
-from lamina.training.config import TrainConfig
+from lamina.training.config import Precision, TrainConfig
+from lamina.training.device import has_bf16
 from lamina.training.fit import fit
 from lamina.workflows.assembly import completed, loss_of, network_of, patches_of
 
 _WARM_UP = 1
 _FEWEST, _MOST = 2, 12
 _ABOUT_S = 10.0
+_WORTHWHILE = 0.85
 _WINDOWS = 4
 """As many as go through the network at a time."""
 
@@ -29,12 +34,34 @@ _WINDOWS = 4
 class Rehearsal:
     """What a few steps of training took on this machine."""
 
-    step_s: float
-    """Median seconds from one step to the next, its patches included."""
+    steps_s: Mapping[Precision, float]
+    """Number format -> median seconds from one step to the next, its patches included: that of the
+    settings first, then bf16 where the processor has it."""
     predict_s_per_voxel: float
     """Seconds of a prediction per voxel of the window."""
     peak_bytes: int
     """Most memory of the whole process on a CPU, of all tensors on a GPU."""
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """What to train in on a CPU: fp32, unless bf16 is worth its rounding."""
+        gains = self.steps_s.get("bf16", inf) < _WORTHWHILE * self._first
+        return "bf16" if gains else "fp32"
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step as training will take it."""
+        return self.steps_s["bf16"] if self.precision == "bf16" else self._first
+
+    @property
+    def _first(self) -> float:
+        return next(iter(self.steps_s.values()))
+
+    @property
+    def why(self) -> str:
+        """One sentence on the choice."""
+        steps = " and ".join(f"{took:.3g} s in {name}" for name, took in self.steps_s.items())
+        return f"A step took {steps}."
 
 
 def rehearse(
@@ -58,26 +85,33 @@ def rehearse(
     steps = _WARM_UP + max(_FEWEST, min(_MOST, wanted))
     config = completed(TrainConfig(epochs=1, steps_per_epoch=steps, device=device), plan)
     network = network_of(config, plan)
-    num_maps = input_channels(network) - network.in_channels
-    cases = [replace(case, blank_maps=num_maps) for case in open_cases(cache, case_ids)]
+    channels = input_channels(network)
+    blank = channels - network.in_channels
+    cases = [replace(case, blank_maps=blank) for case in open_cases(cache, case_ids)]
     net = network.build()
-    stamps: list[float] = []
-    try:
+
+    def step_s(precision: Precision) -> float:
+        stamps: list[float] = []
         fit(
             net,
             loss_of(config, plan),
             patches_of(config, plan, cases),
-            config,
+            replace(config, precision=precision),
             scratch,
             validate=lambda _: {"dice": 0.0},
             on_step=lambda *_: stamps.append(time.perf_counter()),
         )
-        predict_s = _predict_s(net.to(device).eval(), input_channels(network), plan, device)
+        return median(after - before for before, after in pairwise(stamps))
+
+    try:
+        taken: dict[Precision, float] = {config.precision: step_s(config.precision)}
+        if device == "cpu" and has_bf16():
+            taken["bf16"] = step_s("bf16")
+        predict_s = _predict_s(net.to(device).eval(), channels, plan, device)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ResourceError(f"{plan.network}: the planned step does not fit.") from error
-    gaps = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
     return Rehearsal(
-        step_s=median(gaps),
+        steps_s=taken,
         predict_s_per_voxel=predict_s / prod(plan.roi_size),
         peak_bytes=peak_bytes(device),
     )
