@@ -16,7 +16,7 @@ VERBS = [
     *("prepare", "train", "sweep", "predict", "evaluate", "demo"),
     *("doctor", "models", "datasets", "fetch", "import-weights"),
     *("plan", "recipes", "pretrain", "attention-maps", "to-nnunet"),
-    "runs",
+    *("runs", "compare"),
 ]
 MAIN = "from lamina.cli import main; main()"
 
@@ -250,7 +250,8 @@ class TestWords:
         out = tmp_path / "scores"
         done = cli("evaluate", "-p", segmented, "-r", tiny_dataset / "labelsTr", "--out", out)
         assert done.exit_code == 0
-        assert {path.name for path in out.iterdir()} == {"scores.csv", "scores.json"}
+        names = {path.name for path in out.iterdir()}
+        assert names == {"scores.csv", "scores.json", "cases.json"}
 
     def test_models_is_a_table(self, cli):
         done = cli("models", "lightmedseg", "--in-channels", 4, "--num-classes", 4)

@@ -150,7 +150,7 @@ def _join(
     out, trained = whole.root / "out_of_fold", _best(record)
     for fold in trained:
         _predict_fold(_fold_run(whole, fold), folds[fold].val, out, progress)
-    scores = evaluate(out, progress=progress)
+    scores = evaluate(out, out=out, progress=progress)
     lost = [case for fold in range(len(folds)) if fold not in trained for case in folds[fold].val]
     scores = replace(scores, not_predicted=(*scores.not_predicted, *lost))
     scores.write(out)

@@ -13,13 +13,14 @@ from lamina.data.layouts.msd import label_set
 from lamina.errors import DatasetError, GeometryError, LabelError, LaminaError
 from lamina.evaluation.metrics import METRICS, Unit
 from lamina.evaluation.scores import Score, Scores, score_case
-from lamina.files import read_json
+from lamina.files import read_json, write_json
 from lamina.geometry import check_same_grid
 from lamina.io import is_scan, read_labels, strip_suffix
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress, no_progress
 from lamina.workflows.record import read_record
+from lamina.workflows.scored import CASES, fingerprint, recorded_patients
 
 ReadPair = Callable[[], tuple[Volume, Volume]]
 """Reads a prediction and its reference as class indices ``(1, *S)`` on one grid."""
@@ -46,7 +47,8 @@ def evaluate(
         predictions: A folder of label maps, or one of them.
         references: A folder of label maps, or one of them; not needed for a run's own scans, whose
             labels ``prediction.json`` names.
-        out: Folder to leave ``scores.csv`` and ``scores.json`` in.
+        out: Folder to leave ``scores.csv`` and ``scores.json`` in, and ``cases.json``, by which
+            ``compare`` knows patients and references.
         labels: What the values stand for; by default what ``prediction.json`` beside the
             predictions says, else the references' ``dataset.json``, else every value found in them.
         metrics: Registered names; all of them by default.
@@ -68,6 +70,7 @@ def evaluate(
     rows: list[Score] = []
     unit: Unit | None = None
     failures = _unsegmented(predictions)
+    patients, scored = recorded_patients(predictions), {}
     for done, (case, read) in enumerate(pairs.items(), start=1):
         try:
             prediction, reference = read()
@@ -75,6 +78,8 @@ def evaluate(
             unit = reference.unit
             found, wanted = prediction.array[0], reference.array[0]
             rows += score_case(case, found, wanted, labels, reference.spacing, names, unit)
+            digest = fingerprint(reference)
+            scored[case] = {"patient": patients.get(case), "reference_sha256": digest}
         except LaminaError as error:
             failures[case] = str(error)
         progress(done, len(pairs), case)
@@ -88,6 +93,7 @@ def evaluate(
     )
     if out:
         scores.write(out)
+        write_json(out / CASES, scored)
     return scores
 
 

@@ -1,0 +1,137 @@
+"""The verb that compares methods by their scores."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+from lamina.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lamina.evaluation.statistics.comparison import Comparison
+    from lamina.report.comparison import Sheet
+
+_GENERIC = {"scores", "out_of_fold"}
+"""Folders whose own names say nothing of a method."""
+
+
+@app.command(
+    epilog="Example: lamina compare scores/unet scores/glims --out comparison",
+    rich_help_panel=MODELS,
+)
+def compare(
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="SCORES...", help="Folders that evaluate --out wrote, or runs."),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B,C", help="Seeds of one method; also as 'unet=scores/u*'."),
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="What to call the methods, in order.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to compare; Dice by default.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="One structure or region; all structures by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for figures, tables and pictures.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell whether methods that were scored on the same cases differ: intervals, tests, ranks."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows import compare as workflow
+
+        methods = _named(places or [], names)
+        for name, paths in map(_group, group or []):
+            if name in methods:
+                raise ConfigError(f"--group {name}: two methods have this name.")
+            methods[name] = paths
+        found = workflow.compare(methods, out, metric=metric, label=label)
+        where = [f"Figures, tables, pictures: {out}"] if out else []
+        terminal.result(found.as_dict(), *_shown(found), *where)
+
+
+def _named(places: Sequence[Path], names: str | None) -> dict[str, list[Path]]:
+    """Return the methods by given names, else by those of their folders where these differ."""
+    if names is not None:
+        given = [name.strip() for name in names.split(",")]
+        if len(given) != len(places) or len(set(given)) < len(given) or not all(given):
+            raise ConfigError(
+                f"--names {names!r}: must be {len(places)} different names, one for each SCORES."
+            )
+    else:
+        given = [_own_name(place) for place in places]
+        given = [
+            name if given.count(name) == 1 else str(place)
+            for name, place in zip(given, places, strict=True)
+        ]
+    return {name: [place] for name, place in zip(given, places, strict=True)}
+
+
+def _own_name(place: Path) -> str:
+    folder = place.resolve().parent if place.is_file() else place.resolve()
+    return folder.parent.name if folder.name in _GENERIC else folder.name
+
+
+def _group(text: str) -> tuple[str, list[Path]]:
+    """Return name and places of ``name=a,b`` or ``name=pattern``."""
+    name, _, given = text.partition("=")
+    parts = [part for part in given.split(",") if part]
+    if not name.strip() or not parts:
+        raise ConfigError(
+            f"--group {text!r}: must be a name and folders of scores.",
+            remedy="Such as --group unet=scores/unet_0,scores/unet_1.",
+        )
+    paths: list[Path] = []
+    for part in parts:
+        found = _matching(Path(part)) if set(part) & set("*?[") else [Path(part)]
+        if not found:
+            raise ConfigError(f"--group {text!r}: nothing is called {part}.")
+        paths += found
+    return name.strip(), paths
+
+
+def _matching(pattern: Path) -> list[Path]:
+    root = Path(pattern.anchor)
+    return sorted(root.glob(str(pattern.relative_to(root))))
+
+
+def _shown(found: "Comparison") -> Iterator[RenderableType]:
+    """Show methods, pairs, and what must be known to read them."""
+    from lamina.report.comparison import heading, legend, method_sheet, pair_sheet
+
+    yield Text(heading(found))
+    yield _table(method_sheet(found))
+    yield _table(pair_sheet(found))
+    for line in legend(found):
+        yield Padding(Text(line, style="dim"), (0, 0, 0, 2))
+    for line in (*found.subject.remarks, *found.cautions):
+        bullet = Table.grid(padding=(0, 1, 0, 0))
+        bullet.add_row("  •", Text(line))
+        yield bullet
+
+
+def _table(sheet: "Sheet") -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, header in enumerate(sheet.header):
+        words = place < sheet.names
+        table.add_column(
+            header, justify="left" if words else "right", no_wrap=not words, overflow="fold"
+        )
+    for row, bold in zip(sheet.rows, sheet.bold, strict=True):
+        table.add_row(*(Text(cell) for cell in row), style="bold" if bold else "")
+    return table

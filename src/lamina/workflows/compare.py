@@ -1,0 +1,165 @@
+"""Compare: methods that were scored on the same cases, with intervals, tests and ranks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.case import patient_of
+from lamina.errors import ConfigError, DatasetError, UnknownNameError
+from lamina.evaluation.metrics import METRICS, Metric, Unit
+from lamina.evaluation.statistics.comparison import Comparison, Subject, compare_methods
+from lamina.evaluation.statistics.pairing import Paired, mean_over, pair
+from lamina.files import write_json, write_text
+from lamina.workflows.comparable import check_comparable, remarks
+from lamina.workflows.scored import Evaluation, read_evaluation
+
+DEFAULT_METRIC = "dice"
+_UNITS: tuple[Unit, ...] = ("mm", "px")
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One metric over all structures, or of one."""
+
+    metric: Metric
+    label: str | None
+
+    @property
+    def by_size(self) -> bool:
+        """Whether errors of either sign are compared by how large they are."""
+        return self.metric.higher_is_better is None
+
+    @property
+    def best(self) -> float:
+        return 1.0 if self.metric.higher_is_better else 0.0
+
+    @property
+    def title(self) -> str:
+        """What the tables call it."""
+        size = " (by size)" if self.by_size else ""
+        where = f" of {self.label}" if self.label else ", mean over the structures"
+        return self.metric.title + size + where
+
+    def structures(self, found: Evaluation) -> list[str]:
+        """Return what the mean is over."""
+        return [self.label] if self.label else list(found.labels.values)
+
+    def of(self, found: Evaluation) -> dict[str, float]:
+        """Return each case's value."""
+        names = self.structures(found)
+        values = found.values[self.metric.name]
+        return {case: mean_over(row, names, self.by_size) for case, row in values.items()}
+
+
+def compare(
+    methods: Mapping[str, Sequence[Path]],
+    out: Path | None = None,
+    *,
+    metric: str | None = None,
+    label: str | None = None,
+) -> Comparison:
+    """Compare methods by the scores that ``evaluate`` or a cross-validation left of each.
+
+    Patients are the unit: scans of one patient, and the trainings of one method, are averaged
+    first. Only cases that are scored for every method count; ``subject.remarks`` says what was left
+    out.
+
+    Args:
+        methods: Name -> places of the scores, one for each training of the method; a place is a
+            ``scores.json``, its folder, or the folder of a cross-validation.
+        out: Folder to leave ``compare.json``, tables in Markdown and LaTeX, and pictures in.
+        metric: Name of one metric; Dice by default, or the first there is.
+        label: One structure or region; by default the mean over the structures of each case.
+
+    Raises:
+        ConfigError: There are fewer than two methods, or scores are given twice.
+        DatasetError: There are no scores, or they are not of the same cases, references, labels and
+            rules.
+        FileError: Scores are damaged, or ``out`` cannot be written.
+        UnknownNameError: There is no such metric, structure or region.
+    """
+    _check_number(methods)
+    evaluations = [read_evaluation(path) for paths in methods.values() for path in paths]
+    _check_distinct(evaluations)
+    measure = _measure(evaluations[0], metric, label)
+    check_comparable(evaluations, measure.metric.name)
+    known = dict(chain.from_iterable(e.patients.items() for e in evaluations))
+    patients = {case: known.get(case) or patient_of(case) for case in evaluations[0].cases}
+    found = pair([measure.of(e) for e in evaluations], patients, measure.best)
+    structures = measure.structures(evaluations[0])
+    told = tuple(remarks(methods, evaluations, found, structures, measure.best))
+    if not found.patients:
+        where = evaluations[0].path
+        raise DatasetError(f"{where}: no case is left to compare. {' '.join(told)}")
+    subject = Subject(
+        measure=measure.title,
+        unit=measure.metric.unit,
+        higher_is_better=bool(measure.metric.higher_is_better),
+        patients=found.patients,
+        num_cases=len(found.cases),
+        remarks=told,
+    )
+    comparison = compare_methods(subject, _by_method(methods, found))
+    if out:
+        _write(out, methods, comparison)
+    return comparison
+
+
+def _check_number(methods: Mapping[str, Sequence[Path]]) -> None:
+    if len(methods) < 2:
+        raise ConfigError(
+            f"compare: at least two methods are needed, {len(methods)} given.",
+            remedy="Give two folders of scores or more; the seeds of a method are one --group.",
+        )
+
+
+def _check_distinct(evaluations: Sequence[Evaluation]) -> None:
+    files = [found.path.resolve() for found in evaluations]
+    for file in files:
+        if files.count(file) > 1:
+            raise ConfigError(f"{file}: given twice.", remedy="Give each set of scores once.")
+
+
+def _measure(found: Evaluation, name: str | None, label: str | None) -> _Measure:
+    """Return what to compare, by the names that the scores have for it."""
+    registered = [METRICS.get(metric) for metric in METRICS]
+    known = {m.measured_in(unit).name: m.measured_in(unit) for m in registered for unit in _UNITS}
+    there = [metric for metric in found.metrics if metric in known]
+    if name is None:
+        name = DEFAULT_METRIC if DEFAULT_METRIC in there else next(iter(there), DEFAULT_METRIC)
+    elif name in METRICS:
+        name = METRICS.get(name).measured_in(found.unit).name
+    if name not in there:
+        raise UnknownNameError(
+            f"--metric {name}: is not in {found.path}.", remedy=f"It has {', '.join(there)}."
+        )
+    labels = [*found.labels.values, *found.labels.regions]
+    if label and label not in labels:
+        raise UnknownNameError(
+            f"--label {label}: is not in {found.path}.", remedy=f"It has {', '.join(labels)}."
+        )
+    return _Measure(known[name], label)
+
+
+def _by_method(
+    methods: Mapping[str, Sequence[Path]], found: Paired
+) -> dict[str, NDArray[np.float64]]:
+    """Return the rows ``(seeds, patients)`` of each method."""
+    ends = np.cumsum([len(paths) for paths in methods.values()])
+    return dict(zip(methods, np.split(found.values, ends[:-1]), strict=True))
+
+
+def _write(out: Path, methods: Mapping[str, Sequence[Path]], found: Comparison) -> None:
+    """Write figures, tables and pictures; all are made before the first is written."""
+    from lamina.report.comparison import latex, markdown
+    from lamina.report.comparison_pictures import save_pictures
+
+    save_pictures(out, found)
+    sources = {name: [str(path) for path in paths] for name, paths in methods.items()}
+    write_json(out / "compare.json", found.as_dict() | {"scores": sources})
+    write_text(out / "compare.md", markdown(found))
+    write_text(out / "compare.tex", latex(found))
