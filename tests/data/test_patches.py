@@ -262,6 +262,13 @@ def test_steps_go_on_where_they_stopped():
     assert list(StepSampler(9, 9, 3)) == []
 
 
+def test_processes_share_each_batch_in_equal_parts():
+    shares = [list(StepSampler(2, 5, 6, rank=rank, count=3)) for rank in range(3)]
+    joined = [sum(parts, []) for parts in zip(*shares, strict=True)]
+    assert joined == list(StepSampler(2, 5, 6))
+    assert {len(part) for share in shares for part in share} == {2}
+
+
 def test_a_loader_gives_the_batches_of_its_steps(patches):
     loader = DataLoader(patches, batch_sampler=StepSampler(2, 4, 3))
     batches = list(loader)

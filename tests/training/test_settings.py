@@ -54,6 +54,8 @@ from lamina.training.config import TrainConfig
         ({"seed": -1}, r"seed = -1: must be 0 to below 2\*\*32"),
         ({"seed": 2**32}, r"seed = 4294967296: must be 0 to below 2\*\*32"),
         ({"workers": -1}, "workers = -1: must be 0 or more"),
+        ({"devices": 0}, "devices = 0: must be above 0"),
+        ({"nodes": 0}, "nodes = 0: must be above 0"),
         ({"workers": 0.5}, "workers = 0.5"),
         ({"precision": "fp8"}, "precision = 'fp8'"),
     ],

@@ -9,7 +9,9 @@ from lamina.cli.options import (
     Cluster,
     Dataset,
     Device,
+    Devices,
     Layout,
+    Nodes,
     NoRehearse,
     Ram,
     ResampleOblique,
@@ -19,7 +21,7 @@ from lamina.cli.options import (
     Workers,
 )
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
-from lamina.cli.terminal import Terminal
+from lamina.cli.terminal import Terminal, is_follower
 from lamina.cli.units import duration
 from lamina.cli.units import fold as fold_or_all
 from lamina.cli.watch import on_bar, watching
@@ -122,6 +124,8 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
     device: Device = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     start: Annotated[
         Path | None,
@@ -149,7 +153,8 @@ def train(
 
     Ctrl-C stops after the current step with a usable model; --resume goes on from there.
     """
-    terminal = Terminal(json, quiet, verbose)
+    follows = is_follower(several=(devices or 1) * (nodes or 1) > 1)
+    terminal = Terminal(json and not follows, quiet or follows, verbose)
     with terminal.guard():
         from lamina.cli import views
         from lamina.config import layered, load_recipe, load_yaml, parse_overrides
@@ -170,6 +175,8 @@ def train(
             "patience": patience,
             "seed": seed,
             "device": device,
+            "devices": devices,
+            "nodes": nodes,
         }
         settings = layered(
             load_recipe(recipe, strict_paper=strict_paper) if recipe else {},

@@ -20,6 +20,10 @@ Time = Annotated[
     float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")]
+Devices = Annotated[
+    int | None, typer.Option(min=1, help="Processes, or GPUs, that share each step; 1.")
+]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Machines with so many each; 1.")]
 NoRehearse = Annotated[
     bool,
     typer.Option("--no-rehearse", help="Estimate what a run takes rather than try a few steps."),

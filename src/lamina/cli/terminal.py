@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,18 @@ _EXTRAS = {
     "ray": "cluster",
 }
 """Packages that only an extra brings."""
+
+
+def is_follower(*, several: bool) -> bool:
+    """Tell whether this is not the first process of a run: it says nothing but errors.
+
+    Args:
+        several: Whether the run is to have several; a job of SLURM's may be many runs of one.
+    """
+    if several or "RANK" in os.environ:  # torch warns of every network that uses all its weights
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", *(["SLURM_PROCID"] if several else []))
+    return any(os.environ.get(name, "0") != "0" for name in names)
 
 
 class Terminal:

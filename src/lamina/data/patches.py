@@ -112,19 +112,24 @@ class StepSampler(Sampler[list[int]]):
         first_step: Steps done already.
         last_step: Where the run ends.
         batch_size: Patches per batch.
+        rank: Which of the processes asks, that share each batch.
+        count: How many they are; divides ``batch_size``.
     """
 
-    def __init__(self, first_step: int, last_step: int, batch_size: int) -> None:
+    def __init__(
+        self, first_step: int, last_step: int, batch_size: int, *, rank: int = 0, count: int = 1
+    ) -> None:
         self.steps = range(first_step, last_step)
         self.batch_size = batch_size
+        share = batch_size // count
+        self.slots = range(rank * share, (rank + 1) * share)
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
-            first = step * self.batch_size
-            yield list(range(first, first + self.batch_size))
+            yield [step * self.batch_size + slot for slot in self.slots]
 
 
 def _at_index(axis: int, index: int) -> tuple[slice | int, ...]:

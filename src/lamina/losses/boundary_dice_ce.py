@@ -8,7 +8,14 @@ from torch.nn import functional as F
 
 from lamina.errors import ConfigError
 from lamina.losses import LOSSES
-from lamina.losses.terms import at_least_float32, is_known, one_hot, soft_dice, spatial_axes
+from lamina.losses.terms import (
+    at_least_float32,
+    is_known,
+    one_hot,
+    over_processes,
+    soft_dice,
+    spatial_axes,
+)
 
 
 @LOSSES.register("boundary_dice_ce")
@@ -64,10 +71,11 @@ class BoundaryDiceCE:
             log_p = logits.log_softmax(dim=1)
             known = is_known(target).unsqueeze(1)
             truth = one_hot(target, logits.shape[1])
-            voxels = truth.sum((0, *spatial_axes(truth))).to(log_p)  # (K,)
+            axes = (0, *spatial_axes(truth))
+            sums = truth.sum(axes).to(log_p), -(log_p * truth).sum(axes)
+            voxels, surprise = over_processes(*sums)  # (K,)
             weights = self._weights(voxels)
             dice = soft_dice(log_p.exp() * known, truth, smooth=self.smooth)
-            surprise = -(log_p * truth).sum((0, *spatial_axes(truth)))
             cross_entropy = _quotient((weights * surprise).sum(), (weights * voxels).sum())
             return (
                 self.dice_weight * (weights * dice).sum()
@@ -91,7 +99,8 @@ class BoundaryDiceCE:
         band = _dilate(truth, logits) * _dilate(known & ~truth, logits) * known
         losses = F.binary_cross_entropy_with_logits(logits, truth.to(logits), reduction="none")
         axes = (0, *spatial_axes(band))
-        return (losses * band).sum(axes) / (band.sum(axes) + self.smooth)
+        total, voxels = over_processes((losses * band).sum(axes), band.sum(axes))
+        return total / (voxels + self.smooth)
 
 
 def _dilate(masks: Tensor, like: Tensor) -> Tensor:

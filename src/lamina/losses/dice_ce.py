@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lamina.losses import LOSSES
-from lamina.losses.terms import at_least_float32, is_known, one_hot, soft_dice
+from lamina.losses.terms import at_least_float32, is_known, one_hot, over_processes, soft_dice
 
 
 @LOSSES.register("dice_ce")
@@ -60,5 +60,6 @@ class DiceCE:
                 batch=self.batch,
             )
             dice = (dice if self.include_background else dice[..., 1:]).mean()
-            cross_entropy = -(log_p * truth).sum() / known.sum().clamp(min=1)
+            surprise, voxels = over_processes(-(log_p * truth).sum(), known.sum())
+            cross_entropy = surprise / voxels.clamp(min=1)
             return self.dice_weight * dice + self.ce_weight * cross_entropy

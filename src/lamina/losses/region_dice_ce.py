@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lamina.losses import LOSSES
-from lamina.losses.terms import at_least_float32, is_known, soft_dice
+from lamina.losses.terms import at_least_float32, is_known, over_processes, soft_dice
 
 
 @LOSSES.register("region_dice_ce")
@@ -72,7 +72,10 @@ class RegionDiceCE:
 
     def _cross_entropy(self, logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
         if self.ce == "softmax":
-            voxels = known.any(dim=1).sum().clamp(min=1)
-            return -(logits.log_softmax(dim=1) * truth).sum() / voxels
-        losses = F.binary_cross_entropy_with_logits(logits, truth.to(logits), reduction="none")
-        return (losses * known).sum() / known.sum().clamp(min=1)
+            losses, counts = -logits.log_softmax(dim=1) * truth, known.any(dim=1)
+        else:
+            truth = truth.to(logits)
+            losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
+            counts = known
+        total, count = over_processes(losses.sum(), counts.sum())
+        return total / count.clamp(min=1)

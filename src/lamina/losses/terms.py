@@ -1,7 +1,9 @@
 """Terms that several losses share."""
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from lamina.labels import IGNORE_INDEX
 
@@ -27,6 +29,36 @@ def spatial_axes(x: Tensor) -> tuple[int, ...]:
     return tuple(range(2, x.dim()))
 
 
+def over_processes(*sums: Tensor) -> tuple[Tensor, ...]:
+    """Add up sums over a batch that several processes share; of one process, return them.
+
+    All processes must go on to compute the same from the results, and average their gradients, as
+    ``DistributedDataParallel`` does: the average is then the gradient of the whole batch.
+
+    Args:
+        sums: Tensors of one shape.
+    """
+    together = distributed.is_available() and distributed.is_initialized()
+    if not together or distributed.get_world_size() == 1:
+        return sums
+    totals: Tensor = _Total.apply(torch.stack(sums))  # type: ignore[no-untyped-call]
+    return totals.unbind()
+
+
+class _Total(torch.autograd.Function):
+    """A sum over processes: what one of them adds moves the losses of all by the same."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor) -> Tensor:
+        totals = sums.clone()
+        distributed.all_reduce(totals)
+        return totals
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> Tensor:
+        return gradients * distributed.get_world_size()
+
+
 def soft_dice(
     p: Tensor,
     truth: Tensor,
@@ -49,7 +81,7 @@ def soft_dice(
         truth: Masks of the same shape, bool, false at ignored voxels.
         smooth: n and d; one number is both.
         squared: Whether probabilities are squared in the denominator.
-        batch: Whether sums run over the batch too.
+        batch: Whether sums run over the batch too, that of all processes.
 
     Returns:
         ``(K,)``, or ``(B, K)`` if not ``batch``.
@@ -58,6 +90,8 @@ def soft_dice(
     n, d = smooth if isinstance(smooth, tuple) else (smooth, smooth)
     overlap = (p * truth).sum(axes)
     total = (p.square() if squared else p).sum(axes) + truth.sum(axes)
+    if batch:
+        overlap, total = over_processes(overlap, total)
     nothing = total == 0
     loss = 1 - (2 * overlap + n) / (total + d + nothing)
     return loss.masked_fill(nothing, 0.0)

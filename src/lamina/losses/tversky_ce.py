@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lamina.losses import LOSSES
-from lamina.losses.terms import at_least_float32, is_known, one_hot, spatial_axes
+from lamina.losses.terms import at_least_float32, is_known, one_hot, over_processes, spatial_axes
 
 
 @LOSSES.register("tversky_ce")
@@ -56,7 +56,8 @@ class TverskyCE:
             overlap = self._tversky(log_p.exp() * known, truth)
             losses = overlap + self.ce_weight * self._cross_entropy(log_p, truth, known)
             counts = known.flatten(1).any(dim=1)
-            return (losses * counts).sum() / counts.sum().clamp(min=1)
+            total, count = over_processes((losses * counts).sum(), counts.sum())
+            return total / count.clamp(min=1)
 
     def _tversky(self, p: Tensor, truth: Tensor) -> Tensor:
         """``(B, K, *S)``, 0 and false at ignored voxels -> ``(B,)``."""

@@ -2,17 +2,14 @@
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
 
 from lamina.errors import TrainingError
@@ -20,14 +17,18 @@ from lamina.files import atomic_path
 from lamina.training.checkpoints import BEST, LAST
 from lamina.training.config import TrainConfig
 from lamina.training.meters import TimedLoader, Waits
+from lamina.training.processes import align_buffers, largest, together
+from lamina.training.sharding import gathered
 from lamina.training.supervised import Supervised
 
 log = logging.getLogger(__name__)
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
-"""Scores a network on the validation cases: ``dice``, and what decides which epoch is best."""
+"""Scores a network on the validation cases: ``dice``, and what decides which epoch is best.
 
-STOP_FILE = "stop"
+Each process of a run calls it and must be told the same.
+"""
+
 NOT_FINITE = "not_finite.safetensors"
 
 _SCORES = {"dice": "Dice", "iou": "IoU"}
@@ -94,7 +95,7 @@ class Epochs(Callback):
         validate: Scores a network.
         folder: Where checkpoints go.
         state: Of the run; changed as it goes.
-        on_epoch: Called after each epoch.
+        on_epoch: Called after each epoch, by the first process of a run.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Epochs(Callback):
         self.folder = folder
         self.state = state
         self.on_epoch = on_epoch
-        self.saved_at = time.monotonic()
+        self.saved_at_s = state.elapsed_s
         self.waits = Waits(state.training_s, state.waited_s)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -139,7 +140,7 @@ class Epochs(Callback):
         if int(module.steps_done) % self.steps_per_epoch == 0:
             self._close_epoch(trainer, module)
             self._save(trainer, LAST)
-        elif time.monotonic() - self.saved_at > self.config.checkpoint_every_s:
+        elif module.clock.elapsed_s - self.saved_at_s > self.config.checkpoint_every_s:
             self._save(trainer, LAST)
         if module.clock.progress(int(module.steps_done)) >= 1:
             trainer.should_stop = True
@@ -171,8 +172,12 @@ class Epochs(Callback):
 
     def _close_epoch(self, trainer: Trainer, module: Supervised) -> None:
         began = time.monotonic()
-        scores = self.validate(module.best_network)
-        module.clock.reserve_s = max(module.clock.reserve_s, 1.2 * (time.monotonic() - began))
+        network = gathered(module.best_network)
+        align_buffers(network)
+        scores = self.validate(network)
+        took = largest(time.monotonic() - began)
+        module.clock.reserve_s = max(module.clock.reserve_s, 1.2 * took)
+        module.clock.agree()
         state, epoch = self.state, self.state.epochs_done
         line = EpochReport(
             epoch=epoch,
@@ -194,15 +199,16 @@ class Epochs(Callback):
                 f"no better {_SCORES[self.config.select_by]} for {self.config.patience} epochs"
             )
             trainer.should_stop = True
-        for logger in trainer.loggers:
-            logger.log_metrics(line.flat(), step=line.step)
-        self.on_epoch(line)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(line.flat(), step=line.step)
+            self.on_epoch(line)
         if better:
             self._save(trainer, BEST)
 
     def _save(self, trainer: Trainer, name: str) -> None:
         trainer.save_checkpoint(self.folder / name, weights_only=False)
-        self.saved_at = time.monotonic()
+        self.saved_at_s = self.state.elapsed_s
 
 
 class NumberGuard(Callback):
@@ -234,13 +240,16 @@ class NumberGuard(Callback):
         if times <= _MAX_SKIPPED_IN_A_ROW:
             return
         what = f"Loss or gradient was NaN or infinite {times} times in a row"
-        if trainer.precision != "32-true":
+        if isinstance(trainer.precision_plugin, MixedPrecision):
             log.warning("%s; going on in fp32.", what)
             trainer.strategy.precision_plugin = Precision()
             self.state.precision = "fp32"
             module.skipped_in_a_row = 0
             return
         step = int(module.steps_done)
+        batch = together(batch)
+        if not trainer.is_global_zero:
+            return  # the first process ends them all
         raise TrainingError(
             f"{what}; stopped at step {step}. Its patches are in {self._keep(batch, step - 1)}.",
             remedy="Look at them, or lower optimiser.lr; last.ckpt is intact.",
@@ -255,49 +264,3 @@ class NumberGuard(Callback):
         with atomic_path(self.folder / NOT_FINITE) as part:
             save_file(tensors, part, about)
         return self.folder / NOT_FINITE
-
-
-class StopRequests(Callback):
-    """Ends a run between two steps on Ctrl-C, SIGTERM, or when a file appears.
-
-    Lightning puts the signals back when training ends, in whatever way.
-
-    Args:
-        file: What to look for after each step; it is removed.
-        state: Of the run; told why it stopped.
-    """
-
-    def __init__(self, file: Path, state: RunState) -> None:
-        self.file = file
-        self.state = state
-        self.asked = False
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Listen to the signals; a second Ctrl-C acts at once, as usual."""
-        earlier: dict[int, Any] = {}
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop(signal.Signals(number).name)
-            for each, handler in earlier.items():
-                signal.signal(each, handler)
-
-        self.file.unlink(missing_ok=True)
-        if threading.current_thread() is threading.main_thread():  # no other may listen
-            for number in (signal.SIGINT, signal.SIGTERM):
-                earlier[number] = signal.signal(number, stop)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look for the file; never stop within a step, whose parts belong together."""
-        assert isinstance(module, Supervised)
-        if self.file.exists():
-            self.file.unlink(missing_ok=True)
-            self._stop("stop file")
-        if self.asked and module.ends_step(batch_idx):
-            trainer.should_stop = True
-
-    def _stop(self, why: str) -> None:
-        log.warning("Stopping after this step (%s); --resume goes on from here.", why)
-        self.state.stopped_because = why
-        self.asked = True

@@ -34,8 +34,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise OSError("the file system took only part of it") from error
 
 
+def latest(folder: Path) -> Path | None:
+    """Return the checkpoint to resume from: the last, or the best where that is gone.
+
+    A run that was killed before it had one has none.
+    """
+    return next((path for name in (LAST, BEST) if (path := folder / name).is_file()), None)
+
+
 def read_latest(folder: Path) -> dict[str, Any] | None:
-    """Read the checkpoint to resume from: the last, or the best where that is gone.
+    """Read the checkpoint to resume from.
 
     Returns:
         The checkpoint, or ``None`` for a run that was killed before it had one.
@@ -43,8 +51,8 @@ def read_latest(folder: Path) -> dict[str, Any] | None:
     Raises:
         TrainingError: It is damaged.
     """
-    paths = [path for name in (LAST, BEST) if (path := folder / name).is_file()]
-    return read_checkpoint(paths[0]) if paths else None
+    path = latest(folder)
+    return read_checkpoint(path) if path else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

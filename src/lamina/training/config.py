@@ -105,6 +105,9 @@ class TrainConfig:
     """Patches per step."""
     grad_accum_steps: int = 1
     """Parts that a step's patches are seen in, one after the other: less memory, same gradient."""
+    activation_checkpointing: bool = False
+    """Whether blocks of the network are computed anew in the backward pass rather than kept: less
+    memory, more time, same gradient."""
     steps_per_epoch: int | None = None
     """Training steps between two validations."""
     passes_per_epoch: float | None = None
@@ -137,11 +140,18 @@ class TrainConfig:
     """Processes that cut patches, without effect on results; ``None``: 8 beside a GPU, else 0."""
     checkpoint_every_s: float = 300.0
     """A run that is killed loses at most this much."""
+    devices: int | None = None
+    """Processes on each machine, on GPUs each with its own, that share each step's patches;
+    ``None``: as many as torchrun started, else 1."""
+    nodes: int | None = None
+    """Machines; ``None``: as many as torchrun runs on, else 1."""
+    sharded: bool = False
+    """Whether GPUs share out weights, gradients and the optimiser's memory as well (FSDP)."""
 
     def __post_init__(self) -> None:
         counts = (
             *("batch_size", "grad_accum_steps", "steps_per_epoch", "passes_per_epoch"),
-            *("epochs", "time_budget_s", "patience"),
+            *("epochs", "time_budget_s", "patience", "devices", "nodes"),
         )
         given = {name: value for name in counts if (value := getattr(self, name)) is not None}
         sides = {name: getattr(self, name) or () for name in ("patch_size", "roi_size")}

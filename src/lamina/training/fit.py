@@ -5,6 +5,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,20 +22,15 @@ from lamina.data.sampling import PatchSampler, random_for
 from lamina.data.workers import num_cores
 from lamina.errors import ConfigError
 from lamina.losses import Loss
-from lamina.training.callbacks import (
-    STOP_FILE,
-    EpochReport,
-    Epochs,
-    NumberGuard,
-    RunState,
-    StopRequests,
-    Validate,
-)
-from lamina.training.checkpoints import AtomicCheckpointIO, read_latest
+from lamina.training.callbacks import EpochReport, Epochs, NumberGuard, RunState, Validate
+from lamina.training.checkpoints import AtomicCheckpointIO, latest, read_latest
 from lamina.training.config import Precision, TrainConfig
-from lamina.training.device import chosen_device, placement
+from lamina.training.ending import ending_together
 from lamina.training.meters import StepMeter, TimedLoader
+from lamina.training.processes import Layout, layout_of, leads
+from lamina.training.recomputation import checkpoint_activations
 from lamina.training.schedule import Clock
+from lamina.training.stopping import STOP_FILE, StopRequests
 from lamina.training.supervised import Supervised
 
 _ENDLESS = 10**9
@@ -59,6 +56,7 @@ def fit(
     resume: bool = False,
     stop_file: Path | None = None,
     loggers: Sequence[Logger] = (),
+    on_begin: Callable[[], None] = lambda: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] | None = None,
 ) -> RunState:
@@ -67,6 +65,11 @@ def fit(
     Same seed, same data, same machine: the same weights, bit for bit, on a CPU, whatever the
     number of loader workers and however often the run was killed and resumed (as long as it is not
     timed). Numbers that stay NaN or infinite in half precision make the run go on in fp32.
+
+    Several processes share the patches of each step, and the loss is that of all of them: up to
+    rounding, gradients are those of one process, unless the network draws random numbers, or has
+    batch normalisation and runs on CPUs. Only the first process writes and calls ``on_...``; the
+    number of processes may change when a run is resumed.
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits, in its initial state.
@@ -80,6 +83,7 @@ def fit(
         stop_file: A file whose appearance stops the run after its step; ``folder / "stop"`` if not
             given.
         loggers: Lightning loggers that get each epoch's numbers.
+        on_begin: Called once, before the first step, when all processes are there.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
 
@@ -87,24 +91,28 @@ def fit(
         The run's state at its end.
 
     Raises:
-        TrainingError: The checkpoint is damaged, or the numbers stay NaN or infinite.
+        ConfigError: Devices are not there, or a step's patches cannot be shared out among them.
+        TrainingError: The checkpoint is damaged, the numbers stay NaN or infinite, or another
+            process of the run is gone.
         FileError: A prepared case cannot be read, or a checkpoint written; the last one is intact.
     """
     assert config.steps_per_epoch is not None
+    layout = layout_of(replace(config, batch_size=patches.sampler.batch_size))
     checkpoint = read_latest(folder) if resume else None
     state = RunState(**checkpoint["run"]) if checkpoint else RunState()
-    if checkpoint and state.out_of_patience(config.patience):
-        return state
-    state.stopped_because = ""
+    patient = not (checkpoint and state.out_of_patience(config.patience))
+    state.stopped_because = "" if patient else state.stopped_because
     max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
     started = time.monotonic() - state.elapsed_s
-    clock = Clock(max_steps, config.time_budget_s, started, state.reserve_s)
+    clock = Clock(max_steps, config.time_budget_s, started, state.reserve_s, state.elapsed_s)
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
     last_step = max_steps or _ENDLESS
-    if first_step >= last_step or clock.progress(first_step) >= 1:
+    if not patient or first_step >= last_step or clock.progress(first_step) >= 1:
+        if leads():
+            on_begin()
         return state
     callbacks: list[Callback] = [
-        _Restore(checkpoint),
+        _Start(checkpoint, latest(folder), on_begin),
         NumberGuard(folder, state, partial(_cases_of, patches.sampler)),
         Epochs(config, config.steps_per_epoch, validate, folder, state, on_epoch),
         StopRequests(stop_file or folder / STOP_FILE, state),
@@ -113,8 +121,22 @@ def fit(
         callbacks.append(StepMeter(clock, on_step))
     parts, fade = config.grad_accum_steps, config.deep_supervision_fade
     module = Supervised(network, loss, config.optimiser, clock, config.seed, parts=parts, fade=fade)
-    loader = _loader(patches, config, first_step, last_step)
-    _run(_trainer(config, state.precision, callbacks, loggers), module, loader)
+    if layout.sharded:  # which saves the optimiser's memory of other weights in a wrong order
+        module.to(memory_format=torch.contiguous_format)
+    if config.activation_checkpointing:
+        checkpoint_activations(network)
+    precision = state.precision or resolve_precision(config.precision, layout.device)
+    about = layout.for_trainer(network) | {"precision": _PRECISION[precision]}
+    trainer = _trainer(parts, callbacks, loggers, about)
+    sampler = StepSampler(
+        first_step * parts,
+        last_step * parts,
+        patches.sampler.batch_size // parts,
+        rank=trainer.global_rank,
+        count=layout.count,
+    )
+    with ending_together(trainer):
+        _run(trainer, module, _loader(patches, sampler, config.workers, layout))
     return state
 
 
@@ -124,17 +146,32 @@ def _cases_of(sampler: PatchSampler, step: int) -> list[str]:
     return [case.case_id for case, _ in places]
 
 
-class _Restore(Callback):
+class _Start(Callback):
     """Puts weights, averages and the optimiser's memory back before the first step."""
 
-    def __init__(self, checkpoint: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        checkpoint: dict[str, Any] | None,
+        path: Path | None,
+        on_begin: Callable[[], None],
+    ) -> None:
         self.checkpoint = checkpoint
+        self.path = path
+        self.on_begin = on_begin
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if trainer.is_global_zero:
+            self.on_begin()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self.checkpoint is None:
             return
-        trainer.strategy.load_model_state_dict(self.checkpoint, strict=True)
-        trainer.strategy.load_optimizer_state_dict(self.checkpoint)
+        if isinstance(trainer.strategy, FSDPStrategy):  # it loads all at once, from a file
+            assert self.path is not None
+            trainer.strategy.load_checkpoint(self.path)
+        else:
+            trainer.strategy.load_model_state_dict(self.checkpoint, strict=True)
+            trainer.strategy.load_optimizer_state_dict(self.checkpoint)
         self.checkpoint = None
 
 
@@ -151,16 +188,14 @@ def _run(trainer: Trainer, module: Supervised, loader: DataLoader[Any]) -> None:
 
 
 def _trainer(
-    config: TrainConfig, fallback: str, callbacks: list[Callback], loggers: Sequence[Logger]
+    parts: int, callbacks: list[Callback], loggers: Sequence[Logger], about: dict[str, Any]
 ) -> Trainer:
     # One pass over one long list of steps: epochs, validation and checkpoints are ours to place,
     # which is what makes a run resumable at any step.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    device = chosen_device(config.device)
     return Trainer(
-        **placement(device),
-        precision=_PRECISION[fallback or resolve_precision(config.precision, device)],
-        accumulate_grad_batches=config.grad_accum_steps,
+        **about,
+        accumulate_grad_batches=parts,
         max_epochs=1,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
@@ -175,18 +210,11 @@ def _trainer(
 
 
 def _loader(
-    patches: PatchDataset, config: TrainConfig, first_step: int, last_step: int
+    patches: PatchDataset, sampler: StepSampler, workers: int | None, layout: Layout
 ) -> DataLoader[Any]:
-    workers, parts, device = config.workers, config.grad_accum_steps, chosen_device(config.device)
     if workers is None:
-        workers = 0 if device == "cpu" else min(8, num_cores())
-    return TimedLoader(
-        patches,
-        batch_sampler=StepSampler(
-            first_step * parts, last_step * parts, patches.sampler.batch_size // parts
-        ),
-        **loading(workers, device),
-    )
+        workers = 0 if layout.device == "cpu" else min(8, num_cores() // layout.per_node)
+    return TimedLoader(patches, batch_sampler=sampler, **loading(workers, layout.device))
 
 
 def resolve_precision(precision: Precision, device: str) -> Precision:

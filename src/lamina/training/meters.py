@@ -75,7 +75,7 @@ class StepMeter(Callback):
     ) -> None:
         """Pass on step, progress 0..1, loss, and seconds to go."""
         assert isinstance(module, Supervised)
-        if not module.ends_step(batch_idx):
+        if not (trainer.is_global_zero and module.ends_step(batch_idx)):
             return
         step = int(module.steps_done)
         progress, to_go = self.clock.progress(step), self.clock.remaining_s(step)

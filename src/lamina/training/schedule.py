@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from lamina.training.config import Optimiser, Stages
+from lamina.training.processes import largest, place
 
 
 @dataclass
@@ -19,11 +20,19 @@ class Clock:
     """Reading of ``time.monotonic()`` when this process began, less what came before a resume."""
     reserve_s: float = 0.0
     """Seconds to keep for the last validation."""
+    agreed_s: float | None = None
+    """What several processes take for the time, lest they decide differently."""
 
     @property
     def elapsed_s(self) -> float:
         """Seconds spent on the run, before a resume included."""
-        return time.monotonic() - self.started
+        return time.monotonic() - self.started if self.agreed_s is None else self.agreed_s
+
+    def agree(self) -> None:
+        """Have all processes of the run read the same time until they agree again."""
+        self.agreed_s = None
+        if place()[1] > 1:
+            self.agreed_s = largest(self.elapsed_s)
 
     def progress(self, step: int) -> float:
         """Return how much of the run is behind, 0 to 1: by steps or by time, the larger."""

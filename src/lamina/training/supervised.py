@@ -8,22 +8,28 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, convert_conv3d_weight_memory_format
+from torch.nn.utils import convert_conv3d_weight_memory_format
 from torch.optim.swa_utils import AveragedModel
 
 from lamina.losses import Loss
 from lamina.losses.deep_supervision import DeepSupervision
 from lamina.training.config import Optimiser, Stages
 from lamina.training.optimisers import build_optimiser
+from lamina.training.processes import mean_of
 from lamina.training.schedule import Clock, learning_rate, staged
+from lamina.training.sharding import clip
+
+_BEYOND_STEPS = 15_485_863
+"""More than the steps of any run: keeps the random numbers of processes apart."""
 
 
 class Supervised(LightningModule):
     """Fits a network's logits to label maps.
 
-    A step may be fed in several batches, its parts, whose gradients are averaged. A step whose loss
-    or gradient is not finite changes no weight and is counted. Random numbers inside the network
-    are seeded by step and part, so that a resumed run repeats them.
+    A step may be fed in several batches, its parts, whose gradients are averaged, and so are those
+    of several processes, which share each part. A step whose loss or gradient is not finite, in any
+    of them, changes no weight and is counted. Random numbers inside the network are seeded by step,
+    part and process, so that a resumed run repeats them.
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits.
@@ -65,6 +71,8 @@ class Supervised(LightningModule):
             if optimiser.ema_decay
             else None
         )
+        if self.average is not None:
+            self.average.requires_grad_(False)  # processes do not wait for its gradients
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps_skipped", torch.zeros((), dtype=torch.int64))
         self.skipped_in_a_row = 0
@@ -90,13 +98,18 @@ class Supervised(LightningModule):
         fused = self.scaler is None
         return build_optimiser(self.optimiser, self.network.parameters(), fused=fused)
 
+    def on_train_start(self) -> None:
+        """Set the clocks of several processes to the same time."""
+        self.clock.agree()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate and the random numbers of this part of a step."""
         step = int(self.steps_done)
         rate = learning_rate(self.optimiser, self.clock.progress(step))
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        torch.manual_seed(self.seed * 1_000_003 + step * self.parts + batch_idx % self.parts)
+        number = step * self.parts + batch_idx % self.parts
+        torch.manual_seed(self.seed * 1_000_003 + number + self.global_rank * _BEYOND_STEPS)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
@@ -124,7 +137,8 @@ class Supervised(LightningModule):
     ) -> None:
         """Shorten long gradients; drop those that are not finite, or whose loss is not."""
         longest = self.optimiser.max_grad_norm or math.inf
-        norm = clip_grad_norm_(self.network.parameters(), longest)
+        norm = clip(self, self.network, longest)
+        self.step_loss = mean_of(self.step_loss)
         if torch.isfinite(self.step_loss) and torch.isfinite(norm):
             self.skipped_in_a_row = 0
             return
@@ -139,6 +153,7 @@ class Supervised(LightningModule):
         self.steps_done += 1
         if self.average is not None and not self.skipped_in_a_row:
             self.average.update_parameters(self.network)
+        self.clock.agree()
 
 
 def _moving_average(

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from lamina.data.plan import Plan
 from lamina.data.sampling import PatchSampler
 from lamina.data.sides import side_pairs
 from lamina.errors import ConfigError
-from lamina.evaluation.scores import Scores, score_case
+from lamina.evaluation.scores import Score, Scores, score_case
 from lamina.files import sha256
 from lamina.inference.sliding_window import sliding_window
 from lamina.losses import build_loss
@@ -29,6 +31,7 @@ from lamina.training.callbacks import Validate
 from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device, require_device
 from lamina.training.fit import resolve_precision
+from lamina.training.processes import shared_out
 from lamina.training.regions import RegionTargets, draw_regions
 from lamina.training.transfer import freeze, load_fitting
 
@@ -164,37 +167,40 @@ def validator_of(
 ) -> Validate:
     """Return the scoring of whole validation cases by sliding window, on the prepared grid.
 
+    The processes of a run share the cases; the first one has the first case.
+
     Args:
         plan: How the network sees a case.
         cases: The validation cases.
         select_by: A metric to compute beside Dice.
-        see: Called with each case's id and the class indices ``(1, *S)`` found in it.
+        see: Called with each case's id and the class indices ``(1, *S)`` found in it, by the
+            process that scores it.
     """
     metrics = tuple(dict.fromkeys(("dice", select_by)))
+
+    def score(case: PreparedCase, network: nn.Module) -> list[Score]:
+        image = torch.from_numpy(case.read()).to(next(network.parameters()).device)
+        logits = sliding_window(
+            network,
+            image,
+            plan.roi_size,
+            overlap=plan.overlap,
+            blending=plan.blending,
+            slice_axis=plan.slice_axis,
+        )
+        drawing = plan.labels.region_drawing if plan.region_based else None
+        indices = draw_regions(logits, drawing) if drawing else logits.argmax(0)
+        found = indices.to(torch.uint8).cpu().numpy()
+        see(case.case_id, found[None])
+        reference = case.label[0]
+        return score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
 
     def validate(network: nn.Module) -> dict[str, float]:
         was_training = network.training
         network.eval()
-        device = next(network.parameters()).device
-        rows = []
-        for case in cases:
-            image = torch.from_numpy(case.read()).to(device)
-            logits = sliding_window(
-                network,
-                image,
-                plan.roi_size,
-                overlap=plan.overlap,
-                blending=plan.blending,
-                slice_axis=plan.slice_axis,
-            )
-            drawing = plan.labels.region_drawing if plan.region_based else None
-            indices = draw_regions(logits, drawing) if drawing else logits.argmax(0)
-            found = indices.to(torch.uint8).cpu().numpy()
-            see(case.case_id, found[None])
-            reference = case.label[0]
-            rows += score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
+        rows = shared_out(partial(score, network=network), cases)
         network.train(was_training)
-        scores = Scores(labels=plan.labels, metrics=metrics, rows=tuple(rows))
+        scores = Scores(labels=plan.labels, metrics=metrics, rows=tuple(chain(*rows)))
         summary = scores.summary()
         by_label = {f"dice/{name}": summary[name]["dice"].mean for name in summary}
         found_any = {name: value for name, value in by_label.items() if value == value}

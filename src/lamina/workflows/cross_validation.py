@@ -20,6 +20,7 @@ from lamina.evaluation.scores import Scores
 from lamina.files import sha256, write_json
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
+from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.assembly import completed, loss_of, network_of
 from lamina.workflows.ensembles import cook_soup, ensemble, metrics_of
@@ -103,12 +104,13 @@ def cross_validate(
         progress: Told of windows and scans when training is over.
 
     Raises:
-        ConfigError: As for ``train``; or a soup is asked for and no scan was kept to measure it.
+        ConfigError: As for ``train``; or several processes, or a soup that no scan can measure.
         TrainingError: ``out`` holds other files or nothing to resume, or what it was trained on has
             changed; or no fold could be trained.
         DatasetError, FileError: ``work`` is not prepared, has one fold only, or validates a case
             twice.
     """
+    require_one_process(resolve(TrainConfig, settings or {}), "--fold all")
     folder, whole = WorkFolder(work), RunFolder(out)
     folds = _folds(folder)
     if soup and not _kept(folds):

@@ -14,6 +14,7 @@ from lamina.config import layered, resolve
 from lamina.errors import ConfigError, DatasetError, FileError, LaminaError
 from lamina.files import read_json, write_json
 from lamina.training.config import TrainConfig
+from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.fan_out import run_jobs
 from lamina.workflows.run import RunFolder, hashes
@@ -246,7 +247,7 @@ def _planned(
             if name in planned:
                 raise ConfigError(f"{name}: comes twice in the grid, the seeds or the folds.")
             planned[name] = SweepRun(name=name, settings=chosen, seed=seed, fold=fold)
-            resolve(TrainConfig, _settings_of(planned[name], base))
+            require_one_process(resolve(TrainConfig, _settings_of(planned[name], base)), "sweep")
     return list(planned.values())
 
 

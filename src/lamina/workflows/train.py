@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,9 +18,11 @@ from lamina.data.plan import Plan
 from lamina.errors import TrainingError
 from lamina.files import remove_parts, sha256, write_text
 from lamina.models import NetworkConfig
-from lamina.training.callbacks import STOP_FILE, EpochReport
+from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.fit import fit
+from lamina.training.processes import leads
+from lamina.training.stopping import STOP_FILE
 from lamina.workflows.assembly import (
     completed,
     loss_of,
@@ -41,7 +44,10 @@ from lamina.workflows.transformer import carry, transformer_for
 from lamina.workflows.watching import Board, Pictures, loggers_of
 from lamina.workflows.work import WorkFolder
 
-LENGTH = ("epochs", "time_budget_s", "patience", "device", "workers", "checkpoint_every_s")
+LENGTH = (
+    *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
+    *("device", "devices", "nodes", "sharded", "activation_checkpointing"),
+)
 """Settings that may change when a run is resumed."""
 ALL = "all"
 """What a folder that holds a run of every fold says in place of its fold."""
@@ -90,13 +96,16 @@ def train(
 ) -> Training:
     """Train on one fold and leave checkpoints, history, manifest and ``model.lamina`` in ``out``.
 
+    With several ``devices``, the program that calls this is started anew for each of them, unless
+    torchrun or SLURM have done so; all need the same folders.
+
     Args:
         work: Folder that ``prepare`` wrote.
         out: Run folder; must not hold a run unless ``resume``.
         settings: Fields of :class:`~lamina.training.config.TrainConfig`, nested as there.
         fold: Which split of ``splits.json``; 0 if not given, or that of the run to resume.
         resume: Go on with the run in ``out`` from its last checkpoint, with its own settings, plan
-            and fold; only its length may be changed by ``settings``.
+            and fold; only its length and devices may be changed by ``settings``.
         start: Model to take weights from, as far as their names and shapes fit.
         mlflow: SQLite file of MLflow that gets each epoch's numbers too.
         on_start: Called before the first step with the settings, and with the epochs that a resumed
@@ -133,29 +142,36 @@ def train(
     board = Board(run)
     pictures = Pictures(board, plan, val_cases)
     loggers = loggers_of(run, manifest, board, mlflow)
-    if maker is not None:
-        carry(maker, run.root, manifest["network"])
-    write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
-    for place in (run.root, run.checkpoints):
-        remove_parts(place)
-    with recorded(run, manifest) as end:
-        on_start(config, read_history(run) if resume else ())
+    with ExitStack() as record:
+        end: Callable[..., None] = _unrecorded
+
+        def begin() -> None:
+            nonlocal end
+            if maker is not None:
+                carry(maker, run.root, manifest["network"])
+            write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
+            for place in (run.root, run.checkpoints):
+                remove_parts(place)
+            end = record.enter_context(recorded(run, manifest))
+            on_start(config, read_history(run) if resume else ())
+
         state = fit(
             net,
             loss,
             patches_of(config, plan, cases),
             config,
             run.checkpoints,
-            validate=validator_of(plan, val_cases, config.select_by, pictures.see),
+            validate=validator_of(plan, pictures.first(val_cases), config.select_by, pictures.see),
             resume=resume,
             stop_file=run.root / STOP_FILE,
             loggers=loggers,
+            on_begin=begin,
             on_epoch=pictures.then(on_epoch),
             on_step=on_step,
         )
         result = Training(
             run=out,
-            bundle=write_bundle(run),
+            bundle=write_bundle(run) if leads() else run.bundle_file,
             best_dice=state.best_dice,
             best_epoch=state.best_epoch,
             epochs=state.epochs_done,
@@ -165,6 +181,10 @@ def train(
         )
         end(**result.outcome())
     return result
+
+
+def _unrecorded(**outcome: Any) -> None:
+    """Keep nothing: the first process does."""
 
 
 def _begun(

@@ -92,6 +92,10 @@ class Pictures:
             self.case_id = case.case_id
             self.frames = Frames(Volume(case.image, affine), case.label, plan.labels)
 
+    def first(self, cases: list[PreparedCase]) -> list[PreparedCase]:
+        """Return the cases with the one to show in front: of several processes the first has it."""
+        return sorted(cases, key=lambda case: case.case_id != self.case_id)
+
     def see(self, case_id: str, found: NDArray[np.uint8]) -> None:
         """Remember what was found, class indices ``(1, *S)``, if it is the case to show."""
         if case_id == self.case_id:
