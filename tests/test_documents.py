@@ -41,3 +41,13 @@ def test_the_page_of_preprocessing_shows_its_record():
     page = runpy.run_path(str(ROOT / "tools" / "preprocessing.py"))["page"]
     record = json.loads((ROOT / "docs" / "preprocessing.json").read_text("utf-8"))
     assert (ROOT / "docs" / "preprocessing.md").read_text("utf-8") == page(record)
+
+
+def test_the_page_of_metrics_shows_their_registry_and_its_records():
+    """Made by ``tools/metrics.py``; run it again where this fails."""
+    page = runpy.run_path(str(ROOT / "tools" / "metrics.py"))["page"]
+    records = [
+        json.loads((ROOT / "docs" / f"metric_{name}.json").read_text("utf-8"))
+        for name in ("conformance", "speed")
+    ]
+    assert (ROOT / "docs" / "metrics.md").read_text("utf-8") == page(*records)

@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics.nsd import TOLERANCE, nsd
+
+
+def nsd_of(prediction, reference, spacing):
+    return nsd(Comparison(prediction, reference, spacing))
 
 
 def contour(mask, spacing):
@@ -49,7 +54,7 @@ def test_of_a_bar_and_a_longer_bar_is_the_contour_within_a_millimetre():
     # Beyond 1 mm of the short bar lie two columns of straight pieces and one of corners.
     corners = 4 * math.sqrt(0.5)
     lengths = (6 + corners) + (14 + corners)
-    assert nsd(short, long, (1, 1)) == pytest.approx(1 - (4 + corners / 2) / lengths)
+    assert nsd_of(short, long, (1, 1)) == pytest.approx(1 - (4 + corners / 2) / lengths)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.8), (0.4, 2.0)])
@@ -59,13 +64,13 @@ def test_agrees_with_brute_force_in_two_dimensions(spacing):
         prediction, reference = rng.random((2, 12, 9)) < share
         prediction[0, 3:5] = reference[-1, 2] = True
         expected = brute_force(prediction, reference, spacing)
-        assert nsd(prediction, reference, spacing) == pytest.approx(expected, abs=1e-5)
+        assert nsd_of(prediction, reference, spacing) == pytest.approx(expected, abs=1e-5)
 
 
 def test_counts_a_second_structure_out_of_reach_as_error():
     box, twins = np.zeros((2, 5, 6, 20), bool)
     box[1:4, 1:5, 1:4] = twins[1:4, 1:5, 1:4] = twins[1:4, 1:5, 12:15] = True
-    assert nsd(box, twins, (2.0, 1.1, 0.9)) == pytest.approx(2 / 3, rel=1e-5)
+    assert nsd_of(box, twins, (2.0, 1.1, 0.9)) == pytest.approx(2 / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize(("spacing_mm", "expected"), [(0.5, 1.0), (0.9, 0.5), (1.1, 0.0)])
@@ -73,4 +78,4 @@ def test_a_shifted_voxel_is_right_within_the_tolerance_only(spacing_mm, expected
     first, second = np.zeros((2, 7, 7, 7), bool)
     first[3, 3, 2] = second[3, 3, 4] = True
     # The near half of either surface is one spacing away from the other voxel, the far half two.
-    assert nsd(first, second, (9.0, 9.0, spacing_mm)) == pytest.approx(expected)
+    assert nsd_of(first, second, (9.0, 9.0, spacing_mm)) == pytest.approx(expected)

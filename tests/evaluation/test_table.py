@@ -1,12 +1,14 @@
 """What a reader of the printed table sees."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from lamina.evaluation.metrics import METRICS
-from lamina.evaluation.scores import Score, Scores
+from lamina.evaluation.scores import Scores
+from lamina.evaluation.summary import Score
 from lamina.evaluation.table import CASES_SHOWN, render_scores
 from lamina.labels import LabelSet
 
@@ -20,9 +22,9 @@ def rows(label, *values, metric="dice", rule=""):
     )
 
 
-def rendered(scores, width=100):
+def rendered(scores, width=100, every=False):
     console = Console(file=io.StringIO(), width=width)
-    console.print(render_scores(scores))
+    console.print(render_scores(scores, every=every))
     return console.file.getvalue()
 
 
@@ -108,3 +110,44 @@ def test_scores_in_pixels_say_so():
     assert "mm" not in text
     assert "ml" not in text
     assert "2.00" in line_with(text, "lesion")
+
+
+def test_means_of_found_structures_stand_below_means_that_count_missed_ones():
+    found = Scores(
+        labels=LABELS,
+        metrics=("dice",),
+        rows=rows("tumour", 0.8, 0.6)
+        + tuple(replace(row, case="case_9") for row in rows("tumour", 0.0, rule="prediction empty"))
+        + rows("[red]liver", 0.9),
+    )
+    text = rendered(found)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    below = lines[lines.index(line_with(text, "tumour 3")) + 1]
+    assert line_with(text, "tumour 3") == "tumour 3 0.467 ± 0.416"
+    assert below == "if found 2 0.700 ± 0.141"
+    # case_0: (0.8 + 0.9) / 2, case_1: 0.6, and case_9: 0, which the conditional mean leaves out.
+    assert line_with(text, "Mean foreground") == "Mean foreground 0.483"
+    assert lines[lines.index("Mean foreground 0.483") + 1] == "if found 0.725"
+    data = found.as_dict()
+    assert data["summary"]["tumour"]["dice"]["conditional_mean"] == pytest.approx(0.7)
+    assert data["summary"]["tumour"]["dice"]["conditional_n"] == 2
+    assert data["mean_foreground_conditional"]["dice"] == pytest.approx(0.725)
+
+
+def test_nothing_is_said_of_found_structures_where_all_were_found():
+    scores = Scores(labels=LABELS, metrics=("dice",), rows=rows("tumour", 0.8, 0.6))
+    assert "if found" not in rendered(scores)
+
+
+def test_shows_headline_metrics_unless_all_are_asked_for():
+    names = tuple(METRICS)
+    scores = Scores(
+        labels=LABELS,
+        metrics=names,
+        rows=tuple(row for name in names for row in rows("tumour", 0.5, metric=name)),
+    )
+    assert "ASSD" not in rendered(scores)
+    assert "ASSD" in rendered(scores, every=True)
+    assert "Dice" in rendered(scores)
+    alone = Scores(labels=LABELS, metrics=("assd",), rows=rows("tumour", 0.5, metric="assd"))
+    assert "ASSD" in rendered(alone)

@@ -11,6 +11,7 @@ from lamina.cli.options import (
     Device,
     Devices,
     Layout,
+    Metrics,
     Nodes,
     NoRehearse,
     Ram,
@@ -249,8 +250,12 @@ def evaluate(
         typer.Option("--references", "-r", help="Reference labels; those of --split are known."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="Only this metric; may be given again.")
+    metrics: Metrics = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Measure as transunet, mpunet or lgmsnet did, odd or not.")
+    ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="Folder of CASE_probabilities.npy, for ece and brier.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -262,12 +267,19 @@ def evaluate(
         from lamina.evaluation.table import render_scores
         from lamina.workflows import evaluate as workflow
 
+        names = [name.strip() for given in metrics or () for name in given.split(",")]
         with terminal.bar() as progress:
             scores = workflow.evaluate(
-                predictions, references, out, metrics=metric, progress=progress
+                predictions,
+                references,
+                out,
+                metrics=None if "all" in names else names,
+                protocol=protocol,
+                probabilities=probabilities,
+                progress=progress,
             )
         where = [f"Scores: {out / 'scores.csv'}"] if out else []
-        terminal.result(scores.as_dict(), render_scores(scores), *where)
+        terminal.result(scores.as_dict(), render_scores(scores, every=bool(names)), *where)
         terminal.failures(scores.failures, "Failed")
 
 

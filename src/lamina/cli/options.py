@@ -42,3 +42,12 @@ Cluster = Annotated[
         help="Share the work out with Ray: on a cluster, or on N cores of this machine.",
     ),
 ]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metrics",
+        "--metric",
+        metavar="NAME,...",
+        help="Only these; all: show everything that is measured.",
+    ),
+]

@@ -1,10 +1,10 @@
-"""Scores of a set of segmentations: one row per case, label and metric, and what they amount to."""
+"""Scores of a set of segmentations: one row per case, label and metric."""
 
 import csv
 import io
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,49 +14,24 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from lamina.errors import GeometryError
-from lamina.evaluation.metrics import METRICS, EmptyCase, Metric, Unit, empty_case
+from lamina.evaluation.comparison import Comparison, diagonal_of
+from lamina.evaluation.metrics import Metric, Unit
+from lamina.evaluation.protocols import PROTOCOLS, find_metric
+from lamina.evaluation.summary import Score, Summary, summarise
 from lamina.files import write_json, write_text
 from lamina.labels import IGNORE_INDEX, LabelSet
 
 Indices = NDArray[np.integer[Any]]
+Probabilities = NDArray[np.floating[Any]]
 Box = tuple[slice, ...]
 
 MEAN_FOREGROUND = (
     "Mean over the structures of each case, regions left out, then mean over the cases."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One metric of one structure or region in one case."""
-
-    case: str
-    label: str
-    metric: str
-    """Such as ``hd95``, or ``hd95_px`` where lengths are in pixels."""
-    value: float
-    """NaN when the metric does not apply."""
-    rule: EmptyCase
-    """Which masks were empty; the metric's rule for that case then decided the value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """One metric of one structure or region over all cases it applies to; NaN if there are none."""
-
-    mean: float
-    std: float
-    """Sample standard deviation; NaN for a single value."""
-    median: float
-    min: float
-    max: float
-    n: int
-    """Values that the figures above rest on."""
-    not_applicable: int
-    missed: int
-    """Cases that have the structure and a prediction without any of it."""
-    invented: int
-    """Cases that lack the structure and a prediction with some of it."""
+CONDITIONAL = (
+    "Of the cases alone in which neither mask is empty, so that no rule for empty masks has a say: "
+    "how well structures are segmented once they are found."
+)
 
 
 def score_case(
@@ -67,6 +42,9 @@ def score_case(
     spacing: Sequence[float],
     metrics: Sequence[str],
     unit: Unit = "mm",
+    *,
+    protocol: str | None = None,
+    probabilities: Probabilities | None = None,
 ) -> list[Score]:
     """Compare one segmentation with its reference, structure by structure and region by region.
 
@@ -76,34 +54,29 @@ def score_case(
         reference: Class indices ``(*S)``; where it says ``IGNORE_INDEX``, neither map counts.
         labels: What the indices stand for.
         spacing: Voxel size along each axis.
-        metrics: Registered names.
+        metrics: Registered names, or those of the protocol.
         unit: What the spacing is measured in.
+        protocol: A paper's way to measure, in place of ours.
+        probabilities: Of each class index, background first, ``(num_classes, *S)``; for metrics
+            that need them. A region's probability is the sum of its structures'.
 
     Raises:
-        GeometryError: The two maps differ in shape.
-        UnknownNameError: A metric is not registered.
+        GeometryError: The maps differ in shape.
+        UnknownNameError: A metric or the protocol is not registered.
     """
-    if prediction.shape != reference.shape:
-        raise GeometryError(
-            f"{case_id}: sizes differ, prediction {prediction.shape}, reference {reference.shape}."
+    _check_sizes(case_id, prediction, reference, probabilities)
+    measures = [find_metric(name, protocol).measured_in(unit) for name in metrics]
+    return [
+        Score(
+            case=case_id,
+            label=label,
+            metric=metric.name,
+            value=metric.value(comparison),
+            rule=comparison.empty,
         )
-    ignored = reference == IGNORE_INDEX
-    if ignored.any():
-        prediction = np.where(ignored, IGNORE_INDEX, prediction)
-    diagonal = math.hypot(*(n * size for n, size in zip(reference.shape, spacing, strict=True)))
-    measures = [METRICS.get(name).measured_in(unit) for name in metrics]
-    found = find_objects(prediction, IGNORE_INDEX - 1), find_objects(reference, IGNORE_INDEX - 1)
-    rows = []
-    for label, classes in _classes(labels).items():
-        box = _union([boxes[i - 1] for boxes in found for i in classes], reference.ndim)
-        masks = np.isin(prediction[box], classes), np.isin(reference[box], classes)
-        rule = empty_case(*masks)
-        for metric in measures:
-            value = metric.value(*masks, spacing, diagonal)
-            rows.append(
-                Score(case=case_id, label=label, metric=metric.name, value=value, rule=rule)
-            )
-    return rows
+        for label, comparison in _comparisons(prediction, reference, labels, spacing, probabilities)
+        for metric in measures
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +85,7 @@ class Scores:
 
     labels: LabelSet
     metrics: tuple[str, ...]
-    """Registered names."""
+    """Registered names, or those of the protocol."""
     rows: tuple[Score, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
     """Case id -> why it could not be scored."""
@@ -120,11 +93,15 @@ class Scores:
     """Cases that have a reference and no prediction."""
     unit: Unit = "mm"
     """What all lengths are measured in."""
+    protocol: str | None = None
+    """The paper's way to measure that was followed in place of ours."""
 
     @property
     def measures(self) -> tuple[Metric, ...]:
         """The metrics as they are called, and what they count, in ``unit``."""
-        return tuple(METRICS.get(name).measured_in(self.unit) for name in self.metrics)
+        return tuple(
+            find_metric(name, self.protocol).measured_in(self.unit) for name in self.metrics
+        )
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -137,19 +114,22 @@ class Scores:
         for row in self.rows:
             groups[row.label, row.metric].append(row)
         return {
-            label: {metric.name: _summarise(groups[label, metric.name]) for metric in self.measures}
+            label: {metric.name: summarise(groups[label, metric.name]) for metric in self.measures}
             for label in _classes(self.labels)
         }
 
-    def mean_foreground(self, metric: str) -> float:
+    def mean_foreground(self, metric: str, *, conditional: bool = False) -> float:
         """Return the mean over the structures of each case, then over cases; NaN if none applies.
 
         Regions are left out, because they are unions of structures that count already. A structure
-        to which the metric does not apply is left out of its case's mean.
+        to which the metric does not apply is left out of its case's mean, and so, if the mean is
+        ``conditional``, is a missed or an invented one.
         """
         by_case: dict[str, list[float]] = defaultdict(list)
         for row in self.rows:
             applies = row.metric == metric and not math.isnan(row.value)
+            if conditional and row.rule:
+                continue
             if applies and row.label in self.labels.values:
                 by_case[row.case].append(row.value)
         means = [np.mean(values) for values in by_case.values()]
@@ -164,13 +144,18 @@ class Scores:
             "unit": self.unit,
             "failures": dict(self.failures),
             "not_predicted": list(self.not_predicted),
+            "protocol": self.protocol,
+            "protocol_quirks": PROTOCOLS.get(self.protocol).quirks if self.protocol else None,
             "mean_foreground": _plain({name: self.mean_foreground(name) for name in described}),
+            "mean_foreground_conditional": _plain(
+                {name: self.mean_foreground(name, conditional=True) for name in described}
+            ),
             "summary": {
                 label: {metric: _plain(asdict(found)) for metric, found in row.items()}
                 for label, row in summary.items()
             },
             "definitions": {name: metric.definition for name, metric in described.items()}
-            | {"mean_foreground": MEAN_FOREGROUND},
+            | {"mean_foreground": MEAN_FOREGROUND, "conditional": CONDITIONAL},
             "units": {name: metric.unit for name, metric in described.items()},
             "rules": {name: metric.empty.as_dict() for name, metric in described.items()},
             "labels": self.labels.as_dict(),
@@ -209,6 +194,70 @@ def _classes(labels: LabelSet) -> dict[str, list[int]]:
     return {name: [i] for name, i in index.items()} | regions
 
 
+def _check_sizes(
+    case_id: str, prediction: Indices, reference: Indices, probabilities: Probabilities | None
+) -> None:
+    sizes = {"prediction": prediction.shape}
+    if probabilities is not None:
+        sizes["probabilities"] = probabilities.shape[1:]
+    for what, shape in sizes.items():
+        if shape != reference.shape:
+            raise GeometryError(
+                f"{case_id}: sizes differ, {what} {shape}, reference {reference.shape}."
+            )
+
+
+def _comparisons(
+    prediction: Indices,
+    reference: Indices,
+    labels: LabelSet,
+    spacing: Sequence[float],
+    probabilities: Probabilities | None,
+) -> Iterator[tuple[str, Comparison]]:
+    """Yield each structure and region with its masks, cropped to the box around both."""
+    ignored = reference == IGNORE_INDEX
+    num_ignored = int(np.count_nonzero(ignored))
+    if num_ignored:
+        prediction = np.where(ignored, IGNORE_INDEX, prediction)
+    found = find_objects(prediction, IGNORE_INDEX - 1), find_objects(reference, IGNORE_INDEX - 1)
+    for label, classes in _classes(labels).items():
+        box = _union([boxes[i - 1] for boxes in found for i in classes], reference.ndim)
+        yield (
+            label,
+            Comparison(
+                _mask(prediction[box], classes),
+                _mask(reference[box], classes),
+                spacing,
+                num_voxels=reference.size - num_ignored,
+                diagonal=diagonal_of(reference.shape, spacing),
+                probability=_probability(probabilities, classes, box, ignored),
+            ),
+        )
+
+
+def _mask(indices: Indices, classes: Sequence[int]) -> NDArray[np.bool_]:
+    """Tell which voxels are of one of the classes."""
+    if len(classes) == 1:
+        only: NDArray[np.bool_] = indices == classes[0]
+        return only
+    wanted = np.zeros(IGNORE_INDEX + 1, np.bool_)
+    wanted[list(classes)] = True
+    return wanted[indices]
+
+
+def _probability(
+    probabilities: Probabilities | None,
+    classes: Sequence[int],
+    box: Box,
+    ignored: NDArray[np.bool_],
+) -> Probabilities | None:
+    """Return the probability of any of the classes in the box; NaN where nothing counts."""
+    if probabilities is None:
+        return None
+    together = sum((probabilities[i][box] for i in classes[1:]), probabilities[classes[0]][box])
+    return np.where(ignored[box], np.nan, together)
+
+
 def _union(boxes: Sequence[Box | None], dims: int) -> Box:
     """Return the smallest box around all boxes; one without voxels when there are none."""
     present = [box for box in boxes if box is not None]
@@ -217,22 +266,6 @@ def _union(boxes: Sequence[Box | None], dims: int) -> Box:
     return tuple(
         slice(min(part.start for part in parts), max(part.stop for part in parts))
         for parts in zip(*present, strict=True)
-    )
-
-
-def _summarise(rows: Sequence[Score]) -> Summary:
-    values = np.array([row.value for row in rows if not math.isnan(row.value)])
-    n = len(values)
-    return Summary(
-        mean=float(values.mean()) if n else math.nan,
-        std=float(values.std(ddof=1)) if n > 1 else math.nan,
-        median=float(np.median(values)) if n else math.nan,
-        min=float(values.min()) if n else math.nan,
-        max=float(values.max()) if n else math.nan,
-        n=n,
-        not_applicable=len(rows) - n,
-        missed=sum(row.rule == "prediction empty" for row in rows),
-        invented=sum(row.rule == "reference empty" for row in rows),
     )
 
 

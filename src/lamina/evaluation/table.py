@@ -9,54 +9,111 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lamina.evaluation.metrics import Metric, Outcome
-from lamina.evaluation.scores import Scores, Summary
+from lamina.evaluation.metrics import METRICS, Metric, Outcome
+from lamina.evaluation.protocols import PROTOCOLS
+from lamina.evaluation.scores import Scores
+from lamina.evaluation.summary import Summary
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 CASES_SHOWN = 10
+IF_FOUND = "  if found"
+HEADLINE = ("dice", "iou", "hd95", "nsd", "volume_error_ml")
+"""Metrics that the table shows unless others are asked for; the files hold all."""
+COLUMNS = 4
+"""Metrics side by side where they are more than the headline ones; the others stand below."""
 
 
-def render_scores(scores: Scores) -> RenderableType:
+def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
     """Return the table of structures by metrics, what went wrong, and the rules for empty masks.
 
     Made for 100 columns; narrower consoles wrap it.
+
+    Args:
+        scores: What to show.
+        every: Show all metrics of the scores rather than the headline ones.
     """
-    metrics = scores.measures
+    metrics = _shown(scores, every)
+    columns = len(HEADLINE) if len(metrics) <= len(HEADLINE) else COLUMNS
     summary = scores.summary()
-    cases = _cases(len(scores.cases))
-    in_pixels = scores.unit == "px"
     return Group(
-        Text(f"  Scores of {cases}: mean ± standard deviation, ↑ higher or ↓ lower is better"),
-        *([Text("  Lengths are in pixels: the files do not say how large one is.")] * in_pixels),
-        _score_table(scores, metrics, summary),
-        Padding(_counts(scores, summary), (0, 0, 0, 2)),
+        *(Padding(Text(line), (0, 0, 0, 2)) for line in _captions(scores, summary)),
+        *(
+            _score_table(scores, metrics[start : start + columns], summary)
+            for start in range(0, len(metrics), columns)
+        ),
+        Padding(_counts(scores, metrics, summary), (0, 0, 0, 2)),
         _rules(metrics),
     )
+
+
+def _shown(scores: Scores, every: bool) -> Sequence[Metric]:
+    """Return the headline metrics of the scores, and the others if asked for or alone."""
+    if scores.protocol:
+        return scores.measures
+    names = [METRICS.get(name).measured_in(scores.unit).name for name in HEADLINE]
+    found = {metric.name: metric for metric in scores.measures}
+    headline = [found.pop(name) for name in names if name in found]
+    return [*headline, *found.values()] if every or not headline else headline
+
+
+def _captions(scores: Scores, summary: Mapping[str, Mapping[str, Summary]]) -> Iterable[str]:
+    cases = _cases(len(scores.cases))
+    yield f"Scores of {cases}: mean ± standard deviation, ↑ higher or ↓ lower is better"
+    if scores.unit == "px":
+        yield "Lengths are in pixels: the files do not say how large one is."
+    if scores.protocol:
+        protocol = PROTOCOLS.get(scores.protocol)
+        yield f"MEASURED AS {protocol.paper} DID, to compare with their tables and nothing else."
+        yield protocol.quirks
+    if _any_partly_found(summary):
+        yield "“if found”: only the n cases whose prediction and reference both hold the structure"
 
 
 def _score_table(
     scores: Scores, metrics: Sequence[Metric], summary: Mapping[str, Mapping[str, Summary]]
 ) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_footer=True)
-    table.add_column("Structure", Text("Mean foreground", style="bold"), overflow="fold")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("Structure", overflow="fold")
+    table.add_column("n", justify="right")
     for metric in metrics:
-        mean = _number(scores.mean_foreground(metric.name), metric)
-        table.add_column(
-            f"{metric.title}{ARROWS[metric.higher_is_better]}\n{metric.unit}",
-            Text(mean if metric.higher_is_better is not None else "", style="bold"),
-            justify="right",
-        )
+        heading = f"{metric.title}{ARROWS[metric.higher_is_better]}\n{metric.unit}"
+        table.add_column(heading, justify="right")
     for label, row in summary.items():
         name = Text(label, style="" if label in scores.labels.values else "italic")
-        table.add_row(name, *(_cell(row[metric.name], metric) for metric in metrics))
+        found = [(row[metric.name], metric) for metric in metrics]
+        cells = (_cell(each.mean, each.std, metric) for each, metric in found)
+        table.add_row(name, str(found[0][0].n), *cells)
+        if _is_partly_found(row):
+            cells = (
+                _cell(each.conditional_mean, each.conditional_std, metric) for each, metric in found
+            )
+            table.add_row(IF_FOUND, str(found[0][0].conditional_n), *cells, style="dim")
+    table.add_section()
+    table.add_row("Mean foreground", "", *_means(scores, metrics, conditional=False), style="bold")
+    if _any_partly_found(summary):
+        table.add_row(IF_FOUND, "", *_means(scores, metrics, conditional=True), style="bold dim")
     return table
 
 
-def _cell(found: Summary, metric: Metric) -> str:
-    mean = _number(found.mean, metric)
-    return (
-        mean if math.isnan(found.std) else f"{mean} ± {found.std:.{_decimals(found.mean, metric)}f}"
-    )
+def _means(scores: Scores, metrics: Sequence[Metric], *, conditional: bool) -> Iterable[str]:
+    """Return the mean foreground of each metric that has a better direction."""
+    for metric in metrics:
+        mean = scores.mean_foreground(metric.name, conditional=conditional)
+        yield "" if metric.higher_is_better is None else _number(mean, metric)
+
+
+def _any_partly_found(summary: Mapping[str, Mapping[str, Summary]]) -> bool:
+    return any(_is_partly_found(row) for row in summary.values())
+
+
+def _is_partly_found(row: Mapping[str, Summary]) -> bool:
+    """Tell whether means rest on rules for empty masks, so that conditional ones differ."""
+    return any(found.missed or found.invented for found in row.values())
+
+
+def _cell(mean: float, std: float, metric: Metric) -> str:
+    shown = _number(mean, metric)
+    return shown if math.isnan(std) else f"{shown} ± {std:.{_decimals(mean, metric)}f}"
 
 
 def _number(value: float, metric: Metric) -> str:
@@ -72,9 +129,11 @@ def _decimals(value: float, metric: Metric) -> int:
     return 2 if abs(value) < 100 else 0
 
 
-def _counts(scores: Scores, summary: Mapping[str, Mapping[str, Summary]]) -> Table:
+def _counts(
+    scores: Scores, metrics: Sequence[Metric], summary: Mapping[str, Mapping[str, Summary]]
+) -> Table:
     """Return one line for everything that the means alone would hide."""
-    by_label = {label: list(row.values()) for label, row in summary.items()}
+    by_label = {label: [row[m.name] for m in metrics] for label, row in summary.items()}
     missed = {label: row[0].missed for label, row in by_label.items()}
     invented = {label: row[0].invented for label, row in by_label.items()}
     absent = {label: max(found.not_applicable for found in row) for label, row in by_label.items()}

@@ -21,7 +21,8 @@ from lamina.data.plan import Plan
 from lamina.data.sampling import PatchSampler
 from lamina.data.sides import side_pairs
 from lamina.errors import ConfigError
-from lamina.evaluation.scores import Score, Scores, score_case
+from lamina.evaluation.scores import Scores, score_case
+from lamina.evaluation.summary import Score
 from lamina.files import sha256
 from lamina.inference.sliding_window import sliding_window
 from lamina.losses import build_loss

@@ -1,6 +1,6 @@
 """Evaluate: compare predicted with reference label maps, file by file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,20 @@ from lamina.data.case import Case
 from lamina.data.layouts.msd import label_set
 from lamina.errors import DatasetError, GeometryError, LabelError, LaminaError
 from lamina.evaluation.metrics import METRICS, Unit
-from lamina.evaluation.scores import Score, Scores, score_case
+from lamina.evaluation.protocols import PROTOCOLS, find_metric
+from lamina.evaluation.scores import Scores, score_case
+from lamina.evaluation.summary import Score
 from lamina.files import read_json, write_json
 from lamina.geometry import check_same_grid
 from lamina.io import is_scan, read_labels, strip_suffix
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress, no_progress
+from lamina.workflows.probabilities import (
+    find_probabilities,
+    is_probabilities,
+    read_probabilities,
+)
 from lamina.workflows.record import read_record
 from lamina.workflows.scored import CASES, fingerprint, recorded_patients
 
@@ -33,6 +40,8 @@ def evaluate(
     *,
     labels: LabelSet | None = None,
     metrics: Sequence[str] | None = None,
+    protocol: str | None = None,
+    probabilities: Path | None = None,
     progress: Progress = no_progress,
 ) -> Scores:
     """Score label maps against their references.
@@ -51,22 +60,30 @@ def evaluate(
             ``compare`` knows patients and references.
         labels: What the values stand for; by default what ``prediction.json`` beside the
             predictions says, else the references' ``dataset.json``, else every value found in them.
-        metrics: Registered names; all of them by default.
+        metrics: Registered names; all of them by default, those that need probabilities if there
+            are any.
+        protocol: A paper's way to measure in place of ours, to compare with its tables alone:
+            ``"transunet"``, ``"mpunet"`` or ``"lgmsnet"``.
+        probabilities: Folder of ``CASE_probabilities.npy`` or ``.nii.gz``, one map per class with
+            the background first, for metrics of calibration; by default that of the predictions.
         progress: Told of each case when it is done.
 
     Raises:
         DatasetError: A folder is missing or holds one case twice, or nothing can be paired.
         FileError, LabelError: The description of the labels is damaged.
-        UnknownNameError: A metric is not registered.
+        UnknownNameError: A metric or the protocol is not registered.
+        ConfigError: The protocol does not measure what was asked for.
     """
-    names = tuple(metrics or METRICS)
-    for name in names:
-        METRICS.get(name)
+    for name in metrics or ():
+        find_metric(name, protocol)
     pairs, expected, labels = (
         recorded(predictions, labels)
         if references is None
         else _given(predictions, references, labels)
     )
+    folder = probabilities or _folder(predictions)
+    names = tuple(metrics or _all_metrics(protocol, folder, pairs, probabilities is not None))
+    uncertain = any(find_metric(name, protocol).needs_probability for name in names)
     rows: list[Score] = []
     unit: Unit | None = None
     failures = _unsegmented(predictions)
@@ -76,8 +93,18 @@ def evaluate(
             prediction, reference = read()
             _check_unit(prediction, reference, unit)
             unit = reference.unit
-            found, wanted = prediction.array[0], reference.array[0]
-            rows += score_case(case, found, wanted, labels, reference.spacing, names, unit)
+            maps = read_probabilities(folder, case, labels, prediction) if uncertain else None
+            rows += score_case(
+                case,
+                prediction.array[0],
+                reference.array[0],
+                labels,
+                reference.spacing,
+                names,
+                unit,
+                protocol=protocol,
+                probabilities=maps,
+            )
             digest = fingerprint(reference)
             scored[case] = {"patient": patients.get(case), "reference_sha256": digest}
         except LaminaError as error:
@@ -90,11 +117,27 @@ def evaluate(
         failures=failures,
         not_predicted=tuple(c for c in expected if c not in pairs and c not in failures),
         unit=unit or "mm",
+        protocol=protocol,
     )
     if out:
         scores.write(out)
         write_json(out / CASES, scored)
     return scores
+
+
+def _all_metrics(
+    protocol: str | None, folder: Path, cases: Iterable[str], asked: bool
+) -> Sequence[str]:
+    """Return what is measured unless asked otherwise; calibration where there is what it needs."""
+    if protocol:
+        return [metric.name for metric in PROTOCOLS.get(protocol).metrics]
+    uncertain = any(find_probabilities(folder, case) for case in cases)
+    if asked and not uncertain:
+        raise DatasetError(
+            f"{folder}: holds no probabilities of any case.",
+            remedy="Name them CASE_probabilities.npy or .nii.gz.",
+        )
+    return [name for name in METRICS if uncertain or not METRICS.get(name).needs_probability]
 
 
 def recorded(
@@ -182,7 +225,7 @@ def _find(path: Path) -> dict[str, Path]:
         raise DatasetError(f"{path}: no such file or folder.")
     found: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
-        if is_scan(file):
+        if is_scan(file) and not is_probabilities(file):
             case = strip_suffix(file)
             if case in found:
                 raise DatasetError(

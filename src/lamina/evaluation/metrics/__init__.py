@@ -7,29 +7,17 @@ better direction, a missed or an invented structure takes its worst value, so th
 improves a score.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lamina.evaluation.comparison import Comparison, EmptyCase
 from lamina.registry import Registry
 
-Mask = NDArray[np.bool_]
 Unit = Literal["mm", "px"]
 """What lengths are measured in: pixels where pictures do not tell how large theirs are."""
-Outcome = float | Literal["computed", "not applicable", "grid diagonal"]
-"""A value; the formula's own; NaN, kept out of means and counted; or the grid's diagonal."""
-EmptyCase = Literal["", "prediction empty", "reference empty", "both empty"]
-"""Which masks of a comparison were empty; ``""`` when neither was."""
-
-
-def empty_case(prediction: Mask, reference: Mask) -> EmptyCase:
-    """Tell which of two masks are empty."""
-    if prediction.any():
-        return "" if reference.any() else "reference empty"
-    return "prediction empty" if reference.any() else "both empty"
+Outcome = float | Literal["computed", "not applicable", "grid diagonal", "grid volume"]
+"""A value; the formula's own; NaN, kept out of means and counted; or what the grid measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +46,14 @@ class EmptyRule:
         return asdict(self)
 
 
-ZERO_WHEN_WRONG = EmptyRule(prediction_empty=0.0, reference_empty=0.0)
+def when_wrong(worst: Outcome) -> EmptyRule:
+    """Return the rule that a missed and an invented structure are as bad as can be."""
+    return EmptyRule(prediction_empty=worst, reference_empty=worst)
+
+
+ZERO_WHEN_WRONG = when_wrong(0.0)
 """For overlaps between 0 and 1."""
-DIAGONAL_WHEN_WRONG = EmptyRule(prediction_empty="grid diagonal", reference_empty="grid diagonal")
+DIAGONAL_WHEN_WRONG = when_wrong("grid diagonal")
 """For distances: no two voxels of the grid are further apart than its diagonal."""
 
 
@@ -71,40 +64,37 @@ class Metric:
     name: str
     title: str
     """How tables call it, with its parameters."""
-    unit: Literal["", "mm", "ml", "px"]
+    unit: Literal["", "mm", "ml", "px", "%", "voxels"]
     higher_is_better: bool | None
     """None for signed errors, which have no better direction."""
     definition: str
     """One sentence that tells it from its namesakes."""
     empty: EmptyRule
-    function: Callable[[Mask, Mask, Sequence[float]], float]
-    """``(prediction (*S), reference (*S), spacing) -> value``; called if the rule says so."""
+    function: Callable[[Comparison], float]
+    """Called if the rule says so."""
     in_pixels: "Metric | None" = None
     """What takes its place where lengths are in pixels; None if it has nothing to do with them."""
+    counts_background: bool = False
+    """Whether the voxels in neither mask count, so that a larger grid changes the value."""
+    needs_probability: bool = False
+    """Whether it compares probabilities rather than a mask with the reference."""
 
     def measured_in(self, unit: Unit) -> "Metric":
         """Return the metric whose name and unit say what lengths are measured in."""
         return self.in_pixels if unit == "px" and self.in_pixels else self
 
-    def value(
-        self, prediction: Mask, reference: Mask, spacing: Sequence[float], diagonal: float
-    ) -> float:
-        """Compare two masks under the metric's empty-mask rule.
+    def value(self, comparison: Comparison) -> float:
+        """Return the comparison's value in ``unit`` under the metric's empty-mask rule.
 
-        Args:
-            prediction: Mask ``(*S)`` of two or three axes.
-            reference: Mask of the same shape.
-            spacing: Voxel size along each axis, in mm or pixels.
-            diagonal: The whole grid's diagonal, also when the masks are cropped from it.
-
-        Returns:
-            The value in ``unit``; NaN when the metric does not apply.
+        It is NaN where the metric does not apply.
         """
-        outcome = self.empty.outcome(empty_case(prediction, reference))
+        outcome = self.empty.outcome(comparison.empty)
         if outcome == "computed":
-            return float(self.function(prediction, reference, spacing))
+            return float(self.function(comparison))
         if outcome == "grid diagonal":
-            return diagonal
+            return comparison.diagonal
+        if outcome == "grid volume":
+            return comparison.num_voxels * (comparison.voxel_ml if self.unit == "ml" else 1.0)
         return float("nan") if isinstance(outcome, str) else outcome
 
 

@@ -1,16 +1,12 @@
 """Dice similarity coefficient (Dice, Ecology 26, 1945)."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Mask, Metric
+from lamina.evaluation.comparison import Comparison
+from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Metric
 
 
-def dice(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
+def dice(comparison: Comparison) -> float:
     """Return ``2 |P and R| / (|P| + |R|)``, from 0 to 1; the spacing cancels out."""
-    shared = np.count_nonzero(prediction & reference)
-    return 2 * shared / (np.count_nonzero(prediction) + np.count_nonzero(reference))
+    return 2 * comparison.tp / (comparison.predicted + comparison.referenced)
 
 
 METRICS.register("dice")(

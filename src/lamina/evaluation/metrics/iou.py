@@ -1,15 +1,12 @@
 """Intersection over union (Jaccard, New Phytologist 11, 1912)."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Mask, Metric
+from lamina.evaluation.comparison import Comparison
+from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Metric
 
 
-def iou(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
+def iou(comparison: Comparison) -> float:
     """Return ``|P and R| / |P or R|``, from 0 to 1; the spacing cancels out."""
-    return np.count_nonzero(prediction & reference) / np.count_nonzero(prediction | reference)
+    return comparison.tp / (comparison.predicted + comparison.fn)
 
 
 METRICS.register("iou")(
