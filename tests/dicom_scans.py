@@ -12,7 +12,12 @@ from scipy.spatial.transform import Rotation
 pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 PATIENT = {"PatientName": "Nobody^Known", "PatientID": "ID-4711"}
@@ -79,6 +84,30 @@ def write_series(folder, orientation=AXIAL, size=(24, 20, 12), origin=(-10, 20, 
         save(header, folder / f"IM{(7 * number) % size[2]:04d}")
         slices.append(header)
     return slices
+
+
+def write_enhanced(path, slices, order=None, sop_class=None):
+    """Write slices as the frames of one enhanced object, in any order."""
+    order = range(len(slices)) if order is None else order
+    enhanced = deepcopy(slices[0])
+    for tag in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"):
+        delattr(enhanced, tag)
+    enhanced.SOPClassUID = sop_class or EnhancedCTImageStorage
+    enhanced.SOPInstanceUID, enhanced.NumberOfFrames = generate_uid(), len(slices)
+    measures, plane, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = slices[0].PixelSpacing, STEP
+    plane.ImageOrientationPatient = slices[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    enhanced.SharedFunctionalGroupsSequence = [shared]
+    enhanced.PerFrameFunctionalGroupsSequence = []
+    for number in order:
+        position, group = Dataset(), Dataset()
+        position.ImagePositionPatient = slices[number].ImagePositionPatient
+        group.PlanePositionSequence = [position]
+        enhanced.PerFrameFunctionalGroupsSequence.append(group)
+    enhanced.PixelData = b"".join(slices[number].PixelData for number in order)
+    save(enhanced, path)
+    return enhanced
 
 
 def places(header):

@@ -1,7 +1,7 @@
 """The names of what is segmented, and the values that stand for them in files."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import LabelError
+from lamina.terminology import Term, default_colour, known_term, read_terms
 
 IGNORE_INDEX = 255
 """Class index, in encoded label maps, of voxels whose label is unknown."""
@@ -37,6 +38,8 @@ class LabelSet:
     """Value of voxels that count neither in the loss nor in a metric; class index 255."""
     relabel: Mapping[int, int] = field(default_factory=dict)
     """Further value in files -> declared value that it counts as, such as tumour as liver."""
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    """Codes and colour of structures and regions where they are declared; see :meth:`term`."""
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -58,6 +61,11 @@ class LabelSet:
             self._claim(taken, value, f"what counts as {counts_as}")
             if counts_as not in declared:
                 raise LabelError(f"labels: {value} counts as {counts_as}, which is not declared.")
+        if unknown := [name for name in self.terms if name not in self.names]:
+            raise LabelError(
+                f"labels: terms are declared for {unknown}, which are no structures.",
+                remedy=f"Structures are {', '.join(self.names)}.",
+            )
 
     @staticmethod
     def _claim(taken: dict[int, str], value: int, name: str) -> None:
@@ -82,9 +90,22 @@ class LabelSet:
         return tuple(self.values)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all structures, then of all regions."""
+        return (*self.values, *self.regions)
+
+    @property
     def num_classes(self) -> int:
         """Channels of the network's output: the background and every structure."""
         return 1 + len(self.values)
+
+    def term(self, name: str) -> Term:
+        """Return the codes of a structure or region, as declared or else as its name suggests.
+
+        It always has a colour, which is the same wherever the structure is shown.
+        """
+        term = self.terms.get(name) or known_term(name)
+        return replace(term, colour=term.colour or default_colour(self.names.index(name)))
 
     @property
     def region_drawing(self) -> tuple[tuple[int, int], ...]:
@@ -233,6 +254,7 @@ class LabelSet:
             "regions": regions,
             "ignore": self.ignore,
             "relabel": {str(value): counts_as for value, counts_as in self.relabel.items()},
+            "terms": {name: term.as_dict() for name, term in self.terms.items()},
         }
 
     @classmethod
@@ -253,6 +275,7 @@ class LabelSet:
                 regions=regions,
                 ignore=None if ignore is None else index(ignore),
                 relabel={int(v): index(to) for v, to in data.get("relabel", {}).items()},
+                terms=read_terms(data.get("terms", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise LabelError(f"labels: cannot be read from {data!r}: {error!r}.") from error

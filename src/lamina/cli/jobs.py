@@ -213,6 +213,13 @@ def predict(
     split: Annotated[
         str | None, typer.Option(help="A run's own scans: 'val', or 'test', kept for the end.")
     ] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", help="nifti; seg, labelmap or rtstruct for DICOM series."),
+    ] = None,
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Leave the patient out of DICOM objects.")
+    ] = False,
     device: Device = None,
     resample_oblique: ResampleOblique = False,
     json: Json = False,
@@ -231,6 +238,8 @@ def predict(
                 out,
                 inputs,
                 split=split,
+                output_format=output_format,
+                anonymise=anonymise,
                 device=device,
                 resample_oblique=resample_oblique,
                 progress=progress,

@@ -80,13 +80,33 @@ def read_series(
         FileError: There is no image, more than one series, or a file is damaged.
         GeometryError: Where the slices lie is not told, is uneven, or is the same for several.
     """
+    source, frames, decode = _slices(folder_or_files, series_uid)
+    if len(frames) == 1 and frames[0].is_picture:
+        affine, unit = picture_affine(frames[0])
+        return Volume(stacked(frames, decode)[..., 0], affine, source, unit)
+    return Volume(stacked(frames, decode), affine_of(frames, source), source)
+
+
+def slices_of(
+    folder_or_files: Path | str | Iterable[Path], series_uid: str | None = None
+) -> tuple[Frame, ...]:
+    """Return the slices of a series in the order that :func:`read_series` stacks them.
+
+    Args and Raises as there.
+    """
+    return tuple(_slices(folder_or_files, series_uid)[1])
+
+
+def _slices(
+    folder_or_files: Path | str | Iterable[Path], series_uid: str | None
+) -> tuple[str, list[Frame], Decode]:
+    """Return what to call a series, its slices in order, a repeated one once, and their reader."""
     source, found = _find(folder_or_files)
     headers = _chosen(found, series_uid, source)
     frames = [frame for path, header in headers.items() for frame in frames_of(header, path)]
     decode = cache(stored_values)
     if len(frames) == 1 and frames[0].is_picture:
-        affine, unit = picture_affine(frames[0])
-        return Volume(stacked(frames, decode)[..., 0], affine, source, unit)
+        return source, frames, decode
     check_alike(frames, source)
     kept = [_only_one(place, decode, source) for place in places(frames)]
     if len(kept) < len(frames):
@@ -96,8 +116,7 @@ def read_series(
             len(frames) - len(kept),
             len(frames),
         )
-    affine = affine_of(kept, source)
-    return Volume(stacked(kept, decode), affine, source)
+    return source, kept, decode
 
 
 def list_series(folder: Path | str) -> list[Series]:

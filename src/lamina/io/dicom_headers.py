@@ -8,6 +8,7 @@ Source: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.16 (multi-frame functional gro
 (modality LUT); PS3.10, section 7.
 """
 
+import logging
 import struct
 import warnings
 import zlib
@@ -142,6 +143,31 @@ def guarded(path: Path) -> Iterator[None]:
         except (*_FAULTS, BytesLengthException) as error:
             cause = plain((str(error).splitlines() or ["?"])[-1].strip())
             raise FileError(f"{path}: its DICOM data are wrong: {cause}.", remedy=RECOPY) from error
+
+
+@contextmanager
+def unquoted() -> Iterator[None]:
+    """Take values of tags as they are; else pydicom would log odd ones, a patient's too."""
+    from pydicom.config import disable_value_validation
+
+    log = logging.getLogger("pydicom")
+    was_disabled = log.disabled
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.simplefilter("ignore")
+        log.disabled = True
+        try:
+            yield
+        finally:
+            log.disabled = was_disabled
+
+
+def value_of(header: "Dataset", tag: str) -> Any:
+    """Return what a tag holds, None where it is missing or damaged; no message says what it is."""
+    with unquoted():
+        try:
+            return header[tag].value if tag in header else None
+        except _FAULTS:
+            return None
 
 
 def count_of(header: "Dataset", path: Path) -> int:

@@ -65,11 +65,11 @@ def read_rois(path: Path, image: Volume) -> Iterator[Mask]:
             remedy="Pair it with the series that it was drawn on.",
         )
     with guarded(path):
-        rois = _rois(header, path)
+        rois = rois_of(header, path)
     for name, contours in rois:
         source = f"{path}: {name!r}"
         with guarded(path):
-            points = [_points(contour) for contour in contours if _is_closed(contour)]
+            points = [points_of(contour) for contour in contours if _is_closed(contour)]
         if left_out := len(contours) - len(points):
             _log.warning("%s: %d contours are no closed lines and left out.", source, left_out)
         if points:
@@ -121,14 +121,14 @@ def _describe(header: "Dataset", path: Path) -> Structures:
     return Structures(
         path=path,
         kind="rtstruct",
-        names=tuple(name for name, drawn in _rois(header, path) if any(map(_is_closed, drawn))),
+        names=tuple(name for name, drawn in rois_of(header, path) if any(map(_is_closed, drawn))),
         series=tuple(dict.fromkeys(str(one.SeriesInstanceUID) for one in series)),
         frames_of_reference=tuple(dict.fromkeys(str(uid) for uid in (*own, *drawn_in) if uid)),
     )
 
 
-def _rois(header: "Dataset", path: Path) -> list[tuple[str, list["Dataset"]]]:
-    """Return the name and the contours of each ROI."""
+def rois_of(header: "Dataset", path: Path) -> list[tuple[str, list["Dataset"]]]:
+    """Return the name and the contours of each ROI; damage is not caught."""
     names = {
         int(roi.ROINumber): plain(roi.get("ROIName") or "").strip()
         for roi in header.get("StructureSetROISequence") or []
@@ -147,7 +147,8 @@ def _is_closed(contour: "Dataset") -> bool:
     return contour.ContourGeometricType in _CLOSED
 
 
-def _points(contour: "Dataset") -> Points:
+def points_of(contour: "Dataset") -> Points:
+    """Return the points of a contour ``(N, 3)`` in LPS mm; whatever damage raises is not caught."""
     # As text: pydicom would first make an object of each of often a million numbers.
     stored = contour.get_item("ContourData").value
     numbers = stored.strip(b" \0").split(b"\\") if isinstance(stored, bytes) else stored

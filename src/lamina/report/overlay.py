@@ -11,15 +11,13 @@ from lamina.files import atomic_path
 from lamina.geometry import check_same_grid
 from lamina.labels import IGNORE_INDEX, LabelSet
 from lamina.report.slices import OPPOSITE, Plane, View, planes_of, view_of, window_of
+from lamina.terminology import OKABE_ITO
 from lamina.volume import Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Colour = tuple[float, float, float]
-
-OKABE_ITO = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
-"""Colours that people with any colour vision tell apart (Okabe and Ito 2008), black left out."""
 
 BACKGROUND = "#0b0d10"
 INK = "#e8eaed"
@@ -45,17 +43,11 @@ VALUE = 0.85
 
 
 def label_colours(labels: LabelSet) -> dict[str, Colour]:
-    """Return each structure's colour, red, green, blue in 0..1, the same in every picture.
-
-    The first seven are colour-blind safe; further ones repeat them lighter, then darker.
-    """
+    """Return each structure's colour, red, green, blue in 0..1, the same in every picture."""
     colours = {}
-    for index, name in enumerate(labels.foreground):
-        lap, place = divmod(index, len(OKABE_ITO))
-        red, green, blue = (int(OKABE_ITO[place][i : i + 2], 16) / 255 for i in (1, 3, 5))
-        mix, target = (0.0, 0.45, 0.45)[lap % 3], float(lap % 3 == 1)
-        red, green, blue = (part + mix * (target - part) for part in (red, green, blue))
-        colours[name] = (red, green, blue)
+    for name in labels.foreground:
+        red, green, blue = labels.term(name).colour or (0, 0, 0)
+        colours[name] = (red / 255, green / 255, blue / 255)
     return colours
 
 

@@ -12,25 +12,15 @@ from typing import Any
 from lamina.data.case import Case
 from lamina.errors import DatasetError, LaminaError
 from lamina.files import sha256, write_json
-from lamina.io import is_scan, strip_suffix, write_volume
+from lamina.io import is_scan, strip_suffix
 from lamina.io.dicom import is_dicom, is_series
 from lamina.workflows import RECORD, Progress, no_progress
 from lamina.workflows.load import Model, find_bundle, load
 from lamina.workflows.record import read_record
 from lamina.workflows.run import RunFolder
+from lamina.workflows.written import Output, output_of
 
 log = logging.getLogger(__name__)
-
-_WRITABLE = {
-    ".mhd": ".mha",
-    ".nhdr": ".nrrd",
-    ".npy": ".nii.gz",
-    ".dcm": ".nii.gz",
-    ".ima": ".nii.gz",
-    ".jpg": ".png",
-    ".jpeg": ".png",
-}
-"""What segmentations are written as where the format of the scan does not do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +67,8 @@ def predict(
     device: str | None = None,
     resample_oblique: bool = False,
     beside_others: bool = False,
+    output_format: str | None = None,
+    anonymise: bool = False,
     progress: Progress = no_progress,
 ) -> Prediction:
     """Segment a scan, a folder of scans, or a run's own scans.
@@ -94,20 +86,25 @@ def predict(
         device: As for :func:`load`.
         resample_oblique: As for :func:`load`.
         beside_others: Whether ``out`` may hold other scans segmented by other models.
+        output_format: ``"nifti"``, or for DICOM series ``"seg"``, ``"labelmap"`` or ``"rtstruct"``;
+            the scan's own format by default, and NIfTI for DICOM.
+        anonymise: Say nothing of the patient in DICOM objects, and give them new UIDs.
         progress: Called after each window and each scan.
 
     Raises:
+        ConfigError: The format is unknown.
         BundleError: The model cannot be loaded.
         TrainingError: A split is asked for, and the model is no run folder.
         DatasetError: There is nothing to segment, or ``out`` holds files of these names that no
             prediction wrote.
         FileError: ``out`` cannot be written, or the disk is full.
     """
+    output = output_of(output_format, anonymise=anonymise)
     cases = _cases(model, inputs, split)
     bundle = find_bundle(model)
     loaded = load(bundle, device, resample_oblique=resample_oblique)
     model_sha256 = sha256(bundle)
-    kept = _protect(out, cases, None if beside_others else model_sha256)
+    kept = _protect(out, cases, output, None if beside_others else model_sha256)
     record = {
         "model": {"file": bundle.name, "sha256": model_sha256},
         "labels": loaded.bundle.plan.labels.as_dict(),
@@ -116,7 +113,7 @@ def predict(
     outcomes: list[Outcome] = []
     for done, case in enumerate(cases):
         on_window = partial(_within, progress, done, len(cases), case.case_id)
-        outcomes.append(replace(_segment(loaded, case, out, on_window), model=model_sha256))
+        outcomes.append(_segment(loaded, model_sha256, case, out, output, on_window))
         write_json(out / RECORD, record | {"cases": kept + [asdict(o) for o in outcomes]})
         progress(done + 1, len(cases), case.case_id)
     return Prediction(out=out, outcomes=tuple(outcomes))
@@ -144,7 +141,9 @@ def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, .
     return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
 
 
-def _protect(out: Path, cases: Sequence[Case], model_sha256: str | None) -> list[dict[str, Any]]:
+def _protect(
+    out: Path, cases: Sequence[Case], output: Output, model_sha256: str | None
+) -> list[dict[str, Any]]:
     """Refuse to write over scans, references, or predictions that somebody has corrected since.
 
     Returns:
@@ -154,8 +153,9 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str | None) -> list
     earlier = read_record(out)
     scans = {path.resolve() for case in cases for path in case.images}
     written = {entry["segmentation"]: entry["sha256"] for entry in earlier["cases"]}
-    names = {_name(case, unit) for case in cases for unit in ("mm", "px")}
-    shared = [name for name, count in Counter(map(_name, cases)).items() if count > 1]
+    names = {name for case in cases for name in output.names(case)}
+    counts = Counter(output.name(case, "mm") for case in cases)
+    shared = [name for name, count in counts.items() if count > 1]
     if shared:
         raise DatasetError(
             f"{out / shared[0]}: would be the segmentation of several scans.",
@@ -177,29 +177,25 @@ def _protect(out: Path, cases: Sequence[Case], model_sha256: str | None) -> list
     return others
 
 
-def _name(case: Case, unit: str = "mm") -> str:
-    """Name the segmentation after the case, in the format of its (first) file.
-
-    Formats of two files become those that keep both in one, lossy ones those that are exact.
-    DICOM becomes NIfTI, or PNG where it is a picture measured in pixels.
-    """
-    first = case.images[0].name
-    suffix = first.removeprefix(strip_suffix(first)) if is_scan(first) else ".nii.gz"
-    if unit == "px" and is_dicom(case.images[0]):
-        return f"{case.case_id}.png"
-    return case.case_id + _WRITABLE.get(suffix.lower(), suffix)
-
-
-def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int], None]) -> Outcome:
+def _segment(
+    model: Model,
+    model_sha256: str,
+    case: Case,
+    out: Path,
+    output: Output,
+    on_window: Callable[[int, int], None],
+) -> Outcome:
     began = time.perf_counter()
-    name, error = _name(case), ""
-    for unit in ("mm", "px"):  # should this scan fail, no older model speaks for it
-        (out / _name(case, unit)).unlink(missing_ok=True)
+    name, error, labels = output.name(case, "mm"), "", model.bundle.plan.labels
+    for old in output.names(case):  # should this scan fail, no older model speaks for it
+        (out / old).unlink(missing_ok=True)
     try:
+        output.check(case, labels)
         stored = replace(case, spacing=None).read_image(model.bundle.plan.channels)
-        name = _name(case, stored.unit)
+        name = output.name(case, stored.unit)
         found = model.predictor(case.sized(stored), on_window)
-        write_volume(replace(found, affine=stored.affine, unit=stored.unit), out / name)
+        found = replace(found, affine=stored.affine, unit=stored.unit)
+        output.write(found, case, labels, model_sha256, out / name)
     except LaminaError as problem:
         error = str(problem)
     except (MemoryError, RuntimeError) as problem:  # torch says the one as the other
@@ -213,5 +209,6 @@ def _segment(model: Model, case: Case, out: Path, on_window: Callable[[int, int]
         seconds=round(time.perf_counter() - began, 2),
         error=error,
         sha256="" if error else sha256(out / name),
+        model=model_sha256,
         case=case.as_dict() if case.label else None,
     )

@@ -1,6 +1,7 @@
 """Medical Segmentation Decathlon: a ``dataset.json`` that lists pairs of image and label."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lamina.errors import DatasetError, LabelError, LaminaError
 from lamina.files import read_json
 from lamina.io import strip_suffix
 from lamina.labels import LabelSet
+from lamina.terminology import read_terms
 
 
 def lists_cases(folder: Path) -> bool:
@@ -68,7 +70,8 @@ def read_task(description: Path) -> dict[str, Any]:
         if channels := data.get("modality") or data.get("channel_names"):
             task["channels"] = tuple(str(channels[key]) for key in sorted(channels, key=int))
         if "labels" in data:
-            task["labels"] = label_set(data["labels"], data.get("regions"))
+            labels = label_set(data["labels"], data.get("regions"))
+            task["labels"] = replace(labels, terms=read_terms(data.get("terms", {})))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{description}: cannot be understood: {error!r}.") from error
     return task

@@ -12,6 +12,7 @@ stay in the folder; nnU-Net itself also follows them elsewhere.
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lamina.errors import DatasetError, LabelError, LaminaError
 from lamina.files import read_json
 from lamina.io import is_scan
 from lamina.labels import LabelSet
+from lamina.terminology import read_terms
 
 _REQUIRED = ("channel_names", "labels", "file_ending")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -53,6 +55,7 @@ def read(folder: Path) -> Cohort:
     try:
         channels = _channels(data["channel_names"])
         labels = _labels(data["labels"], data.get("regions_class_order"))
+        labels = replace(labels, terms=read_terms(data.get("terms", {})))
     except LaminaError as error:
         raise type(error)(f"{path}: {error.message}", remedy=error.remedy) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:

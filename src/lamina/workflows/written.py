@@ -1,0 +1,118 @@
+"""How segmentations are written: as files like the scans, or as DICOM objects beside a series."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina import __version__
+from lamina.data.case import Case
+from lamina.errors import ConfigError
+from lamina.io import is_scan, strip_suffix, write_volume
+from lamina.io.derived import Kind, Producer, Pseudonyms, check_series, write_structures
+from lamina.io.dicom import is_dicom
+from lamina.labels import LabelSet
+from lamina.volume import Volume
+
+NIFTI = "nifti"
+OBJECTS: dict[str, Kind] = {"seg": "seg", "labelmap": "labelmap", "rtstruct": "rtstruct"}
+"""Formats that are DICOM objects."""
+
+_SUFFIXES: dict[Kind, str] = {
+    "seg": ".seg.dcm",
+    "labelmap": ".seg.dcm",
+    "rtstruct": ".rtstruct.dcm",
+}
+_WRITABLE = {
+    ".mhd": ".mha",
+    ".nhdr": ".nrrd",
+    ".npy": ".nii.gz",
+    ".dcm": ".nii.gz",
+    ".ima": ".nii.gz",
+    ".jpg": ".png",
+    ".jpeg": ".png",
+}
+"""What segmentations are written as where the format of the scan does not do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """The form that the segmentations of one run of predict take."""
+
+    kind: Kind | None
+    """A DICOM object, or none."""
+    nifti: bool
+    """Write NIfTI, whatever format the scan has."""
+    pseudonyms: Pseudonyms | None
+    """What patients and UIDs are called in all objects, if they are anonymised."""
+
+    def names(self, case: Case) -> Iterator[str]:
+        """Yield the names that the file may get, depending on the scan's unit."""
+        yield from {self.name(case, "mm"), self.name(case, "px")}
+
+    def name(self, case: Case, unit: str) -> str:
+        """Name the segmentation after the case, in the format of its (first) file.
+
+        Formats of two files become those that keep both in one, lossy ones those that are exact.
+        DICOM becomes NIfTI, or PNG where it is a picture measured in pixels.
+        """
+        if self.kind:
+            return case.case_id + _SUFFIXES[self.kind]
+        first = case.images[0].name
+        suffix = first.removeprefix(strip_suffix(first)) if is_scan(first) else ".nii.gz"
+        if unit == "px" and is_dicom(case.images[0]):
+            return f"{case.case_id}.png"
+        if unit == "mm" and self.nifti:
+            return f"{case.case_id}.nii.gz"
+        return case.case_id + _WRITABLE.get(suffix.lower(), suffix)
+
+    def check(self, case: Case, labels: LabelSet) -> None:
+        """Check, before a case is segmented, that its segmentation can be written.
+
+        Raises:
+            FileError, GeometryError, LabelError: It cannot.
+        """
+        if self.kind:
+            check_series(case.images[0], labels, case.series)
+
+    def write(
+        self, segmentation: Volume, case: Case, labels: LabelSet, model_sha256: str, path: Path
+    ) -> None:
+        """Write the segmentation of a case, whole or not at all.
+
+        Raises:
+            FileError, GeometryError, LabelError: It cannot be written, or does not read back.
+        """
+        if self.kind is None:
+            write_volume(segmentation, path)
+            return
+        write_structures(
+            segmentation,
+            labels,
+            path,
+            kind=self.kind,
+            scan=case.images[0],
+            series_uid=case.series,
+            producer=Producer(name="Lamina", version=__version__, model=model_sha256),
+            pseudonyms=self.pseudonyms,
+        )
+
+
+def output_of(name: str | None, *, anonymise: bool = False) -> Output:
+    """Return the form that is asked for.
+
+    Args:
+        name: ``"nifti"``, ``"seg"``, ``"labelmap"`` or ``"rtstruct"``; ``None`` takes the format of
+            each scan, which for DICOM is NIfTI.
+        anonymise: Call patient and UIDs something else in DICOM objects.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    known = (NIFTI, *OBJECTS)
+    if name is not None and name not in known:
+        raise ConfigError(f"format {name!r} is unknown.", remedy=f"Known: {', '.join(known)}.")
+    return Output(
+        kind=OBJECTS.get(name or ""),
+        nifti=name == NIFTI,
+        pseudonyms=Pseudonyms() if anonymise else None,
+    )

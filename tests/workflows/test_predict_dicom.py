@@ -1,0 +1,117 @@
+"""From a DICOM series to a DICOM object: what predict writes, and what it refuses to write."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from dicom_scans import OBLIQUE, PATIENT, save, write_enhanced, write_series
+from lamina.errors import ConfigError
+from lamina.files import read_json, sha256
+from lamina.io import read_labels, read_volume
+from lamina.io.structures import describe, read_structures
+from lamina.workflows.load import load
+from lamina.workflows.predict import predict
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory, tiny_run):
+    """An oblique series with the bright balls that the tiny run has learnt to find."""
+    folder = tmp_path_factory.mktemp("hospital") / "series"
+    slices = write_series(folder, OBLIQUE, size=(32, 32, 16), PixelSpacing=[1, 1])
+    label = load(tiny_run).bundle.plan.labels
+    assert label.values == {"large": 3, "small": 7}
+    grid = np.indices((16, 32, 32)).astype(float)
+    for number, one in enumerate(slices):
+        far = [(grid[0] - 8) * 2.5, grid[1] - 14, grid[2] - 12]
+        bright = 1000 * (np.linalg.norm(far, axis=0) < 8)
+        noise = np.frombuffer(one.PixelData, "<i2").reshape(32, 32)
+        one.PixelData = (noise + bright[number]).astype("<i2").tobytes()
+        save(one, folder / f"IM{(7 * number) % 16:04d}")
+    return folder, slices
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        (None, "series.nii.gz"),
+        ("nifti", "series.nii.gz"),
+        ("seg", "series.seg.dcm"),
+        ("labelmap", "series.seg.dcm"),
+        ("rtstruct", "series.rtstruct.dcm"),
+    ],
+)
+def test_a_series_becomes_what_is_asked_for(series, tiny_run, tmp_path, form, name):
+    folder, _ = series
+    plain = predict(tiny_run, tmp_path / "plain", folder)
+    expected = read_labels(tmp_path / "plain" / plain.outcomes[0].segmentation).array[0]
+    assert (expected > 0).any()
+    result = predict(tiny_run, tmp_path / "out", folder, output_format=form)
+    assert not result.failures
+    assert names(tmp_path / "out") == ["prediction.json", name]
+    (case,) = read_json(tmp_path / "out" / "prediction.json")["cases"]
+    assert (case["segmentation"], case["sha256"]) == (name, sha256(tmp_path / "out" / name))
+    if name.endswith(".dcm"):
+        found = np.zeros_like(expected)
+        for structure, mask in read_structures(tmp_path / "out" / name, read_volume(folder)):
+            found[mask] = {"large": 3, "small": 7}[structure]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_object_names_its_model_and_its_series(series, tiny_run, tmp_path):
+    folder, slices = series
+    predict(tiny_run, tmp_path, folder, output_format="seg")
+    found = pydicom.dcmread(tmp_path / "series.seg.dcm")
+    assert describe(found, tmp_path).series == (slices[0].SeriesInstanceUID,)
+    algorithm = found.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    assert sha256(tiny_run / "model.lamina") in algorithm.AlgorithmParameters
+    assert found.PatientID == PATIENT["PatientID"]
+
+
+def test_a_file_of_many_frames_is_a_series_too(series, tiny_run, tmp_path):
+    _, slices = series
+    write_enhanced(tmp_path / "scan.dcm", slices)
+    result = predict(tiny_run, tmp_path / "out", tmp_path / "scan.dcm", output_format="rtstruct")
+    assert not result.failures
+    assert "scan.rtstruct.dcm" in names(tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["seg", "rtstruct"])
+def test_anonymised_objects_and_logs_do_not_tell_the_patient(
+    series, tiny_run, tmp_path, form, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    folder, _ = series
+    predict(tiny_run, tmp_path, folder, output_format=form, anonymise=True)
+    content = (tmp_path / f"series.{form}.dcm").read_bytes()
+    record = (tmp_path / "prediction.json").read_text()
+    for secret in PATIENT.values():
+        assert secret.encode() not in content
+        assert secret not in record + caplog.text
+
+
+def test_scans_of_other_formats_are_refused_one_by_one(tiny_dataset, tiny_run, tmp_path):
+    scan = tiny_dataset / "imagesTr" / "ball_000.nii.gz"
+    result = predict(tiny_run, tmp_path, scan, output_format="seg")
+    assert result.failures["ball_000.nii.gz"].startswith(f"{scan}: is no DICOM image.")
+    assert names(tmp_path) == ["prediction.json"]
+
+
+def test_an_unknown_format_is_refused_before_anything_is_done(series, tiny_run, tmp_path):
+    with pytest.raises(ConfigError, match="format 'dicom' is unknown"):
+        predict(tiny_run, tmp_path / "out", series[0], output_format="dicom")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_again_replaces_its_own_object(series, tiny_run, tmp_path):
+    for _ in range(2):
+        result = predict(tiny_run, tmp_path, series[0], output_format="seg")
+        assert not result.failures
+    assert names(tmp_path) == ["prediction.json", "series.seg.dcm"]
