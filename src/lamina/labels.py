@@ -14,6 +14,9 @@ from lamina.terminology import Term, default_colour, known_term, read_terms
 IGNORE_INDEX = 255
 """Class index, in encoded label maps, of voxels whose label is unknown."""
 
+_AT_A_TIME = 2**16
+"""Voxels that are looked up together; NumPy makes eight bytes of each for a while."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
@@ -177,7 +180,11 @@ class LabelSet:
             values += [self.background] * (IGNORE_INDEX - len(values)) + [self.ignore]
         low, high = min(values), max(values)
         dtype = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
-        decoded: NDArray[Any] = np.array(values, dtype=dtype)[indices]
+        table, decoded = np.array(values, dtype=dtype), np.empty(indices.shape, dtype)
+        flat, found = np.ravel(indices), decoded.reshape(-1)
+        for first in range(0, flat.size, _AT_A_TIME):
+            part = slice(first, first + _AT_A_TIME)
+            found[part] = table[flat[part]]
         return decoded
 
     def masks(self, indices: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.bool_]]:

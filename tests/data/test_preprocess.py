@@ -11,8 +11,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from lamina.data import preprocess
+from lamina.data.intensity import normalise
 from lamina.data.plan import Normalisation
-from lamina.data.preprocess import Alignment, foreground_box, normalise
+from lamina.data.preprocess import Alignment, foreground_box
 from lamina.errors import DatasetError, GeometryError
 from lamina.geometry import affine_from
 from lamina.labels import IGNORE_INDEX

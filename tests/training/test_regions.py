@@ -2,10 +2,11 @@
 
 import torch
 
+from lamina.data.decision import decided
 from lamina.labels import LabelSet
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.training.regions import RegionTargets, draw_regions
+from lamina.training.regions import RegionTargets
 
 LABELS = LabelSet(
     values={"necrosis": 1, "oedema": 2, "enhancing": 4},
@@ -26,7 +27,8 @@ def test_a_voxel_lies_in_every_region_that_its_structure_is_part_of():
 
 def test_regions_drawn_over_each_other_are_the_structures_again():
     masks = RegionTargets(build_loss("region_dice_ce"), LABELS).masks(TARGET)[0, :, :4]
-    assert draw_regions(masks.float() - 0.5, LABELS.region_drawing).tolist() == [0, 1, 2, 3]
+    logits = (masks.float() - 0.5).numpy()
+    assert decided(logits, drawing=LABELS.region_drawing).tolist() == [0, 1, 2, 3]
 
 
 def test_the_truth_costs_nothing_at_any_size_of_the_heads():

@@ -67,7 +67,7 @@ def test_a_model_draws_the_very_maps_it_was_trained_on(mapped, run, tiny_dataset
 
     def watch(network):
         def record(batch):
-            seen.append(batch.clone())
+            seen.append(torch.from_numpy(batch.copy()))
             return network(batch)
 
         return record

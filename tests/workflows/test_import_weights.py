@@ -132,8 +132,9 @@ def test_a_binary_network_is_read_as_yes_or_no_to_one_region(published, tmp_path
 
 
 def with_bias(model, bias, array):
-    torch.nn.init.zeros_(model.predictor.network.head.weight)
-    torch.nn.init.constant_(model.predictor.network.head.bias, bias)
+    head = model.predictor.network.network.module.head
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.constant_(head.bias, bias)
     return model(array, spacing=(1.0, 1.0))
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.case import Case
+from lamina.data.intensity import normalise
 from lamina.data.plan import Plan
-from lamina.data.preprocess import Alignment, normalise
+from lamina.data.preprocess import Alignment
 from lamina.data.straighten import straightened
 from lamina.errors import DatasetError, FileError
 from lamina.files import atomic_path, read_json, sha256, write_json
@@ -127,7 +128,8 @@ def prepare_case(
     label = case.read_label(plan.labels, image)
     image, label = straightened(image, label, resample_oblique)
     alignment = Alignment.of(image, plan, label.array)
-    prepared = normalise(alignment.prepare_image(image.array), plan.normalisation, image.source)
+    prepared = alignment.prepare_image(image.array)
+    normalise(prepared, plan.normalisation, image.source, out=prepared)
     indices = alignment.prepare_label(label.array)
     spacing = spacing_of(alignment.prepared_affine, plan.spatial_dims)
     with atomic_path(folder) as part:

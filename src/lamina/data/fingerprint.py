@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.case import Case, Cohort
-from lamina.data.preprocess import finite, foreground_box
+from lamina.data.intensity import finite
+from lamina.data.preprocess import foreground_box
 from lamina.data.straighten import straightened
 from lamina.errors import DatasetError
 from lamina.geometry import is_sheared, orientation_of, reorientation, spacing_of

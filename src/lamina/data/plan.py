@@ -127,6 +127,11 @@ class Plan:
         """Channels of the network's logits."""
         return len(self.labels.regions) if self.region_based else self.labels.num_classes
 
+    @property
+    def drawing(self) -> tuple[tuple[int, int], ...] | None:
+        """How classes follow from the network's regions; ``None`` where it says classes itself."""
+        return self.labels.region_drawing if self.region_based else None
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""
         return asdict(self) | {"labels": self.labels.as_dict()}

@@ -1,25 +1,38 @@
 """From a scan as it lies in its file to the array a network sees, and exactly back."""
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from lamina.data.plan import Normalisation, Plan
-from lamina.data.resampling import Weights, axis_weights, blocks, same_blocks, weighted
-from lamina.errors import DatasetError, GeometryError
+from lamina.data.decision import Drawing, decided, largest, to_probabilities
+from lamina.data.intensity import finite
+from lamina.data.plan import Plan
+from lamina.data.resampling import (
+    Weights,
+    axis_weights,
+    blocks,
+    same_blocks,
+    same_rows,
+    slab_rows,
+    weighted,
+)
+from lamina.errors import GeometryError
 from lamina.geometry import Affine, Reorientation, reorientation, resampled_grid, spacing_of
 from lamina.labels import IGNORE_INDEX
 from lamina.volume import Volume
 
-log = logging.getLogger(__name__)
-
 _MAX_RATIO = 32
 """Voxel sizes further apart than this are a wrong unit, not another scanner."""
+
+
+class Logits(Protocol):
+    """Logits ``(K, *S)``: an array, or what makes them up as they are read."""
+
+    def __getitem__(self, box: tuple[slice, ...], /) -> NDArray[np.floating[Any]]:
+        """Return a box of them."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +128,16 @@ class Alignment:
             part = oriented[source]
             classes = np.unique(part)
             marks = ((part == index).astype(np.float32) for index in classes)
-            prepared[0][target] = _largest(classes, (weighted(m, weights) for m in marks))
+            prepared[0][target] = largest(classes, (weighted(m, weights) for m in marks))
         return prepared
 
     def restore(
         self,
-        logits: NDArray[np.floating[Any]],
-        drawing: Sequence[tuple[int, int]] | None = None,
+        logits: Logits,
+        drawing: Drawing | None = None,
+        *,
+        stream_axis: int = 0,
+        probabilities: NDArray[np.floating[Any]] | None = None,
     ) -> NDArray[np.uint8]:
         """Turn logits ``(K, *prepared)`` into class indices ``(1, *source)``.
 
@@ -130,23 +146,42 @@ class Alignment:
         Logits are resampled and decided upon block by block, so that they never exist at full size.
 
         Args:
-            logits: Of classes, of which the largest wins, or of regions.
-            drawing: Where the channels are regions: pairs (channel, class index to draw where its
-                logit is above 0), in order.
+            logits: Of classes, of which the largest wins, or of regions; read in boxes of up to
+                :meth:`rows` rows that go forward along ``stream_axis``.
+            drawing: Where the channels are regions, how classes follow from them.
+            stream_axis: Prepared axis.
+            probabilities: Array ``(K, *source)``, such as a mapped file, that is filled with those
+                of each class or region.
         """
-        indices = np.zeros(self.oriented_shape, np.uint8)
-        for target, source, weights in self._to_oriented():
-            part = logits[(slice(None), *source)]
-            if drawing is None:
-                likely = _that_may_win(part)
-                full = (self._sampled(part[index], weights) for index in likely)
-                indices[target] = _largest(likely, full)
-                continue
-            for channel, index in drawing:
-                indices[target][self._sampled(part[channel], weights) > 0] = index
         whole = np.zeros((1, *self.source_shape), np.uint8)
-        whole[(slice(None), *self.box)] = self.reorientation.undo(indices[None])
+        indices = self._oriented(whole)[0]  # a view, as is the next
+        likely = None
+        if probabilities is not None:
+            self._clear(probabilities, exclusive=drawing is None)
+            likely = self._oriented(probabilities)
+        for target, source, weights in self._to_oriented(stream_axis):
+            part = logits[(slice(None), *source)]
+            if likely is None:
+                indices[target] = decided(part, weights, drawing)
+                continue
+            full = np.stack([weighted(channel, weights) for channel in part])
+            indices[target] = decided(full, (), drawing)
+            likely[(slice(None), *target)] = to_probabilities(full, exclusive=drawing is None)
         return whole
+
+    def rows(self, axis: int) -> int:
+        """Return the most rows of logits that are read at a time along a prepared axis."""
+        if self._is_identity:
+            return same_rows(self.prepared_shape[axis])
+        return slab_rows(self._axis_back(axis))
+
+    def _clear(self, probabilities: NDArray[np.floating[Any]], exclusive: bool) -> None:
+        """Say of what was cropped that it is background."""
+        kept = [part.stop - part.start for part in self.box]
+        if kept != [*self.source_shape]:
+            probabilities[:] = 0
+            if exclusive:
+                probabilities[0] = 1
 
     @property
     def _is_identity(self) -> bool:
@@ -159,14 +194,17 @@ class Alignment:
         axes = zip(self.oriented_shape, self.step, self.prepared_shape, strict=True)
         return [axis_weights(size, step, count, order) for size, step, count in axes]
 
-    def _to_oriented(self) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], Weights]]:
+    def _to_oriented(
+        self, stream_axis: int
+    ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...], Weights]]:
         if self._is_identity:
-            return same_blocks(self.oriented_shape)
-        axes = zip(self.prepared_shape, self.step, self.oriented_shape, strict=True)
-        return blocks([axis_weights(size, 1 / step, count, 1) for size, step, count in axes])
+            return same_blocks(self.oriented_shape, stream_axis)
+        axes = range(len(self.step))
+        return blocks([self._axis_back(axis) for axis in axes], stream_axis)
 
-    def _sampled(self, array: NDArray[Any], weights: Weights) -> NDArray[Any]:
-        return array if self._is_identity else weighted(array, weights)
+    def _axis_back(self, axis: int) -> NDArray[np.float32]:
+        count = self.oriented_shape[axis]
+        return axis_weights(self.prepared_shape[axis], 1 / self.step[axis], count, 1)
 
 
 def foreground_box(
@@ -188,53 +226,23 @@ def foreground_box(
     corners = image[(slice(None), *ends)].reshape(len(image), -1)
     if not all(_same(row, row[0]).all() for row in corners):
         return whole
-    occupied = np.zeros(shape, np.bool_)
-    for channel, background in zip(image, corners[:, 0], strict=True):
-        occupied |= ~_same(channel, background)
-    if not occupied.any():
+    occupied = [np.zeros(size, np.bool_) for size in shape]
+    empty = True
+    for place in range(shape[0]):  # nothing of the scan's size is made
+        marked = np.zeros(shape[1:], np.bool_)
+        for channel, background in zip(image, corners[:, 0], strict=True):
+            marked |= ~_same(channel[place], background)
+        empty = empty and not marked.any()
+        if label is not None:
+            marked |= (label[0, place] > 0) & (label[0, place] != IGNORE_INDEX)
+        occupied[0][place] = marked.any()
+        for axis in range(marked.ndim):
+            others = tuple(other for other in range(marked.ndim) if other != axis)
+            occupied[1 + axis] |= marked.any(axis=others)
+    if empty:
         return whole
-    if label is not None:
-        occupied |= (label[0] > 0) & (label[0] != IGNORE_INDEX)
-    return tuple(ndimage.find_objects(occupied.view(np.uint8))[0])
-
-
-def normalise(
-    image: NDArray[np.float32], normalisation: Sequence[Normalisation], source: str
-) -> NDArray[np.float32]:
-    """Bring each channel of ``(C, *S)`` to a common scale.
-
-    NaN and -inf become the channel's smallest finite value, +inf its largest, with a warning.
-
-    Raises:
-        DatasetError: A channel has no finite voxel, or there is not one normalisation per channel.
-    """
-    if len(normalisation) != image.shape[0]:
-        raise DatasetError(
-            f"{source}: {image.shape[0]} channels, the model takes {len(normalisation)}.",
-            remedy="Give the channels the model was trained on, in the same order.",
-        )
-    return np.stack(
-        [
-            _normalise_channel(finite(channel, source), how)
-            for channel, how in zip(image, normalisation, strict=True)
-        ]
-    )
-
-
-def finite(channel: NDArray[np.float32], source: str) -> NDArray[np.float32]:
-    """Return the channel with NaN and infinite voxels replaced by its extreme finite values.
-
-    Raises:
-        DatasetError: No voxel is finite.
-    """
-    good = np.isfinite(channel)
-    if good.all():
-        return channel
-    if not good.any():
-        raise DatasetError(f"{source}: no voxel holds a finite number.")
-    low, high = channel[good].min(), channel[good].max()
-    log.warning("%s: %d voxels are NaN or infinite; replaced.", source, int((~good).sum()))
-    return np.nan_to_num(channel, nan=low, neginf=low, posinf=high)
+    ends_of = [np.flatnonzero(along)[[0, -1]] for along in occupied]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends_of)
 
 
 def _same(values: NDArray[Any], value: Any) -> NDArray[np.bool_]:
@@ -255,42 +263,3 @@ def _check_ratios(ratios: Sequence[float], volume: Volume, plan: Plan) -> None:
             f"larger or smaller than the plan's {plan.target_spacing} mm.",
             remedy="Look at the spacing in the header, and at its unit.",
         )
-
-
-def _normalise_channel(channel: NDArray[np.float32], how: Normalisation) -> NDArray[np.float32]:
-    if how.scheme == "ct":
-        clipped = np.clip(channel, how.low, how.high)
-        return ((clipped - how.mean) / max(how.std, 1e-8)).astype(np.float32)
-    if how.scheme == "zscore_nonzero":
-        tissue = channel[channel != 0]
-        scale = 1 / tissue.std() if tissue.size and tissue.std() > 0 else 0.0
-        mean = tissue.mean() if tissue.size else 0.0
-        return np.where(channel != 0, (channel - mean) * scale, 0).astype(np.float32)
-    own = channel.astype(np.float64)
-    low, high = np.percentile(own, (0.5, 99.5))
-    if low < high:  # a structure below 0.5 % of an even background must not be clipped away
-        own = own.clip(low, high)
-    # A constant image carries nothing to scale: it becomes zero rather than rounding noise.
-    scale = 1 / own.std() if own.std() > 1e-6 * np.abs(own).max() else 0.0
-    return np.asarray((own - own.mean()) * scale, np.float32)
-
-
-def _that_may_win(logits: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the channels that can be largest somewhere between the voxels of ``(K, *S)``."""
-    axes = tuple(range(1, logits.ndim))
-    return np.flatnonzero(~(logits.max(axes) < logits.min(axes).max()))
-
-
-def _largest(names: NDArray[Any], channels: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    """Return, voxel by voxel, the name of the largest of as many channels as there are names."""
-    if len(names) == 1:
-        return names
-    best: NDArray[Any] | None = None
-    for index, channel in enumerate(channels):
-        if best is None:
-            best, winner = np.array(channel), np.zeros(channel.shape, np.intp)
-        else:
-            larger = channel > best
-            winner[larger] = index
-            best[larger] = channel[larger]
-    return np.asarray(names[winner])

@@ -20,6 +20,8 @@ _Slices = tuple[slice, ...]
 
 _BLOCK_VOXELS = 100_000
 """Voxels that are resampled at a time; the processor's cache holds them."""
+_SLAB_ROWS = 16
+"""Rows that are asked for at a time where blocks are walked along one axis."""
 
 _NEGLIGIBLE = 1e-8
 """Weight that float32 does not tell; a spline depends a little on every voxel of its line."""
@@ -48,30 +50,73 @@ def axis_weights(size: int, step: float, count: int, order: int) -> NDArray[np.f
     return weights
 
 
-def blocks(weights: Weights) -> Iterator[tuple[_Slices, _Slices, Weights]]:
-    """Cut what is resampled to into blocks, with the part of the array that each depends on."""
-    axes = []
-    for matrix, targets in zip(weights, _pieces([m.shape[1] for m in weights]), strict=True):
-        used = [np.flatnonzero(matrix[:, target].any(axis=1)) for target in targets]
-        axes.append([(t, slice(u[0], u[-1] + 1)) for t, u in zip(targets, used, strict=True)])
-    for pairs in product(*axes):
+def blocks(
+    weights: Weights, stream_axis: int | None = None
+) -> Iterator[tuple[_Slices, _Slices, Weights]]:
+    """Cut what is resampled to into blocks, with the part of the array that each depends on.
+
+    Args:
+        weights: One matrix per axis.
+        stream_axis: Axis along which the blocks go forward; they are thin along it.
+    """
+    axes = [
+        list(zip(targets, sources(matrix, targets), strict=True))
+        for matrix, targets in zip(
+            weights, _pieces([m.shape[1] for m in weights], stream_axis), strict=True
+        )
+    ]
+    for pairs in _walked(axes, stream_axis or 0):
         target, source = zip(*pairs, strict=True)
         cut = [matrix[s, t] for matrix, t, s in zip(weights, target, source, strict=True)]
         yield target, source, cut
 
 
-def same_blocks(shape: Sequence[int]) -> Iterator[tuple[_Slices, _Slices, Weights]]:
+def same_blocks(
+    shape: Sequence[int], stream_axis: int | None = None
+) -> Iterator[tuple[_Slices, _Slices, Weights]]:
     """Cut an array that is not resampled into blocks, as :func:`blocks` does, without weights."""
-    for target in product(*_pieces(shape)):
+    for target in _walked(_pieces(shape, stream_axis), stream_axis or 0):
         yield target, target, ()
 
 
-def _pieces(shape: Sequence[int]) -> list[list[slice]]:
+def same_rows(size: int) -> int:
+    """Return the most rows of a block along ``stream_axis`` where nothing is resampled."""
+    return min(size, _SLAB_ROWS)
+
+
+def slab_rows(matrix: NDArray[np.float32]) -> int:
+    """Return the most rows that a block depends on along its ``stream_axis``."""
+    needed = sources(matrix, _cut(matrix.shape[1], _SLAB_ROWS))
+    return int(max(part.stop - part.start for part in needed))
+
+
+def sources(matrix: NDArray[np.float32], targets: Sequence[slice]) -> list[slice]:
+    """Return the voxels that each part of the samples of an axis depends on."""
+    used = [np.flatnonzero(matrix[:, target].any(axis=1)) for target in targets]
+    return [slice(int(u[0]), int(u[-1]) + 1) for u in used]
+
+
+def _walked(axes: Sequence[Sequence[Any]], outermost: int) -> Iterator[tuple[Any, ...]]:
+    """Yield each combination of one entry per axis; those of ``outermost`` change last."""
+    inner = [entries for axis, entries in enumerate(axes) if axis != outermost]
+    for entry in axes[outermost]:
+        for others in product(*inner):
+            yield (*others[:outermost], entry, *others[outermost:])
+
+
+def _pieces(shape: Sequence[int], stream_axis: int | None) -> list[list[slice]]:
     """Return the parts of each axis."""
-    edge = round(_BLOCK_VOXELS ** (1 / len(shape)))
+    edge = max(1, round(_BLOCK_VOXELS ** (1 / len(shape))))
+    if stream_axis is None:
+        return [_cut(size, edge) for size in shape]
+    wide = max(1, round((_BLOCK_VOXELS / _SLAB_ROWS) ** (1 / (len(shape) - 1))))
     return [
-        [slice(start, min(start + edge, size)) for start in range(0, size, edge)] for size in shape
+        _cut(size, _SLAB_ROWS if axis == stream_axis else wide) for axis, size in enumerate(shape)
     ]
+
+
+def _cut(size: int, edge: int) -> list[slice]:
+    return [slice(start, min(start + edge, size)) for start in range(0, size, edge)]
 
 
 def weighted(array: NDArray[Any], weights: Weights) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lamina.data.preprocess import finite
+from lamina.data.intensity import finite
 from lamina.errors import GeometryError
 from lamina.geometry import Affine, check_same_grid, corners, is_sheared
 from lamina.volume import Volume

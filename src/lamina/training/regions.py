@@ -1,6 +1,5 @@
 """Training a network that says yes or no to each region, from label maps of structures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,16 +34,3 @@ class RegionTargets:
             region[[classes[name] for name in members]] = 1
         table[:, IGNORE_INDEX] = IGNORE_INDEX
         return table.to(target.device)[:, target.long()].movedim(0, 1)
-
-
-def draw_regions(logits: Tensor, drawing: Sequence[tuple[int, int]]) -> Tensor:
-    """Turn logits ``(K, *S)`` of regions into class indices ``(*S)``, uint8.
-
-    Args:
-        logits: Above 0 where a region is.
-        drawing: Pairs (channel, class index), in order, as ``LabelSet.region_drawing`` has them.
-    """
-    indices = torch.zeros(logits.shape[1:], dtype=torch.uint8, device=logits.device)
-    for channel, index in drawing:
-        indices[logits[channel] > 0] = index
-    return indices

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,7 +23,8 @@ from lamina.errors import ConfigError
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
 from lamina.files import sha256
-from lamina.inference.sliding_window import sliding_window
+from lamina.inference.backend import TorchNetwork
+from lamina.inference.predictor import segment_prepared
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
 from lamina.models import NETWORKS, NetworkConfig, configure
@@ -33,7 +33,7 @@ from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device, require_device
 from lamina.training.fit import resolve_precision
 from lamina.training.processes import shared_out
-from lamina.training.regions import RegionTargets, draw_regions
+from lamina.training.regions import RegionTargets
 from lamina.training.transfer import freeze, load_fitting
 
 log = logging.getLogger(__name__)
@@ -179,19 +179,8 @@ def validator_of(
     """
     metrics = tuple(dict.fromkeys(("dice", select_by)))
 
-    def score(case: PreparedCase, network: nn.Module) -> list[Score]:
-        image = torch.from_numpy(case.read()).to(next(network.parameters()).device)
-        logits = sliding_window(
-            network,
-            image,
-            plan.roi_size,
-            overlap=plan.overlap,
-            blending=plan.blending,
-            slice_axis=plan.slice_axis,
-        )
-        drawing = plan.labels.region_drawing if plan.region_based else None
-        indices = draw_regions(logits, drawing) if drawing else logits.argmax(0)
-        found = indices.to(torch.uint8).cpu().numpy()
+    def score(case: PreparedCase, runner: TorchNetwork) -> list[Score]:
+        found = segment_prepared(runner, case.read(), plan)
         see(case.case_id, found[None])
         reference = case.label[0]
         return score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
@@ -199,7 +188,8 @@ def validator_of(
     def validate(network: nn.Module) -> dict[str, float]:
         was_training = network.training
         network.eval()
-        rows = shared_out(partial(score, network=network), cases)
+        runner = TorchNetwork(network, str(next(network.parameters()).device))
+        rows = shared_out(partial(score, runner=runner), cases)
         network.train(was_training)
         scores = Scores(labels=plan.labels, metrics=metrics, rows=tuple(chain(*rows)))
         summary = scores.summary()

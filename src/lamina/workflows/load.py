@@ -13,13 +13,18 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.errors import BundleError, ConfigError, GeometryError
 from lamina.geometry import affine_from
+from lamina.inference.backend import TorchNetwork
 from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
+from lamina.inference.sparing import Sparing
 from lamina.io import read_volume
 from lamina.training.device import chosen_device, require_device
 from lamina.volume import Volume
 from lamina.workflows.run import RunFolder, write_bundle
 from lamina.workflows.transformer import carried_maps
+
+_WINDOWS_ON_GPU = 4
+"""Windows per call of the network where more of them at a time are quicker."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,14 @@ class Model:
         return np.asarray(found.array[0])
 
 
-def load(path: str | Path, device: str | None = None, *, resample_oblique: bool = False) -> Model:
+def load(
+    path: str | Path,
+    device: str | None = None,
+    *,
+    resample_oblique: bool = False,
+    tta: bool = False,
+    ram_bytes: float | None = None,
+) -> Model:
     """Load a trained model.
 
     Args:
@@ -72,6 +84,10 @@ def load(path: str | Path, device: str | None = None, *, resample_oblique: bool 
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
         resample_oblique: Whether scans whose axes are not at right angles are resampled, and their
             segmentation brought back, rather than refused.
+        tta: Whether the mean over the mirror images that the plan allows is taken: better by a
+            little, and slower by as many times as there are images.
+        ram_bytes: The most memory that the process may hold while it segments; a scan that would
+            take more is refused.
 
     Raises:
         BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
@@ -82,14 +98,17 @@ def load(path: str | Path, device: str | None = None, *, resample_oblique: bool 
     chosen = chosen_device(device)
     require_device(chosen)
     bundle = load_bundle(find_bundle(Path(path)))
-    network = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
+    module = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
+    network = TorchNetwork(module.to(chosen), chosen)
     predictor = Predictor(
-        network=network.to(chosen),
+        network=Sparing(network, network.on_cpu),
         plan=bundle.plan,
-        device=chosen,
+        sw_batch_size=None if chosen == "cpu" else _WINDOWS_ON_GPU,
         resample_oblique=resample_oblique,
         maps=carried_maps(bundle, chosen),
         postprocessing=_postprocessing(bundle),
+        tta=tta,
+        ram_bytes=ram_bytes,
     )
     return Model(bundle, predictor)
 

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from known_phantom import (
     LIVER,
     MIDDLE,
@@ -83,7 +82,9 @@ def test_networks_that_draw_regions(orientation):
         regions={"all": tuple(SEEN), **{f"{name} alone": (name,) for name in list(SEEN)[1:]}},
     )
     drawing = Predictor(
-        network=lambda batch: torch.cat([batch.sum(1, True), batch[:, 1:]], dim=1) - 0.5,
+        network=lambda batch: (
+            np.concatenate([batch.sum(1, keepdims=True), batch[:, 1:]], axis=1) - 0.5
+        ),
         plan=plan("RAS", (6.0, 6.0, 6.0), labels=labels, region_based=True),
     )
     image, truth = scanned(orientation, (5, 6, 7), (5, 10, -15))

@@ -19,7 +19,7 @@ import numpy as np
 from lamina.data.case import Case, Cohort
 from lamina.data.doctor import LEAVE_OUT, Finding
 from lamina.data.doctor.reading import read_label_map
-from lamina.data.preprocess import finite
+from lamina.data.intensity import finite
 from lamina.data.workers import run_over
 from lamina.errors import DatasetError, LaminaError
 from lamina.files import atomic_path, write_json, write_text

@@ -1,0 +1,66 @@
+"""A torch module as a network of arrays."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class TorchNetwork:
+    """Runs a module on arrays, without gradients.
+
+    Windows of volumes reach it channels-last, which a CPU computes twice as fast.
+
+    Args:
+        module: ``(B, C, *S) -> (B, K, *S)`` logits; in evaluation mode, on ``device``.
+        device: Where it is.
+        bf16: Whether what torch holds to be safe is computed in bfloat16.
+    """
+
+    def __init__(
+        self, module: Callable[[Tensor], Tensor], device: str = "cpu", *, bf16: bool = False
+    ) -> None:
+        self.module = module
+        self.device = torch.device(device)
+        self.bf16 = bf16
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of a batch, float32.
+
+        Raises:
+            MemoryError: They do not fit into the device's memory.
+        """
+        try:
+            return self._run(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0]
+        # Beyond the block above, what the network had computed is given back.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise MemoryError(reason)
+
+    def on_cpu(self) -> "TorchNetwork | None":
+        """Move the module to the CPU; ``None`` where it is there already."""
+        if self.device.type == "cpu" or not isinstance(self.module, torch.nn.Module):
+            return None
+        return TorchNetwork(self.module.to("cpu"), bf16=self.bf16)
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            seen = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+            if seen.ndim == 5:
+                seen = seen.contiguous(memory_format=torch.channels_last_3d)
+            logits: NDArray[np.float32] = self.module(seen).float().contiguous().cpu().numpy()
+            return logits
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell a lack of memory from other faults; of main memory, torch has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
