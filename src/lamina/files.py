@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,6 +57,32 @@ def remove_parts(folder: Path) -> None:
             _remove(part)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same folder out of it while the block lasts.
+
+    The folder is made where it is missing. A process that is killed lets go of it. Windows, and
+    some network drives, know no such lock: there nobody is kept out.
+
+    Raises:
+        FileError: Another process is in it, or it cannot be made.
+    """
+    try:
+        made = not folder.is_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be made: {error.strerror}.") from error
+    handle = _lock(folder)
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty, as a rule
+                folder.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically; stray bytes of file names are escaped as JSON does."""
     with atomic_path(path) as part:
@@ -99,6 +126,26 @@ def sha256(path: Path) -> str:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
+
+
+def _lock(folder: Path) -> int | None:
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise FileError(
+            f"{folder}: another process is writing there.",
+            remedy="Wait until it has finished, or choose another folder.",
+        ) from error
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _move(part: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ from lamina.cli.options import (
     Nodes,
     NoRehearse,
     Ram,
+    RamLimit,
     ResampleOblique,
     Time,
     Vram,
@@ -220,7 +221,17 @@ def predict(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave the patient out of DICOM objects.")
     ] = False,
+    ram: RamLimit = None,
     device: Device = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Leave them beside each segmentation.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out what is segmented in --output already.")
+    ] = False,
     resample_oblique: ResampleOblique = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -242,6 +253,10 @@ def predict(
                 anonymise=anonymise,
                 device=device,
                 resample_oblique=resample_oblique,
+                tta=tta,
+                ram_bytes=ram,
+                probabilities=probabilities,
+                resume=resume,
                 progress=progress,
             )
         terminal.result(result.as_dict(), views.prediction(result))

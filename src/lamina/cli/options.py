@@ -13,6 +13,10 @@ Layout = Annotated[str | None, typer.Option(help="How the folder is laid out; fo
 Ram = Annotated[
     float | None, typer.Option(parser=memory, metavar="SIZE", help="Memory to train in: 8G.")
 ]
+RamLimit = Annotated[
+    float | None,
+    typer.Option("--ram", parser=memory, metavar="SIZE", help="Memory to keep to: 4G."),
+]
 Vram = Annotated[
     float | None, typer.Option(parser=memory, metavar="SIZE", help="GPU memory likewise.")
 ]

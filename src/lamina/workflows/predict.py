@@ -1,44 +1,22 @@
 """Predict: segment scans with a trained model, each on its own grid."""
 
-import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lamina.data.case import Case
-from lamina.errors import DatasetError, LaminaError
-from lamina.files import sha256, write_json
+from lamina.errors import DatasetError
+from lamina.files import locked, remove_parts, sha256
 from lamina.io import is_scan, strip_suffix
 from lamina.io.dicom import is_dicom, is_series
-from lamina.workflows import RECORD, Progress, no_progress
-from lamina.workflows.load import Model, find_bundle, load
-from lamina.workflows.record import read_record
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.batch import Batch, names_of
+from lamina.workflows.load import find_bundle, load
+from lamina.workflows.record import Outcome, read_record
 from lamina.workflows.run import RunFolder
 from lamina.workflows.written import Output, output_of
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one scan."""
-
-    case_id: str
-    image: str
-    segmentation: str | None
-    """Name of the file in the output folder; ``None`` when the scan failed."""
-    seconds: float
-    error: str = ""
-    sha256: str = ""
-    """Of the segmentation, by which a later run knows it as its own."""
-    model: str = ""
-    """SHA-256 of the model, for a folder may hold the work of several."""
-    case: dict[str, Any] | None = None
-    """The case of a dataset that the scan is, with the label that it can be scored against."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +44,10 @@ def predict(
     split: str | None = None,
     device: str | None = None,
     resample_oblique: bool = False,
+    tta: bool = False,
+    ram_bytes: float | None = None,
+    probabilities: bool = False,
+    resume: bool = False,
     beside_others: bool = False,
     output_format: str | None = None,
     anonymise: bool = False,
@@ -74,7 +56,8 @@ def predict(
     """Segment a scan, a folder of scans, or a run's own scans.
 
     A scan that fails is listed with its reason and the others go on. ``prediction.json`` in ``out``
-    records the model's hash, the labels and what became of each scan.
+    records the model's hash, the labels and what became of each scan. While one scan is segmented,
+    the next is read and the last written.
 
     Args:
         model: A ``.lamina`` file or a run folder.
@@ -85,6 +68,12 @@ def predict(
             for the end.
         device: As for :func:`load`.
         resample_oblique: As for :func:`load`.
+        tta: As for :func:`load`.
+        ram_bytes: As for :func:`load`; no scan is then read ahead.
+        probabilities: Whether those of each class or region are left beside each segmentation, as
+            ``<case>_probabilities.npy``, ``(K, *S)`` in half precision.
+        resume: Whether scans are left out that this model has segmented into ``out`` with these
+            settings, and that have not been changed since.
         beside_others: Whether ``out`` may hold other scans segmented by other models.
         output_format: ``"nifti"``, or for DICOM series ``"seg"``, ``"labelmap"`` or ``"rtstruct"``;
             the scan's own format by default, and NIfTI for DICOM.
@@ -97,32 +86,35 @@ def predict(
         TrainingError: A split is asked for, and the model is no run folder.
         DatasetError: There is nothing to segment, or ``out`` holds files of these names that no
             prediction wrote.
-        FileError: ``out`` cannot be written, or the disk is full.
+        FileError: ``out`` cannot be written, another prediction is writing there, or the disk is
+            full.
     """
     output = output_of(output_format, anonymise=anonymise)
     cases = _cases(model, inputs, split)
     bundle = find_bundle(model)
-    loaded = load(bundle, device, resample_oblique=resample_oblique)
+    loaded = load(bundle, device, resample_oblique=resample_oblique, tta=tta, ram_bytes=ram_bytes)
     model_sha256 = sha256(bundle)
-    kept = _protect(out, cases, output, None if beside_others else model_sha256)
-    record = {
-        "model": {"file": bundle.name, "sha256": model_sha256},
-        "labels": loaded.bundle.plan.labels.as_dict(),
-    }
-    write_json(out / RECORD, record | {"cases": kept})
-    outcomes: list[Outcome] = []
-    for done, case in enumerate(cases):
-        on_window = partial(_within, progress, done, len(cases), case.case_id)
-        outcomes.append(_segment(loaded, model_sha256, case, out, output, on_window))
-        write_json(out / RECORD, record | {"cases": kept + [asdict(o) for o in outcomes]})
-        progress(done + 1, len(cases), case.case_id)
-    return Prediction(out=out, outcomes=tuple(outcomes))
-
-
-def _within(
-    progress: Progress, done: int, total: int, what: str, windows: int, in_all: int
-) -> None:
-    progress(done + windows / in_all, total, what)
+    batch = Batch(
+        model=loaded,
+        out=out,
+        about={"file": bundle.name, "sha256": model_sha256},
+        output=output,
+        settings={
+            "format": output_format,
+            "anonymise": anonymise,
+            "resample_oblique": resample_oblique,
+            "tta": tta,
+        },
+        with_probabilities=probabilities,
+        read_ahead=ram_bytes is None,
+        resume=resume,
+    )
+    with locked(out):
+        kept = _protect(out, cases, output, None if beside_others else model_sha256)
+        remove_parts(out)
+        earlier = [entry for entry in read_record(out)["cases"] if entry not in kept]
+        outcomes = batch.run(cases, kept, earlier, progress)
+    return Prediction(out=out, outcomes=outcomes)
 
 
 def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, ...]:
@@ -153,7 +145,7 @@ def _protect(
     earlier = read_record(out)
     scans = {path.resolve() for case in cases for path in case.images}
     written = {entry["segmentation"]: entry["sha256"] for entry in earlier["cases"]}
-    names = {name for case in cases for name in output.names(case)}
+    names = {name for case in cases for name in names_of(case, output)}
     counts = Counter(output.name(case, "mm") for case in cases)
     shared = [name for name, count in counts.items() if count > 1]
     if shared:
@@ -161,8 +153,12 @@ def _protect(
             f"{out / shared[0]}: would be the segmentation of several scans.",
             remedy="Segment them one by one into different folders, or rename them.",
         )
+    ours = {entry.get("probabilities") for entry in earlier["cases"]}
     for path in (out / name for name in sorted(names)):
-        if path.exists() and (path.resolve() in scans or sha256(path) != written.get(path.name)):
+        if path.exists() and (
+            path.resolve() in scans
+            or (path.name not in ours and sha256(path) != written.get(path.name))
+        ):
             raise DatasetError(
                 f"{path}: would be written over, and is not as a prediction left it.",
                 remedy="Choose another folder for --output, or remove the file.",
@@ -175,40 +171,3 @@ def _protect(
             remedy="Choose another folder for --output.",
         )
     return others
-
-
-def _segment(
-    model: Model,
-    model_sha256: str,
-    case: Case,
-    out: Path,
-    output: Output,
-    on_window: Callable[[int, int], None],
-) -> Outcome:
-    began = time.perf_counter()
-    name, error, labels = output.name(case, "mm"), "", model.bundle.plan.labels
-    for old in output.names(case):  # should this scan fail, no older model speaks for it
-        (out / old).unlink(missing_ok=True)
-    try:
-        output.check(case, labels)
-        stored = replace(case, spacing=None).read_image(model.bundle.plan.channels)
-        name = output.name(case, stored.unit)
-        found = model.predictor(case.sized(stored), on_window)
-        found = replace(found, affine=stored.affine, unit=stored.unit)
-        output.write(found, case, labels, model_sha256, out / name)
-    except LaminaError as problem:
-        error = str(problem)
-    except (MemoryError, RuntimeError) as problem:  # torch says the one as the other
-        log.debug("%s", name, exc_info=True)
-        reason = str(problem).partition("\n")[0] or "out of memory"
-        error = f"{case.images[0]}: cannot be segmented on this machine: {reason}"
-    return Outcome(
-        case_id=case.case_id,
-        image=str(case.images[0]),
-        segmentation=None if error else name,
-        seconds=round(time.perf_counter() - began, 2),
-        error=error,
-        sha256="" if error else sha256(out / name),
-        model=model_sha256,
-        case=case.as_dict() if case.label else None,
-    )

@@ -1,6 +1,7 @@
-"""The record that ``predict`` leaves beside its segmentations, read back."""
+"""The record that ``predict`` leaves beside its segmentations: its entries, and how it is read."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,35 @@ _ENTRY: Mapping[str, Any] = {
     "error": str,
     "sha256": str,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one scan."""
+
+    case_id: str
+    image: str
+    segmentation: str | None
+    """Name of the file in the output folder; ``None`` when the scan failed."""
+    seconds: float
+    """To read, segment and write it."""
+    error: str = ""
+    sha256: str = ""
+    """Of the segmentation, by which a later run knows it as its own."""
+    model: str = ""
+    """SHA-256 of the model, for a folder may hold the work of several."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What else the segmentation depends on."""
+    probabilities: str | None = None
+    """Name of the file that holds them, where they were asked for."""
+    case: dict[str, Any] | None = None
+    """The case of a dataset that the scan is, with the label that it can be scored against."""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Outcome":
+        """Take an entry of a record; what other versions have noted there is passed over."""
+        names = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in entry.items() if name in names})
 
 
 def read_record(folder: Path) -> dict[str, Any]:

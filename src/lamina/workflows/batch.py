@@ -1,0 +1,254 @@
+"""Many scans through one model: one is read, one segmented and one written at a time."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.case import Case
+from lamina.errors import LaminaError
+from lamina.files import atomic_path, sha256, write_json
+from lamina.volume import Volume
+from lamina.workflows import RECORD, Progress
+from lamina.workflows.load import Model
+from lamina.workflows.record import Outcome
+from lamina.workflows.written import Output
+
+log = logging.getLogger(__name__)
+
+_Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A scan after reading or after segmenting; without it where that failed."""
+
+    volume: Volume | None
+    stored: Volume | None = None
+    """As it lies in its file, where its case tells another size of voxels."""
+    filled: Path | None = None
+    """File of the probabilities, hidden until the segmentation is there."""
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Segments scans into one folder, which no one else writes to, and keeps its record."""
+
+    model: Model
+    out: Path
+    about: Mapping[str, str]
+    """The model's file and SHA-256."""
+    output: Output
+    """The form that segmentations take."""
+    settings: Mapping[str, Any]
+    """What else segmentations depend on."""
+    with_probabilities: bool = False
+    read_ahead: bool = True
+    """Whether a scan is read while the one before it is segmented."""
+    resume: bool = False
+    """Whether scans are left out that were segmented just so before."""
+
+    def run(
+        self,
+        cases: Sequence[Case],
+        kept: Sequence[Mapping[str, Any]],
+        earlier: Sequence[Mapping[str, Any]],
+        progress: Progress,
+    ) -> tuple[Outcome, ...]:
+        """Segment all cases, each in its turn.
+
+        Args:
+            cases: Their segmentations have names of their own.
+            kept: Entries of the record that stay.
+            earlier: Entries of these cases, which stay until it is their turn.
+            progress: Called after each window and each scan.
+
+        Raises:
+            FileError: The record cannot be written, or the disk is full.
+        """
+        entries: dict[str, Mapping[str, Any]] = {entry["case_id"]: entry for entry in earlier}
+        outcomes = {
+            case.case_id: Outcome.of(entries[case.case_id])
+            for case in cases
+            if self.resume and case.case_id in entries and self._is_done(case, entries)
+        }
+        left = [case for case in cases if case.case_id not in outcomes]
+        first = len(outcomes)
+
+        def note(outcome: Outcome | None = None) -> None:
+            if outcome is not None:
+                outcomes[outcome.case_id] = outcome
+                entries[outcome.case_id] = asdict(outcome)
+            listed = [entries[case.case_id] for case in cases if case.case_id in entries]
+            self._record([*kept, *listed])
+
+        def tell(done: float, what: str) -> None:
+            progress(first + done, len(cases), what)
+
+        note()
+        self._overlapped(left, note, tell)
+        return tuple(outcomes[case.case_id] for case in cases)
+
+    def _overlapped(
+        self, cases: Sequence[Case], note: Callable[[Outcome], None], tell: _Tell
+    ) -> None:
+        written: Future[None] | None = None
+        coming: Future[_Step] | None = None
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            for done, case in enumerate(cases):
+                step = (coming or reader.submit(self._read, case)).result()
+                coming = None
+                if self.read_ahead and done + 1 < len(cases):
+                    coming = reader.submit(self._read, cases[done + 1])
+                step = self._segment(case, step, partial(_within, tell, done, case.case_id))
+                if written is not None:
+                    written.result()
+                written = writer.submit(self._write, case, step, note)
+                tell(done + 1, case.case_id)
+            if written is not None:
+                written.result()
+
+    def _read(self, case: Case) -> _Step:
+        def read() -> _Step:
+            self.output.check(case, self.model.bundle.plan.labels)
+            stored = replace(case, spacing=None).read_image(self.model.bundle.plan.channels)
+            return _Step(case.sized(stored), stored)
+
+        return _attempted(case, read, _Step(None))
+
+    def _segment(self, case: Case, read: _Step, on_window: Callable[[int, int], None]) -> _Step:
+        image, stored = read.volume, read.stored
+        if image is None or stored is None:
+            return read
+
+        def segment() -> _Step:
+            filled = hidden = None
+            if self.with_probabilities:
+                hidden = self.out / f".part-{_probabilities_of(case)}"
+                filled = _on_disk(
+                    hidden, (self.model.bundle.plan.num_outputs, *image.spatial_shape)
+                )
+            found = self.model.predictor(image, on_window, filled)
+            return _Step(replace(found, affine=stored.affine, unit=stored.unit), filled=hidden)
+
+        return _attempted(case, segment, read)
+
+    def _write(self, case: Case, found: _Step, note: Callable[[Outcome], None]) -> None:
+        began = time.perf_counter()
+        outcome = Outcome(
+            case_id=case.case_id,
+            image=str(case.images[0]),
+            segmentation=None,
+            seconds=0.0,
+            model=self.about["sha256"],
+            settings=dict(self.settings),
+            case=case.as_dict() if case.label else None,
+        )
+
+        def write() -> _Step:
+            assert found.volume is not None
+            name = self.output.name(case, found.volume.unit)
+            with atomic_path(self.out / name) as part:
+                labels = self.model.bundle.plan.labels
+                self.output.write(found.volume, case, labels, self.about["sha256"], part)
+                self._clear(case)
+                # Files are in the record before they are in the folder: whenever this process is
+                # killed, they are known to be its own.
+                note(
+                    replace(
+                        outcome,
+                        segmentation=name,
+                        seconds=round(found.seconds + time.perf_counter() - began, 2),
+                        sha256=sha256(part),
+                        probabilities=_probabilities_of(case) if found.filled else None,
+                    )
+                )
+                if found.filled:
+                    found.filled.replace(self.out / _probabilities_of(case))
+            return _Step(None)
+
+        last = found if found.error else _attempted(case, write, found)
+        if last.error:
+            self._clear(case)  # no older model speaks for it
+            (self.out / f".part-{_probabilities_of(case)}").unlink(missing_ok=True)
+            note(replace(outcome, error=last.error, seconds=round(last.seconds, 2)))
+
+    def _clear(self, case: Case) -> None:
+        """Remove what an earlier prediction left of a case."""
+        for name in names_of(case, self.output):
+            (self.out / name).unlink(missing_ok=True)
+
+    def _is_done(self, case: Case, entries: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Tell whether a segmentation is what this batch would make again."""
+        entry = entries[case.case_id]
+        made = [entry["segmentation"], *[_probabilities_of(case)] * self.with_probabilities]
+        if (
+            None in made
+            or entry.get("model") != self.about["sha256"]
+            or entry.get("settings") != self.settings
+            or entry.get("image") != str(case.images[0])
+            or not all((self.out / name).is_file() for name in made)
+            or sha256(self.out / made[0]) != entry["sha256"]
+        ):
+            return False
+        since = (self.out / made[0]).stat().st_mtime_ns
+        try:
+            return all(file.stat().st_mtime_ns <= since for file in case.image_files)
+        except OSError:
+            return False
+
+    def _record(self, entries: list[Mapping[str, Any]]) -> None:
+        labels = self.model.bundle.plan.labels.as_dict()
+        record = {"model": dict(self.about), "labels": labels, "cases": entries}
+        write_json(self.out / RECORD, record)
+
+
+def names_of(case: Case, output: Output) -> set[str]:
+    """Return all names that a case may leave files under."""
+    return {*output.names(case), _probabilities_of(case)}
+
+
+def _probabilities_of(case: Case) -> str:
+    return f"{case.case_id}_probabilities.npy"
+
+
+def _on_disk(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Make an array in a file, whose room on the disk is taken at once.
+
+    Raises:
+        FileError: There is not enough; found out later, it would end the process.
+    """
+    with atomic_path(path) as part:
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not everywhere
+            with part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _attempted(case: Case, job: Callable[[], _Step], before: _Step) -> _Step:
+    """Do a step; return its result, or why there is none, with the seconds spent so far."""
+    began = time.perf_counter()
+    try:
+        step = job()
+    except LaminaError as problem:
+        step = _Step(None, error=str(problem))
+    except (MemoryError, RuntimeError) as problem:  # torch says the one as the other
+        log.debug("%s", case.case_id, exc_info=True)
+        reason = str(problem).partition("\n")[0] or "out of memory"
+        step = _Step(None, error=f"{case.images[0]}: cannot be segmented on this machine: {reason}")
+    return replace(step, seconds=before.seconds + time.perf_counter() - began)
+
+
+def _within(tell: _Tell, done: int, what: str, windows: int, in_all: int) -> None:
+    tell(done + windows / in_all, what)
