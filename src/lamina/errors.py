@@ -59,6 +59,10 @@ class BundleError(LaminaError):
     """A model bundle is damaged, altered, unsafe to open, or of an unknown version."""
 
 
+class ExportError(LaminaError):
+    """A model cannot be exported, or what was exported does not do what the model does."""
+
+
 class ResourceError(LaminaError):
     """A piece of work needs more memory than there is."""
 

@@ -5,6 +5,7 @@ import signal
 from lamina.cli import (  # noqa: F401 - importing them files their verbs
     compare,
     dino,
+    exporting,
     jobs,
     plan,
     recipes,

@@ -223,6 +223,10 @@ def predict(
     ] = False,
     ram: RamLimit = None,
     device: Device = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="torch, onnx, openvino; auto: what is quickest here."),
+    ] = "torch",
     tta: Annotated[
         bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")
     ] = False,
@@ -252,6 +256,7 @@ def predict(
                 output_format=output_format,
                 anonymise=anonymise,
                 device=device,
+                backend=backend,
                 resample_oblique=resample_oblique,
                 tta=tta,
                 ram_bytes=ram,

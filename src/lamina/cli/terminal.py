@@ -32,6 +32,11 @@ _EXTRAS = {
     "jinja2": "report",
     "mlflow": "mlflow",
     "ray": "cluster",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "openvino": "openvino",
+    "nncf": "openvino",
 }
 """Packages that only an extra brings."""
 

@@ -169,7 +169,8 @@ class Block(nn.Module):
         return x + self._sometimes(self.mlp(self.norm2(x)))
 
     def _sometimes(self, branch: Tensor) -> Tensor:
-        return branch * F.dropout(branch.new_ones(len(branch), 1, 1), self.drop_path, self.training)
+        kept = branch.new_ones(branch.shape[0], 1, 1)
+        return branch * F.dropout(kept, self.drop_path, self.training)
 
 
 class ViT(nn.Module):
@@ -223,7 +224,7 @@ class ViT(nn.Module):
             raise ValueError(f"image size {tuple(image.shape[2:])} must be multiples of {t}.")
         grid = self.patch_embed(image)
         tokens = (grid + self._positions(grid.shape[2:])).flatten(2).transpose(1, 2)
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(image), -1, -1)
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(image.shape[0], -1, -1)
         return torch.cat([first, tokens], dim=1)
 
     def _positions(self, size: torch.Size) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lamina.data.cache import MAPS, PreparedCase
-from lamina.data.views import slice_axis
+from lamina.data.slices import slice_axis
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import atomic_path, read_json, remove_parts, write_json
 from lamina.training.device import chosen_device, require_device

@@ -12,6 +12,11 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.errors import BundleError, ConfigError, GeometryError
+from lamina.export.backends import backend_of
+from lamina.export.container import is_exported
+from lamina.export.graphs import graphs_of
+from lamina.export.targets import Network
+from lamina.files import sha256
 from lamina.geometry import affine_from
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.postprocess import Step, steps_from
@@ -33,6 +38,8 @@ class Model:
 
     bundle: Bundle
     predictor: Predictor
+    backend: str = "torch"
+    """What runs the network."""
 
     def predict(self, image: str | Path | Volume) -> Volume:
         """Segment a scan, given as a file or a volume.
@@ -73,6 +80,7 @@ def load(
     path: str | Path,
     device: str | None = None,
     *,
+    backend: str = "torch",
     resample_oblique: bool = False,
     tta: bool = False,
     ram_bytes: float | None = None,
@@ -82,6 +90,9 @@ def load(
     Args:
         path: A ``.lamina`` file or a run folder.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
+        backend: What runs the network: ``"torch"``; ``"onnx"`` or ``"openvino"``, to which it is
+            exported once and kept in the user's cache folder; or ``"auto"``, the one of them that
+            is installed and needs least time for a window here.
         resample_oblique: Whether scans whose axes are not at right angles are resampled, and their
             segmentation brought back, rather than refused.
         tta: Whether the mean over the mirror images that the plan allows is taken: better by a
@@ -93,15 +104,23 @@ def load(
         BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
             no model.
         TrainingError: The run's best checkpoint is damaged.
-        ConfigError: The device is not here.
+        ConfigError: The device is not here, or the backend is unknown or not for it.
+        ExportError: The network cannot be exported to the backend.
     """
     chosen = chosen_device(device)
     require_device(chosen)
-    bundle = load_bundle(find_bundle(Path(path)))
-    module = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
-    network = TorchNetwork(module.to(chosen), chosen)
+    file = find_bundle(Path(path))
+    bundle = load_bundle(file)
+    used, exported = backend_of(
+        backend,
+        bundle,
+        lambda: graphs_of(bundle),
+        model_sha256=sha256(file),
+        device=chosen,
+        threads=torch.get_num_threads(),
+    )
     predictor = Predictor(
-        network=Sparing(network, network.on_cpu),
+        network=exported or _in_torch(bundle, chosen),
         plan=bundle.plan,
         sw_batch_size=None if chosen == "cpu" else _WINDOWS_ON_GPU,
         resample_oblique=resample_oblique,
@@ -110,7 +129,13 @@ def load(
         tta=tta,
         ram_bytes=ram_bytes,
     )
-    return Model(bundle, predictor)
+    return Model(bundle, predictor, used)
+
+
+def _in_torch(bundle: Bundle, device: str) -> Network:
+    module = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
+    network = TorchNetwork(module.to(device), device)
+    return Sparing(network, network.on_cpu)
 
 
 def _postprocessing(bundle: Bundle) -> tuple[Step, ...]:
@@ -124,6 +149,11 @@ def find_bundle(path: Path) -> Path:
     """Return the bundle that a path means, made anew when its run has gone on since."""
     if not path.is_dir():
         return path
+    if is_exported(path):
+        raise BundleError(
+            f"{path}: is an exported model.",
+            remedy=f"Run it with lamina-runtime -m {path}, or give the model it was made from.",
+        )
     run = RunFolder(path)
     best = run.checkpoints / "best.ckpt"
     if best.is_file() and (

@@ -43,6 +43,7 @@ def predict(
     *,
     split: str | None = None,
     device: str | None = None,
+    backend: str = "torch",
     resample_oblique: bool = False,
     tta: bool = False,
     ram_bytes: float | None = None,
@@ -67,6 +68,7 @@ def predict(
         split: ``"val"`` takes the scans the run was validated on, ``"test"`` those that were kept
             for the end.
         device: As for :func:`load`.
+        backend: As for :func:`load`.
         resample_oblique: As for :func:`load`.
         tta: As for :func:`load`.
         ram_bytes: As for :func:`load`; no scan is then read ahead.
@@ -92,7 +94,14 @@ def predict(
     output = output_of(output_format, anonymise=anonymise)
     cases = _cases(model, inputs, split)
     bundle = find_bundle(model)
-    loaded = load(bundle, device, resample_oblique=resample_oblique, tta=tta, ram_bytes=ram_bytes)
+    loaded = load(
+        bundle,
+        device,
+        backend=backend,
+        resample_oblique=resample_oblique,
+        tta=tta,
+        ram_bytes=ram_bytes,
+    )
     model_sha256 = sha256(bundle)
     batch = Batch(
         model=loaded,
@@ -100,6 +109,7 @@ def predict(
         about={"file": bundle.name, "sha256": model_sha256},
         output=output,
         settings={
+            "backend": loaded.backend,
             "format": output_format,
             "anonymise": anonymise,
             "resample_oblique": resample_oblique,
@@ -123,6 +133,15 @@ def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, .
     if split:
         return RunFolder(model).cases(split)
     assert inputs is not None
+    return scans_in(inputs)
+
+
+def scans_in(inputs: Path) -> tuple[Case, ...]:
+    """Return a scan, or those of a folder, as cases named after their files.
+
+    Raises:
+        DatasetError: There are none.
+    """
     if not inputs.exists():
         raise DatasetError(f"{inputs}: no such file or folder.", remedy="Give a scan or a folder.")
     paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]

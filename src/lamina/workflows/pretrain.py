@@ -13,7 +13,8 @@ import yaml
 from lamina.config import load_yaml, resolve
 from lamina.data.cache import open_cases, preparation_of
 from lamina.data.plan import Plan
-from lamina.data.views import Slices, ViewDataset, find_slices, side_axis, slice_axis
+from lamina.data.slices import slice_axis
+from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
 from lamina.files import remove_parts, sha256, write_json, write_text
 from lamina.models.vit import ViTConfig

@@ -20,7 +20,8 @@ from safetensors.torch import save
 
 from lamina.bundle import Bundle, transformer_weights
 from lamina.config import resolve
-from lamina.data.views import intensity_range, normalised, slice_axis, to_unit
+from lamina.data.slices import intensity_range, slice_axis, to_unit
+from lamina.data.views import normalised
 from lamina.errors import BundleError, ConfigError, LaminaError, TrainingError
 from lamina.files import atomic_path, sha256
 from lamina.models import NetworkConfig, input_channels

@@ -118,7 +118,7 @@ class WindowAttention(nn.Module):
         bias = F.embedding(positions, self.bias_table).permute(2, 0, 1)[None]
         if blocked is not None:
             bias = bias.masked_fill(blocked.unsqueeze(1), -torch.inf)
-            bias = bias.repeat(len(x) // len(bias), 1, 1, 1)
+            bias = bias.repeat(x.shape[0] // bias.shape[0], 1, 1, 1)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         attended: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return attended

@@ -1,0 +1,78 @@
+"""The verb that writes a model for another runtime."""
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from lamina.workflows.export import Export
+
+
+@app.command(
+    epilog="Example: lamina export -m run/model.lamina --to onnx -o model-onnx",
+    rich_help_panel=MAIN,
+)
+def export(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    target: Annotated[str, typer.Option("--to", help="onnx, openvino, torch or monai.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Scans, or a folder of prepare, to compare segmentations on."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise, if it costs at most 0.5 points of Dice.")
+    ] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Folder that prepare wrote, for --int8.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model for another runtime, with preparation, labels and a report of its exactness."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows import export as workflow
+
+        with terminal.bar() as progress:
+            result = workflow.export(
+                model,
+                target,
+                out,
+                check=check,
+                int8=int8,
+                calibrate=calibrate,
+                progress=progress,
+            )
+        terminal.result(result.as_dict(), *_exported(result))
+
+
+def _exported(result: "Export") -> tuple[str, ...]:
+    """Say what was written, how far it is from the original, and what comes next."""
+    noise, scans = result.parity["noise"], result.parity.get("scans")
+    shown = [
+        f"Exported: {result.out} ({result.megabytes} MB, {result.parity['precision']})",
+        f"Logits: up to {noise['max_abs_error']:.2g} off, of {noise['max_abs_logit']:.3g}; "
+        f"{noise['agreement']:.2%} of voxels decided alike, on noise",
+    ]
+    if scans:
+        shown.append(f"Segmentations of {len(scans['cases'])} scans: {_of_scans(scans)}")
+    if result.parity["target"] in ("onnx", "openvino"):
+        shown.append(f"Next: lamina-runtime -m {quote(str(result.out))} -i SCAN -o SEGMENTATION")
+    return tuple(shown)
+
+
+def _of_scans(scans: dict[str, float]) -> str:
+    between = f"Dice between both {scans['dice_between']:.4f}"
+    if "dice_drop" not in scans:
+        return between
+    return (
+        f"Dice {scans['dice_original']:.4f} before, {scans['dice_exported']:.4f} after, a loss of "
+        f"{scans['dice_drop']:.2f} points; {between}"
+    )

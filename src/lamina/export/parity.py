@@ -1,0 +1,70 @@
+"""How far an exported network is from the original, on windows and on whole segmentations."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.export.targets import Network
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowParity:
+    """Logits of an exported network against the original's, over some windows."""
+
+    windows: int
+    max_abs_error: float
+    """Largest difference of any logit."""
+    max_abs_logit: float
+    """Largest magnitude of the original's logits."""
+    agreement: float
+    """Share of voxels that both give to the same class, or to the same regions."""
+
+    @property
+    def relative_error(self) -> float:
+        """Largest difference, in units of the largest logit."""
+        return self.max_abs_error / max(self.max_abs_logit, 1e-12)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {"relative_error": self.relative_error}
+
+
+def compare(
+    original: Network, exported: Network, batches: Iterable[Logits], *, region_based: bool
+) -> WindowParity:
+    """Run both networks on batches ``(B, C, *roi_size)`` of windows."""
+    windows, error, largest, same, voxels = 0, 0.0, 0.0, 0, 0
+    for batch in batches:
+        expected, found = original(batch), exported(batch)
+        error = max(error, float(np.abs(found - expected).max()))
+        largest = max(largest, float(np.abs(expected).max()))
+        equal = decided(found, region_based) == decided(expected, region_based)
+        windows, same, voxels = windows + len(batch), same + int(equal.sum()), voxels + equal.size
+    return WindowParity(
+        windows=windows, max_abs_error=error, max_abs_logit=largest, agreement=same / voxels
+    )
+
+
+def decided(logits: Logits, region_based: bool) -> NDArray[Any]:
+    """Return what logits ``(B, K, *S)`` say: the largest class, or yes or no to each region."""
+    return logits > 0 if region_based else logits.argmax(axis=1)
+
+
+def dice_drop(original: Sequence[float], exported: Sequence[float]) -> float:
+    """Return by how much the mean Dice of an exported model is below the original's, in points.
+
+    Args:
+        original: Dice of each structure in each scan, 0 to 1; NaN where it does not apply.
+        exported: Likewise.
+    """
+    pairs = np.array([original, exported], np.float64)
+    applies = ~np.isnan(pairs).any(axis=0)
+    if not applies.any():
+        return 0.0
+    before, after = pairs[:, applies].mean(axis=1)
+    return float(100 * (before - after))

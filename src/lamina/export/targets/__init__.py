@@ -1,0 +1,66 @@
+"""What models are exported to: one file for each target.
+
+Exported networks are plain functions of arrays. Writing needs torch; loading needs only the
+target's own runtime, so nothing here imports torch before it writes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lamina.bundle import Bundle
+
+Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Windows ``(B, C, *roi_size) -> (B, K, *roi_size)`` logits, or slices to attention maps."""
+
+Precision = Literal["f32", "bf16", "int8"]
+"""What a network computes in."""
+
+MODEL = "model"
+"""Name of the graph that segments."""
+ATTENTION = "attention"
+"""Name of the graph that draws the attention maps which some networks read."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """A network in evaluation mode, on the CPU, and a batch of two that fits it."""
+
+    network: "nn.Module"
+    example: "Tensor"
+
+
+Graphs = Mapping[str, Graph]
+"""``MODEL``, and ``ATTENTION`` where the network reads such maps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One kind of export.
+
+    Raises (both functions):
+        ExportError: The network holds what the target cannot express, or the target cannot do what
+            is asked for.
+        ImportError: A package of the target is not installed.
+    """
+
+    packages: tuple[str, ...]
+    """Modules that writing needs besides torch."""
+    write: Callable[["Bundle", Graphs, Path], None]
+    """Write a model's graphs into a folder, which exists."""
+    load: Callable[[Path, str, int | None, Precision], Network]
+    """Load a graph by its name from such a folder, to run on so many threads (``None``: all),
+    in ``"f32"`` or, where the target can, ``"bf16"``."""
+
+
+TARGETS: Registry[Target] = Registry("export target", __name__)
+"""Every target by its name, such as ``"onnx"``."""

@@ -1,0 +1,291 @@
+"""A MONAI bundle: configuration, metadata and weights as MONAI's own program runs them.
+
+Its network is built by Lamina, which must be installed beside MONAI. Its preparation consists of
+MONAI's transforms. They come close to Lamina's and are not the same: interpolation and cropping
+differ in detail, so that segmentations differ by some voxels along edges.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.plan import Normalisation, Plan
+from lamina.errors import ExportError
+from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graphs, Network, Precision, Target
+from lamina.files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from lamina.bundle import Bundle
+
+_INFERENCE = "configs/inference.json"
+_METADATA = "configs/metadata.json"
+_WEIGHTS = "models/model.pt"
+_AIR = "$lambda x: x != x.flatten(1)[:, 0].reshape(-1, *[1] * (x.ndim - 1))"
+"""Of a scan ``(C, *S)``, what differs from its first corner."""
+
+
+def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
+    """Write ``configs/``, ``models/``, ``docs/`` and the licence notice.
+
+    Raises:
+        ExportError: MONAI's transforms cannot prepare scans as the plan says, or the network needs
+            more than a scan.
+    """
+    import torch
+
+    plan = bundle.plan
+    if ATTENTION in graphs:
+        raise ExportError(
+            f"{bundle.network['name']}: reads attention maps, which MONAI has no transform for.",
+            remedy="Export it to onnx or openvino, or train dainet_unet, which reads none.",
+        )
+    network = graphs[MODEL].network
+    write_json(folder / _METADATA, _metadata(bundle))
+    write_json(folder / _INFERENCE, _inference(bundle))
+    (folder / _WEIGHTS).parent.mkdir()
+    torch.save(network.state_dict(), folder / _WEIGHTS)
+    write_text(folder / "LICENSE", _notice(bundle))
+    write_text(folder / "docs" / "README.md", _readme(plan))
+
+
+def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
+    """Build the network from the bundle's own configuration; nothing is unpickled but weights."""
+    import torch
+
+    from lamina.bundle import Ensemble
+    from lamina.models import build
+
+    definition = read_json(folder / _INFERENCE)["network_def"]
+    members = definition.get("members", [definition])
+    networks = [
+        build(**{k: v for k, v in told.items() if not k.startswith("_")}) for told in members
+    ]
+    network = networks[0] if len(networks) == 1 else Ensemble(networks)
+    network.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
+    network.eval()
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = network(torch.from_numpy(batch)).numpy()
+        return found
+
+    return run
+
+
+def _metadata(bundle: "Bundle") -> dict[str, Any]:
+    plan = bundle.plan
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "modality": ", ".join(plan.channels),
+        "num_channels": len(plan.channels),
+        "spatial_shape": [plan.roi_size[axis] for axis in plan.seen_axes],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": True,
+        "channel_def": {str(place): name for place, name in enumerate(plan.channels)},
+    }
+    prediction = image | {
+        "format": "segmentation",
+        "num_channels": plan.num_outputs,
+        "value_range": [],
+        "channel_def": {str(place): name for place, name in enumerate(_outputs(plan))},
+    }
+    found = ", ".join(plan.labels.foreground)
+    return {
+        "version": "1.0.0",
+        "changelog": {"1.0.0": "Exported by Lamina."},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").partition("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {name: version(name) for name in ("lamina", "nibabel")},
+        "name": f"Segmentation of {found}",
+        "task": f"Segmentation of {found}",
+        "description": f"{bundle.network['name']}, trained with Lamina. Research use only.",
+        "authors": "The people who trained the model",
+        "copyright": "See LICENSE",
+        "data_source": str((bundle.provenance.get("dataset") or {}).get("name", "not recorded")),
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
+    }
+
+
+def _outputs(plan: Plan) -> tuple[str, ...]:
+    if plan.region_based:
+        return tuple(plan.labels.regions)
+    return ("background", *plan.labels.foreground)
+
+
+def _inference(bundle: "Bundle") -> dict[str, Any]:
+    plan = bundle.plan
+    return {
+        "imports": ["$import glob", "$import os", "$import torch"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/scans'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "datalist": "$sorted(glob.glob(@dataset_dir + '/*.nii.gz'))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": _network(bundle),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": _composed(_preprocessing(plan)),
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": 0,
+        },
+        "inferer": _inferer(plan),
+        "postprocessing": _composed(_postprocessing(plan)),
+        "handlers": [
+            {
+                "_target_": "CheckpointLoader",
+                "load_path": f"$@bundle_root + '/{_WEIGHTS}'",
+                "load_dict": {"model": "@network"},
+            }
+        ],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+        },
+        "initialize": ["$@network.eval()"],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _network(bundle: "Bundle") -> dict[str, Any]:
+    plain = json.loads(json.dumps(bundle.network["fields"]))
+    member = {"_target_": "lamina.models.build", "name": bundle.network["name"], **plain}
+    if bundle.num_members == 1:
+        return member
+    return {"_target_": "lamina.bundle.Ensemble", "members": [member] * bundle.num_members}
+
+
+def _composed(transforms: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"_target_": "Compose", "transforms": transforms}
+
+
+def _on(target: str, keys: str, **how: Any) -> dict[str, Any]:
+    return {"_target_": target, "keys": keys, **how}
+
+
+def _preprocessing(plan: Plan) -> list[dict[str, Any]]:
+    spacing: list[Any] = list(plan.target_spacing)
+    if plan.slice_axis is not None:
+        spacing[plan.slice_axis] = -1.0  # each scan keeps its own
+    target = {"pixdim": spacing}
+    return [
+        _on("LoadImaged", "image", image_only=True),
+        _on("EnsureChannelFirstd", "image"),
+        _on("CropForegroundd", "image", source_key="image", select_fn=_AIR, allow_smaller=True),
+        _on("Orientationd", "image", axcodes=plan.orientation, labels=None),
+        *([_on("Spacingd", "image", mode="bilinear", **target)] if plan.unit == "mm" else []),
+        *_normalisation(plan.normalisation),
+        _on("EnsureTyped", "image", dtype="$torch.float32"),
+    ]
+
+
+def _normalisation(schemes: tuple[Normalisation, ...]) -> list[dict[str, Any]]:
+    first = schemes[0]
+    if any(other != first for other in schemes):
+        raise ExportError(
+            "The model's channels are normalised in different ways, a MONAI bundle's all alike.",
+            remedy="Export the model to onnx or openvino.",
+        )
+    if first.scheme == "zscore_nonzero":
+        return [_on("NormalizeIntensityd", "image", nonzero=True, channel_wise=True)]
+    if first.scheme == "zscore":
+        clip = {"lower": 0.5, "upper": 99.5, "channel_wise": True}
+        return [
+            _on("ClipIntensityPercentilesd", "image", **clip),
+            _on("NormalizeIntensityd", "image", channel_wise=True),
+        ]
+    scale = max(first.std, 1e-8)
+    limits: Mapping[str, Any] = {
+        "a_min": first.low,
+        "a_max": first.high,
+        "b_min": (first.low - first.mean) / scale,
+        "b_max": (first.high - first.mean) / scale,
+        "clip": True,
+    }
+    return [_on("ScaleIntensityRanged", "image", **limits)]
+
+
+def _inferer(plan: Plan) -> dict[str, Any]:
+    how: dict[str, Any] = {
+        "roi_size": [plan.roi_size[axis] for axis in plan.seen_axes],
+        "sw_batch_size": 1,
+        "overlap": plan.overlap,
+        "mode": plan.blending,
+        "padding_mode": "replicate",
+    }
+    if plan.slice_axis is None:
+        return {"_target_": "SlidingWindowInferer", **how}
+    return {"_target_": "SliceInferer", "spatial_dim": plan.slice_axis, **how}
+
+
+def _postprocessing(plan: Plan) -> list[dict[str, Any]]:
+    undone = _on(
+        "Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False
+    )
+    saved = _on(
+        "SaveImaged",
+        "pred",
+        output_dir="@output_dir",
+        output_postfix="seg",
+        separate_folder=False,
+        output_dtype="$torch.uint8",
+        resample=False,
+    )
+    return [undone, _on("Lambdad", "pred", func=_decision(plan)), saved]
+
+
+def _decision(plan: Plan) -> str:
+    """Return the expression that turns logits ``(K, *S)`` into the values of files ``(1, *S)``."""
+    labels = plan.labels
+    values = [labels.background, *labels.values.values()]
+    if not plan.region_based:
+        return f"$lambda x: torch.tensor({values}, device=x.device)[x.argmax(0, keepdim=True)]"
+    drawn = f"torch.full_like(x[:1], {labels.background})"
+    for channel, index in labels.region_drawing:
+        drawn = f"torch.where(x[{channel}:{channel + 1}] > 0, {values[index]}, {drawn})"
+    return f"$lambda x: {drawn}"
+
+
+def _notice(bundle: "Bundle") -> str:
+    data = bundle.provenance.get("dataset") or {}
+    licence = data.get("licence") if isinstance(data, Mapping) else None
+    return (
+        "The configuration of this bundle and the code that its network is built by are part of\n"
+        "Lamina, under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).\n\n"
+        "The weights were trained on data under this licence, whose terms may bind them:\n"
+        f"{licence or 'not recorded'}.\n\n"
+        "Research use only; not a medical device.\n"
+    )
+
+
+def _readme(plan: Plan) -> str:
+    return (
+        f"# Segmentation of {', '.join(plan.labels.foreground)}\n\n"
+        "Needs MONAI, pytorch-ignite, fire, nibabel and Lamina.\n\n"
+        "    python -m monai.bundle run --bundle_root . \\\n"
+        f"        --config_file {_INFERENCE} --meta_file {_METADATA} --dataset_dir SCANS\n\n"
+        "Segmentations are left in `eval/`. The model card is `README.md` beside `configs/`.\n"
+    )
+
+
+TARGETS.register("monai")(Target(packages=("monai",), write=write, load=load))

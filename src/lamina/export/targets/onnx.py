@@ -1,0 +1,52 @@
+"""ONNX, run by ONNX Runtime on the CPU."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.errors import ExportError
+from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target
+
+if TYPE_CHECKING:
+    from lamina.bundle import Bundle
+
+_ERRORS_ONLY = 3
+
+
+def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
+    """Write each graph as ``NAME.onnx``."""
+    from lamina.export.graphs import to_onnx
+
+    for name, graph in graphs.items():
+        to_onnx(graph, folder / f"{name}.onnx")
+
+
+def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
+    """Load ``NAME.onnx``."""
+    import onnxruntime
+
+    if precision != "f32":
+        raise ExportError(
+            f"precision {precision}: ONNX Runtime computes in f32 here.",
+            remedy="Export the model to openvino.",
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = _ERRORS_ONLY
+    session = onnxruntime.InferenceSession(
+        str(folder / f"{graph}.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = session.run(None, {name: np.ascontiguousarray(batch)})[0]
+        return found
+
+    return run
+
+
+TARGETS.register("onnx")(
+    Target(packages=("onnx", "onnxscript", "onnxruntime"), write=write, load=load)
+)

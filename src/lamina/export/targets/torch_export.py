@@ -1,0 +1,49 @@
+"""torch.export: a ``.pt2`` archive that torch runs without the network's source."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.errors import ExportError
+from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target
+
+if TYPE_CHECKING:
+    from lamina.bundle import Bundle
+
+
+def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
+    """Write each graph as ``NAME.pt2``."""
+    import torch
+
+    from lamina.export.graphs import refusing, traced
+
+    for name, graph in graphs.items():
+        program = traced(graph)
+        with refusing("torch.export"):
+            torch.export.save(program, folder / f"{name}.pt2")
+
+
+def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
+    """Load ``NAME.pt2``; ``threads`` is torch's own setting, for the whole process."""
+    import torch
+
+    if precision != "f32":
+        raise ExportError(
+            f"precision {precision}: a .pt2 computes in f32.",
+            remedy="Export the model to openvino.",
+        )
+    module = torch.export.load(folder / f"{graph}.pt2").module()
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = module(torch.from_numpy(batch)).numpy()
+        return found
+
+    return run
+
+
+TARGETS.register("torch")(Target(packages=(), write=write, load=load))

@@ -1,0 +1,171 @@
+"""Segment scans with an exported model, without torch: ``lamina-runtime -m MODEL -i SCAN -o OUT``.
+
+Scans are read, prepared, put back and written by the code that always does it; only the network is
+run by ONNX Runtime or OpenVINO.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lamina.data.case import Case
+from lamina.data.slices import slice_axis
+from lamina.errors import BundleError, ConfigError, FileError, LaminaError
+from lamina.export.attention import MapDrawer
+from lamina.export.container import Exported, read_exported
+from lamina.export.targets import ATTENTION, MODEL, TARGETS, Precision
+from lamina.inference.postprocess import steps_from
+from lamina.inference.predictor import Predictor
+from lamina.io import strip_suffix, write_volume
+from lamina.volume import Volume
+
+_REFUSED = 2
+_INTERRUPTED = 130
+_PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported model in memory."""
+
+    exported: Exported
+    predictor: Predictor
+
+    def predict(self, *images: Path) -> Volume:
+        """Segment a scan: one file that holds all channels, or one per channel.
+
+        Returns:
+            Label map ``(1, *S)`` on the scan's own grid, with the values of the training labels.
+
+        Raises:
+            LaminaError: The scan cannot be read or does not fit the model.
+        """
+        case = Case(case_id=strip_suffix(images[0]), group="", images=images)
+        return self.predictor(case.read_image(self.exported.plan.channels))
+
+
+def load(
+    folder: str | Path,
+    *,
+    threads: int | None = None,
+    precision: Precision = "f32",
+    resample_oblique: bool = False,
+) -> Model:
+    """Load an exported model.
+
+    Args:
+        folder: What ``lamina export`` wrote.
+        threads: To run the network on; all cores by default.
+        precision: ``"bf16"`` where OpenVINO and the processor have it; quicker, less exact.
+        resample_oblique: As for :func:`lamina.load`.
+
+    Raises:
+        BundleError: The folder holds no exported model, or one that is damaged or altered.
+        ExportError: The target does not compute in that precision.
+        ImportError: What runs the target is not installed.
+    """
+    root = Path(folder)
+    exported = read_exported(root)
+    plan, target = exported.plan, TARGETS.get(exported.target)
+    maps = None
+    if exported.network["fields"].get("attention_maps"):
+        graph = target.load(root, ATTENTION, threads, "f32")
+        maps = MapDrawer.of(exported.network["attention"], graph, slice_axis(plan))
+    try:
+        steps = steps_from(exported.postprocessing, plan.labels)
+    except ConfigError as error:
+        raise BundleError(f"{root}: {error}") from error
+    predictor = Predictor(
+        network=target.load(root, MODEL, threads, precision),
+        plan=plan,
+        resample_oblique=resample_oblique,
+        maps=maps,
+        postprocessing=steps,
+    )
+    return Model(exported, predictor)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Segment one scan and write the segmentation.
+
+    Raises:
+        LaminaError: The model or the scan cannot be used, or the segmentation not written.
+    """
+    began = time.perf_counter()
+    out: Path = arguments.output
+    if any(out.resolve() == image.resolve() for image in arguments.input):
+        raise FileError(f"{out}: is the scan itself.", remedy="Choose another name for -o.")
+    model = load(
+        arguments.model,
+        threads=arguments.threads,
+        precision=arguments.precision,
+        resample_oblique=arguments.resample_oblique,
+    )
+    loaded = time.perf_counter()
+    found = model.predict(*arguments.input)
+    write_volume(replace(found, source=str(out)), out)
+    return {
+        "segmentation": str(out),
+        "target": model.exported.target,
+        "model_sha256": model.exported.source["sha256"],
+        "load_s": round(loaded - began, 2),
+        "segment_s": round(time.perf_counter() - loaded, 2),
+    }
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    arguments = _parser().parse_args(given)
+    try:
+        result = run(arguments)
+    except LaminaError as error:
+        _refuse(error, arguments.json)
+    except ModuleNotFoundError as error:
+        _refuse(LaminaError(f"{error.name} is not installed.", remedy="Install it."), False)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    else:
+        line = f"Segmented: {result['segmentation']} in {result['segment_s']} s"
+        _say(json.dumps(result, indent=2) if arguments.json else line, sys.stdout)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lamina-runtime",
+        description="Segment a scan with an exported model. Research use only.",
+    )
+    parser.add_argument("-m", "--model", type=Path, required=True, help="folder of lamina export")
+    parser.add_argument(
+        *("-i", "--input"), type=Path, required=True, nargs="+", help="scan, or a file per channel"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
+    parser.add_argument("--threads", type=int, help="for the network; all cores by default")
+    parser.add_argument("--precision", choices=_PRECISIONS, default="f32", help="of the network")
+    parser.add_argument(
+        "--resample-oblique", action="store_true", help="accept scans with a tilted gantry"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def _refuse(error: LaminaError, as_json: bool) -> None:
+    if as_json:
+        _say(json.dumps(error.as_dict(), indent=2), sys.stdout)
+    else:
+        _say(f"Error: {error}", sys.stderr)
+    sys.exit(_REFUSED)
+
+
+def _say(text: str, stream: Any) -> None:
+    stream.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""A prediction runs on what is asked for, or on what is quickest, and remembers both."""
+
+import time
+
+import numpy as np
+import pytest
+
+import lamina
+from lamina.bundle import save_bundle
+from lamina.errors import ConfigError
+from lamina.export import backends
+from lamina.export.targets import MODEL, TARGETS, Target
+from lamina.geometry import affine_from
+from lamina.inference.backend import TorchNetwork
+from lamina.volume import Volume
+from small_bundles import small_bundle
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    file = tmp_path_factory.mktemp("model") / "model.lamina"
+    save_bundle(small_bundle("tinyunet"), file)
+    return file
+
+
+@pytest.fixture
+def targets(monkeypatch, tmp_path):
+    """Stand-ins that run the network in torch, and say what is asked of them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said, graphs_by_folder = [], {}
+
+    def stand_in(name, pause):
+        def write(bundle, graphs, folder):
+            said.append(f"write {name}")
+            graphs_by_folder[name] = TorchNetwork(graphs[MODEL].network)
+            (folder / "model.txt").write_text(name)
+
+        def load(folder, graph, threads, precision):
+            said.append(f"load {name}")
+
+            def run(batch):
+                time.sleep(pause)
+                return graphs_by_folder[name](batch)
+
+            return run
+
+        return Target(packages=(), write=write, load=load)
+
+    monkeypatch.setitem(TARGETS._members, "onnx", stand_in("onnx", 0.0))
+    monkeypatch.setitem(TARGETS._members, "openvino", stand_in("openvino", 0.5))
+    TARGETS.get("onnx")
+    return said
+
+
+def image():
+    array = np.random.default_rng(0).normal(size=(1, 40, 50)).astype(np.float32)
+    return Volume(array, affine_from((1.0, 1.0)), "image")
+
+
+def test_a_model_is_exported_once_and_segments_as_in_torch(model, targets):
+    first = lamina.load(model, "cpu", backend="onnx")
+    assert first.backend == "onnx"
+    assert targets == ["write onnx", "load onnx", "load onnx"]
+    again = lamina.load(model, "cpu", backend="onnx")
+    assert targets.count("write onnx") == 1
+    expected = lamina.load(model, "cpu").predict(image()).array
+    np.testing.assert_array_equal(again.predict(image()).array, expected)
+
+
+def test_a_damaged_export_is_made_anew(model, targets):
+    lamina.load(model, "cpu", backend="onnx")
+    (kept,) = backends.cache_folder().glob("*-onnx-*")
+    (kept / "model.txt").write_text("something else")
+    lamina.load(model, "cpu", backend="onnx")
+    assert targets.count("write onnx") == 2
+
+
+def test_auto_measures_once_and_does_not_take_the_slowest(model, targets):
+    chosen = lamina.load(model, "cpu", backend="auto").backend
+    assert chosen in ("torch", "onnx")
+    before = len(targets)
+    assert lamina.load(model, "cpu", backend="auto").backend == chosen
+    assert targets[before:] in ([], [f"load {chosen}"])
+
+
+def test_auto_survives_a_damaged_file_of_measurements(model, targets):
+    folder = backends.cache_folder()
+    folder.mkdir(parents=True)
+    (folder / "backends.json").write_text("[")
+    assert lamina.load(model, "cpu", backend="auto").backend != "openvino"
+
+
+def test_an_unknown_backend_is_refused(model):
+    with pytest.raises(ConfigError, match="must be one of torch, onnx, openvino, auto"):
+        lamina.load(model, "cpu", backend="tensorrt")
+
+
+def test_other_runtimes_are_for_the_processor():
+    with pytest.raises(ConfigError, match="not on cuda"):
+        backends.backend_of("onnx", None, dict, model_sha256="", device="cuda")
+    assert backends.backend_of("auto", None, dict, model_sha256="", device="cuda") == (
+        "torch",
+        None,
+    )

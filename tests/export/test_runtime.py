@@ -1,0 +1,161 @@
+"""The runtime segments as Lamina does, in a process where there is no torch."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from lamina.bundle import save_bundle
+from lamina.export.container import Exported, seal
+from lamina.export.graphs import graphs_of
+from lamina.export.writing import write_exported
+from lamina.geometry import affine_from
+from lamina.inference.predictor import Predictor
+from lamina.io import read_volume, write_volume
+from lamina.volume import Volume
+from lamina.workflows.predict import predict
+from small_bundles import small_bundle
+
+WITHOUT_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "monai", "lightning", "safetensors"):
+            raise ModuleNotFoundError(f"{name} is not here", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+BRIGHT = """
+import numpy as np
+from lamina.export.targets import TARGETS, Target
+
+def bright(batch):
+    return np.stack([np.full_like(batch[:, 0], 1.0), batch[:, 0], 2 * batch[:, 0] - 1.5], axis=1)
+
+TARGETS.register("bright")(
+    Target(packages=(), write=None, load=lambda folder, graph, threads, precision: bright)
+)
+"""
+MAIN = """
+from lamina.runtime import main
+main()
+"""
+
+
+def run(*arguments, also=""):
+    script = f"{WITHOUT_TORCH}{also}{MAIN}"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    rng = np.random.default_rng(0)
+    affine = affine_from((1.5, 1.0, 2.0))[[1, 0, 2, 3]]
+    array = rng.normal(100, 20, (1, 30, 41, 17)).astype(np.float32)
+    array[:, 8:20, 10:30, 4:12] += 80
+    write_volume(Volume(array, affine, "scan"), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+@pytest.fixture
+def bright(tmp_path):
+    """An exported model whose network is four lines of numpy."""
+    made = small_bundle("lightmedseg", roi_size=(16, 16, 16))
+    exported = Exported(
+        target="bright",
+        precision="f32",
+        plan=made.plan,
+        postprocessing=({"structure": "core", "operation": "largest_component"},),
+        network={"name": "bright", "fields": {}},
+        training={},
+        metrics={},
+        provenance={},
+        source={"sha256": "0" * 64},
+    )
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    seal(folder, exported, "# Card\n", {})
+    return exported, folder
+
+
+def test_a_scan_is_segmented_without_torch_as_with_it(bright, scan, tmp_path):
+    exported, folder = bright
+    out = tmp_path / "found.nii.gz"
+    done = run("-m", folder, "-i", scan, "-o", out, "--json", also=BRIGHT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["segmentation"] == str(out)
+    names = {}
+    exec(BRIGHT.partition("TARGETS.register")[0], names)
+    from lamina.inference.postprocess import steps_from
+
+    expected = Predictor(
+        network=names["bright"],
+        plan=exported.plan,
+        postprocessing=steps_from(exported.postprocessing, exported.plan.labels),
+    )(read_volume(scan))
+    found = read_volume(out)
+    assert set(np.unique(found.array)) == {0, 3, 7}
+    np.testing.assert_array_equal(found.array, expected.array)
+    np.testing.assert_allclose(found.affine, read_volume(scan).affine)
+
+
+def test_an_altered_model_and_a_missing_scan_are_refused_in_one_line(bright, scan, tmp_path):
+    _, folder = bright
+    out = tmp_path / "found.nii.gz"
+    done = run("-m", folder, "-i", tmp_path / "none.nii.gz", "-o", out, also=BRIGHT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "none.nii.gz" in done.stderr
+    (folder / "export.json").write_text("{}")
+    done = run("-m", folder, "-i", scan, "-o", out, "--json", also=BRIGHT)
+    assert done.returncode == 2
+    assert "altered" in json.loads(done.stdout)["message"]
+    assert not out.exists()
+
+
+def test_the_scan_itself_is_not_written_over(bright, scan):
+    done = run("-m", bright[1], "-i", scan, "-o", scan, also=BRIGHT)
+    assert done.returncode == 2
+    assert "is the scan itself" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("tinyunet", {"spatial_dims": 3, "regions": True, "members": 2}), ("dainet", {"width": 4})],
+)
+def test_an_exported_model_segments_as_predict_does(target, name, options, scan, tmp_path):
+    packages = ("onnx", "onnxscript", "onnxruntime" if target == "onnx" else "openvino")
+    if absent := [package for package in packages if find_spec(package) is None]:
+        pytest.skip(f"{', '.join(absent)} not installed")
+    from lamina.bundle import transformer_weights
+    from lamina.workflows.transformer import make_maker
+
+    bundle = small_bundle(name, **options)
+    save_bundle(bundle, tmp_path / "model.lamina")
+    vit = None
+    if "attention" in bundle.network:
+        vit = make_maker(bundle.network["attention"], transformer_weights(bundle)).vit
+        scan = flat(scan)
+    source = {"file": "model.lamina", "sha256": "0" * 64}
+    write_exported(bundle, graphs_of(bundle, vit), target, tmp_path / "x", source=source)
+    done = run("-m", tmp_path / "x", "-i", scan, "-o", tmp_path / "found.nii.gz", "--threads", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    predict(tmp_path / "model.lamina", tmp_path / "seg", scan)
+    expected = read_volume(tmp_path / "seg" / scan.name).array
+    found = read_volume(tmp_path / "found.nii.gz").array
+    assert len(np.unique(expected)) > 1
+    assert (found != expected).mean() < 1e-3
+
+
+def flat(scan):
+    """Keep one slice of a scan, as an image."""
+    volume = read_volume(scan)
+    image = Volume(volume.array[..., 8], affine_from((1.0, 1.0)), "image")
+    write_volume(image, scan.with_name("flat.nii.gz"))
+    return scan.with_name("flat.nii.gz")
