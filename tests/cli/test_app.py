@@ -15,6 +15,7 @@ from lamina.training.config import TrainConfig
 VERBS = [
     *("prepare", "train", "sweep", "predict", "evaluate", "demo"),
     *("doctor", "models", "datasets", "fetch", "import-weights"),
+    *("report", "mesh"),
     *("plan", "recipes", "pretrain", "attention-maps", "to-nnunet"),
     *("runs", "compare"),
 ]

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from lamina.errors import GeometryError, UnknownNameError
+from lamina.errors import FileError, GeometryError, UnknownNameError
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS
+from lamina.evaluation.records import read_scores
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
 from lamina.labels import IGNORE_INDEX, LabelSet
@@ -188,3 +189,27 @@ def test_pixels_are_never_called_millimetres(tmp_path):
     assert data["summary"]["liver"]["hd95_px"]["mean"] == 1
     assert not any("mm" in text for text in data["definitions"].values())
     assert "mm" not in (tmp_path / "scores.csv").read_text(encoding="utf-8")
+
+
+def test_what_was_written_is_read_back(three_cases, tmp_path):
+    places = {"predictions": "/seg", "references": "/ref"}
+    lost = {"failures": {"x": "why"}, "not_predicted": ("y",)}
+    scores = scores_of(three_cases, **lost, **places)
+    scores.write(tmp_path)
+    found = read_scores(tmp_path / "scores.json")
+    assert found.as_dict() == scores.as_dict()
+    assert math.isnan(by_label([r for r in found.rows if r.case == "c"], "dice")["tumour"].value)
+
+
+def test_other_files_are_not_taken_for_scores(tmp_path):
+    for content in ("[]", '{"unit": "mm"}', '{"unit": "mm", "labels": {"values": {"a": 1}}}'):
+        (tmp_path / "scores.json").write_text(content)
+        with pytest.raises(FileError, match="is not as an evaluation wrote it"):
+            read_scores(tmp_path / "scores.json")
+
+
+def test_case_means_are_what_the_mean_rests_on(three_cases):
+    scores = scores_of(three_cases)
+    means = scores.case_means("dice")
+    assert means == {"a": 1, "b": 0.5, "c": 1}
+    assert scores.mean_foreground("dice") == pytest.approx(sum(means.values()) / 3)

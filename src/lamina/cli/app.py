@@ -9,6 +9,7 @@ from lamina.cli import (  # noqa: F401 - importing them files their verbs
     jobs,
     plan,
     recipes,
+    report,
     runs,
     sweep,
     tools,

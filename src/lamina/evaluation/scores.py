@@ -95,6 +95,10 @@ class Scores:
     """What all lengths are measured in."""
     protocol: str | None = None
     """The paper's way to measure that was followed in place of ours."""
+    predictions: str = ""
+    """Where the segmentations lie, for who wants to look at them."""
+    references: str = ""
+    """Where the labels lie; empty where the record beside the segmentations says so."""
 
     @property
     def measures(self) -> tuple[Metric, ...]:
@@ -118,8 +122,8 @@ class Scores:
             for label in _classes(self.labels)
         }
 
-    def mean_foreground(self, metric: str, *, conditional: bool = False) -> float:
-        """Return the mean over the structures of each case, then over cases; NaN if none applies.
+    def case_means(self, metric: str, *, conditional: bool = False) -> dict[str, float]:
+        """Return the mean over the structures of each case to which the metric applies at all.
 
         Regions are left out, because they are unions of structures that count already. A structure
         to which the metric does not apply is left out of its case's mean, and so, if the mean is
@@ -132,7 +136,11 @@ class Scores:
                 continue
             if applies and row.label in self.labels.values:
                 by_case[row.case].append(row.value)
-        means = [np.mean(values) for values in by_case.values()]
+        return {case: float(np.mean(values)) for case, values in by_case.items()}
+
+    def mean_foreground(self, metric: str, *, conditional: bool = False) -> float:
+        """Return the mean of all cases' :meth:`case_means`; NaN if the metric applies to none."""
+        means = [*self.case_means(metric, conditional=conditional).values()]
         return float(np.mean(means)) if means else math.nan
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,6 +150,8 @@ class Scores:
         return {
             "num_cases": len(self.cases),
             "unit": self.unit,
+            "predictions": self.predictions,
+            "references": self.references,
             "failures": dict(self.failures),
             "not_predicted": list(self.not_predicted),
             "protocol": self.protocol,

@@ -32,7 +32,7 @@ def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
         scores: What to show.
         every: Show all metrics of the scores rather than the headline ones.
     """
-    metrics = _shown(scores, every)
+    metrics = shown_metrics(scores, every)
     columns = len(HEADLINE) if len(metrics) <= len(HEADLINE) else COLUMNS
     summary = scores.summary()
     return Group(
@@ -46,7 +46,7 @@ def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
     )
 
 
-def _shown(scores: Scores, every: bool) -> Sequence[Metric]:
+def shown_metrics(scores: Scores, every: bool = False) -> Sequence[Metric]:
     """Return the headline metrics of the scores, and the others if asked for or alone."""
     if scores.protocol:
         return scores.measures
@@ -81,11 +81,11 @@ def _score_table(
     for label, row in summary.items():
         name = Text(label, style="" if label in scores.labels.values else "italic")
         found = [(row[metric.name], metric) for metric in metrics]
-        cells = (_cell(each.mean, each.std, metric) for each, metric in found)
+        cells = (cell(each.mean, each.std, metric) for each, metric in found)
         table.add_row(name, str(found[0][0].n), *cells)
         if _is_partly_found(row):
             cells = (
-                _cell(each.conditional_mean, each.conditional_std, metric) for each, metric in found
+                cell(each.conditional_mean, each.conditional_std, metric) for each, metric in found
             )
             table.add_row(IF_FOUND, str(found[0][0].conditional_n), *cells, style="dim")
     table.add_section()
@@ -99,7 +99,7 @@ def _means(scores: Scores, metrics: Sequence[Metric], *, conditional: bool) -> I
     """Return the mean foreground of each metric that has a better direction."""
     for metric in metrics:
         mean = scores.mean_foreground(metric.name, conditional=conditional)
-        yield "" if metric.higher_is_better is None else _number(mean, metric)
+        yield "" if metric.higher_is_better is None else number(mean, metric)
 
 
 def _any_partly_found(summary: Mapping[str, Mapping[str, Summary]]) -> bool:
@@ -111,12 +111,14 @@ def _is_partly_found(row: Mapping[str, Summary]) -> bool:
     return any(found.missed or found.invented for found in row.values())
 
 
-def _cell(mean: float, std: float, metric: Metric) -> str:
-    shown = _number(mean, metric)
+def cell(mean: float, std: float, metric: Metric) -> str:
+    """Return mean and standard deviation as printed; a dash where the metric never applied."""
+    shown = number(mean, metric)
     return shown if math.isnan(std) else f"{shown} ± {std:.{_decimals(mean, metric)}f}"
 
 
-def _number(value: float, metric: Metric) -> str:
+def number(value: float, metric: Metric) -> str:
+    """Return a value of a metric with the digits that matter."""
     if math.isnan(value):
         return "–"
     sign = "+" if metric.higher_is_better is None else ""

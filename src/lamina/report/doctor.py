@@ -13,6 +13,7 @@ from lamina.data.doctor import LEAVE_OUT, SEVERITIES, Finding, Severity
 from lamina.data.doctor.diagnosis import CHECKS
 from lamina.data.doctor.mend import REPAIRS, Change
 from lamina.files import write_text
+from lamina.report.page import render
 from lamina.report.thumbnails import Picture, draw_case
 
 MAX_PICTURED = 60
@@ -59,17 +60,8 @@ def save_report(
     Raises:
         FileError: The page cannot be written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("lamina.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = lambda file: "/".join(Path(file).parts[-2:])
-    page = environment.get_template("doctor.html").render(
+    page = render(
+        "doctor.html",
         cohort=cohort,
         num_patients=len({case.group for case in cohort.cases}),
         counts={s: sum(f.severity == s for f in findings) for s in SEVERITIES},

@@ -84,7 +84,7 @@ def view_of(
     maps = [segmentation] if reference is None else [segmentation, reference]
     stack, affine = to_screen(image.array[:1], image.affine, plane)
     turned = [to_screen(each, image.affine, plane)[0] for each in maps]
-    index = _telling_slice(turned)
+    index = telling_slice(turned)
     row_mm, column_mm = spacing_of(affine, 2)
     return View(
         plane=plane,
@@ -124,7 +124,7 @@ def window_of(channel: NDArray[Any]) -> tuple[float, float]:
     return float(np.percentile(values, 0.5)), float(np.percentile(body, 99.5))
 
 
-def _telling_slice(maps: Sequence[NDArray[np.uint8]]) -> int:
+def telling_slice(maps: Sequence[NDArray[np.uint8]]) -> int:
     """Return the slice where structures show most, each relative to its own largest section.
 
     Absolute areas would let a large organ hide a small lesion. The middle slice when all is empty.

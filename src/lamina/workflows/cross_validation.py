@@ -151,7 +151,7 @@ def _join(
     """Segment and score every case out of fold, choose postprocessing, write the ensemble."""
     out, trained = whole.root / "out_of_fold", _best(record)
     for fold in trained:
-        _predict_fold(_fold_run(whole, fold), folds[fold].val, out, progress)
+        predict_fold(_fold_run(whole, fold), folds[fold].val, out, progress)
     scores = evaluate(out, out=out, progress=progress)
     lost = [case for fold in range(len(folds)) if fold not in trained for case in folds[fold].val]
     scores = replace(scores, not_predicted=(*scores.not_predicted, *lost))
@@ -201,7 +201,7 @@ def _train_fold(
         raise TrainingError(f"{run.root}: cannot be trained on this machine: {reason}") from problem
 
 
-def _predict_fold(run: RunFolder, cases: tuple[str, ...], out: Path, progress: Progress) -> None:
+def predict_fold(run: RunFolder, cases: tuple[str, ...], out: Path, progress: Progress) -> None:
     """Segment the scans a fold was validated on, unless this very model has done so already."""
     model = sha256(run.bundle_file)
     entries = read_record(out)["cases"]

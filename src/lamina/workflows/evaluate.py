@@ -76,11 +76,7 @@ def evaluate(
     """
     for name in metrics or ():
         find_metric(name, protocol)
-    pairs, expected, labels = (
-        recorded(predictions, labels)
-        if references is None
-        else _given(predictions, references, labels)
-    )
+    pairs, expected, labels = paired(predictions, references, labels)
     folder = probabilities or _folder(predictions)
     names = tuple(metrics or _all_metrics(protocol, folder, pairs, probabilities is not None))
     uncertain = any(find_metric(name, protocol).needs_probability for name in names)
@@ -118,6 +114,8 @@ def evaluate(
         not_predicted=tuple(c for c in expected if c not in pairs and c not in failures),
         unit=unit or "mm",
         protocol=protocol,
+        predictions=str(predictions.resolve()),
+        references=str(references.resolve()) if references else "",
     )
     if out:
         scores.write(out)
@@ -138,6 +136,24 @@ def _all_metrics(
             remedy="Name them CASE_probabilities.npy or .nii.gz.",
         )
     return [name for name in METRICS if uncertain or not METRICS.get(name).needs_probability]
+
+
+def paired(
+    predictions: Path, references: Path | None, labels: LabelSet | None
+) -> tuple[Mapping[str, ReadPair], Sequence[str], LabelSet]:
+    """Return what reads each case, all cases that should be there, and what the values stand for.
+
+    Args:
+        predictions: As for :func:`evaluate`, like the others.
+        references: Without them, those that the record beside the predictions names.
+        labels: What the values stand for, if known.
+
+    Raises:
+        DatasetError, FileError, LabelError: As for :func:`evaluate`.
+    """
+    if references is None:
+        return recorded(predictions, labels)
+    return _given(predictions, references, labels)
 
 
 def recorded(
@@ -167,7 +183,7 @@ def _given(
 ) -> tuple[Mapping[str, ReadPair], Sequence[str], LabelSet]:
     """Pair files by their names."""
     predicted, expected = _pair(predictions, references)
-    known = labels or _declared_labels(predictions, references) or _found_labels(expected)
+    known = labels or declared_labels(predictions, references) or found_labels(expected)
 
     def read(path: Path, reference: Path | None) -> tuple[Volume, Volume]:
         if reference is None:
@@ -241,7 +257,7 @@ def _unsegmented(predictions: Path) -> dict[str, str]:
     return {c["case_id"]: c["error"] for c in cases if c["segmentation"] is None}
 
 
-def _declared_labels(predictions: Path, references: Path) -> LabelSet | None:
+def declared_labels(predictions: Path, references: Path) -> LabelSet | None:
     """Return the labels that a file beside the predictions or the references declares."""
     folder = _folder(references)
     record = _folder(predictions) / RECORD
@@ -256,7 +272,8 @@ def _declared_labels(predictions: Path, references: Path) -> LabelSet | None:
     return None
 
 
-def _found_labels(expected: Mapping[str, Path]) -> LabelSet:
+def found_labels(expected: Mapping[str, Path]) -> LabelSet:
+    """Return nameless labels for every value that label maps hold."""
     values = sorted({value for path in expected.values() for value in _values(path)} - {0})
     return LabelSet(values={f"label_{value}": value for value in values})
 

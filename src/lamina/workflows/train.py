@@ -271,6 +271,7 @@ def _manifest(
         "machine": machine(),
         "seed": config.seed,
         "dataset": {"name": cohort.name, "licence": cohort.licence},
+        "work": str(folder.root.resolve()),
         "hashes": hashes(
             {
                 "plan.json": folder.plan_file,

@@ -1,0 +1,123 @@
+"""Single cases of an evaluation, worst to best, as a page shows them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.evaluation.scores import Scores
+from lamina.evaluation.table import number, shown_metrics
+from lamina.geometry import Affine
+from lamina.labels import LabelSet
+from lamina.report.mesh import surfaces_of
+from lamina.report.overlay import label_colours
+from lamina.report.scene import pack_scene
+from lamina.report.sections import Section, draw_sections, window_told
+from lamina.volume import Volume
+
+Rank = Literal["worst", "median", "best"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    """One case to be looked at."""
+
+    case_id: str
+    rank: Rank
+    reference: NDArray[np.uint8]
+    """Class indices ``(1, *S)``, background where the truth is unknown."""
+    predicted: NDArray[np.uint8]
+    """Likewise."""
+    affine: Affine
+    image: Volume | None
+    """The scan on the same grid, where it can still be read."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """One case as the page shows it."""
+
+    case_id: str
+    rank: Rank
+    telling: Sequence[Section]
+    strip: Sequence[Section]
+    window: str
+    legend: Mapping[str, str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    """Structure and its scores in this case."""
+    scene: int | None
+    far_mm: float = 0.0
+
+
+def ranked(scores: Scores) -> dict[Rank, str]:
+    """Return the cases with the lowest, the middle and the highest mean Dice.
+
+    Where Dice was not measured, it is by the first metric that has a better direction.
+    """
+    directed = [m for m in scores.measures if m.higher_is_better is not None]
+    chosen = next(iter(sorted(directed, key=lambda metric: metric.name != "dice")), None)
+    if chosen is None:
+        return {}
+    means = scores.case_means(chosen.name)
+    order = sorted(means, key=lambda case: means[case], reverse=not chosen.higher_is_better)
+    places: dict[Rank, int] = {"worst": 0, "best": len(order) - 1, "median": len(order) // 2}
+    found: dict[str, Rank] = {}
+    for rank, place in places.items():
+        if order:
+            found.setdefault(order[place], rank)
+    return {found[case]: case for case in order if case in found}
+
+
+def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
+    """Draw a case; its surfaces, where it has any, are added to ``scenes``."""
+    colours = colours_of(scores.labels)
+    occurring = np.union1d(np.unique(pair.reference), np.unique(pair.predicted))
+    drawn = {
+        index: (name, colours[name])
+        for index, name in enumerate(scores.labels.foreground, start=1)
+        if index in occurring
+    }
+    telling: list[Section] = []
+    strip: list[Section] = []
+    if pair.image is not None:
+        telling, strip = draw_sections(pair.image, pair.reference, pair.predicted, drawn)
+    scene, far = None, 0.0
+    if pair.reference.ndim == 4 and scores.unit == "mm" and drawn:
+        reference, predicted = (
+            surfaces_of(indices[0], pair.affine, scores.labels)
+            for indices in (pair.reference, pair.predicted)
+        )
+        scene = len(scenes)
+        scenes.append(pack_scene(reference, predicted))
+        far = scenes[-1]["far_mm"]
+    return Shown(
+        case_id=pair.case_id,
+        rank=pair.rank,
+        telling=telling,
+        strip=strip,
+        window=window_told(pair.image) if pair.image else "",
+        legend=dict(drawn.values()),
+        rows=_rows_of(pair.case_id, scores),
+        scene=scene,
+        far_mm=far,
+    )
+
+
+def _rows_of(case: str, scores: Scores) -> list[tuple[str, list[str]]]:
+    present = [r for r in scores.rows if r.case == case and r.rule != "both empty"]
+    values = {(row.label, row.metric): row.value for row in present}
+    labels = dict.fromkeys(label for label, _ in values)
+    return [
+        (label, [number(values[label, m.name], m) for m in shown_metrics(scores)])
+        for label in labels
+    ]
+
+
+def colours_of(labels: LabelSet) -> dict[str, str]:
+    """Return each structure's colour for CSS."""
+    return {
+        name: "#" + "".join(f"{round(part * 255):02x}" for part in colour)
+        for name, colour in label_colours(labels).items()
+    }

@@ -1,0 +1,248 @@
+"""The page about results: what it says is what was measured, and it stands alone."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lamina.evaluation.scores import Scores, score_case
+from lamina.evaluation.summary import Score
+from lamina.geometry import affine_from
+from lamina.labels import LabelSet
+from lamina.volume import Volume
+
+for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplification"):
+    pytest.importorskip(package)
+
+from lamina.report.cases import Pair, ranked  # noqa: E402
+from lamina.report.results import Results, save_pdf, save_report  # noqa: E402
+from lamina.report.sections import draw_sections  # noqa: E402
+from lamina.report.tables import latex_table, markdown_table  # noqa: E402
+
+LABELS = LabelSet(values={"left": 1, "<b>right</b>": 2})
+SPACING = (1.0, 1.0, 2.0)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader"),
+    *("--enable-unsafe-swiftshader", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-extensions"),
+    *("--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000", "--dump-dom"),
+)
+
+
+def label_map(shift=0):
+    array = np.zeros((1, 24, 26, 12), np.uint8)
+    array[0, 3:9, 6:16, 3:9] = 1
+    array[0, 14 + shift : 20 + shift, 6:16, 3:9] = 2
+    return array
+
+
+def pair(case, rank, shift):
+    image = np.random.default_rng(0).normal(100, 10, (1, 24, 26, 12)).astype(np.float32)
+    return Pair(
+        case_id=case,
+        rank=rank,
+        reference=label_map(),
+        predicted=label_map(shift),
+        affine=affine_from(SPACING),
+        image=Volume(image + 80 * (label_map() > 0), affine_from(SPACING)),
+    )
+
+
+@pytest.fixture(scope="module")
+def results():
+    shifts = {"good": 0, "<i>fair</i>": 1, "bad": 3}
+    rows = [
+        row
+        for case, shift in shifts.items()
+        for row in score_case(
+            case, label_map(shift)[0], label_map()[0], LABELS, SPACING, ["dice", "hd95"]
+        )
+    ]
+    ranks = {"good": "best", "<i>fair</i>": "median", "bad": "worst"}
+    return Results(
+        title="A <network>",
+        subtitle="three scans",
+        scores=Scores(labels=LABELS, metrics=("dice", "hd95"), rows=tuple(rows)),
+        read_pairs=lambda: (pair(case, ranks[case], shift) for case, shift in shifts.items()),
+        sizes={"left": {case: (1.2, 1.2 + 0.1 * s) for case, s in shifts.items()}},
+        histories={"run": [{"epoch": e, "loss": 1 / (e + 1), "dice": 0.1 * e} for e in range(5)]},
+        data={"Scans": "3"},
+        plan=[("patch size", "8 × 8", "It <fits>.")],
+        cost={"Parameters": "1,234"},
+        provenance={"Seed": "7"},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(results, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    save_report(path, results)
+    return path
+
+
+def test_every_case_is_listed_with_the_very_dice_that_was_measured(results, page):
+    text = page.read_text("utf-8")
+    dice = {(r.case, r.label): r.value for r in results.scores.rows if r.metric == "dice"}
+    assert dice["bad", "<b>right</b>"] == pytest.approx(0.5)
+    for case in ("good", "bad"):
+        (row,) = re.findall(rf'<tr id="case-{case}">(.*?)</tr>', text)
+        values = [float(value) for value in re.findall(r'data-value="([^"]*)"', row)][1:]
+        left, right = (dice[case, label] for label in LABELS.foreground)
+        assert values[0] == pytest.approx((left + right) / 2, abs=1e-12)
+        assert values[2:] == [left, right]
+        assert f'<td data-value="{right}">{right:.3f}</td>' in row
+
+
+def test_the_page_fetches_nothing_and_obeys_no_name(page):
+    text = page.read_text("utf-8")
+    assert not re.search(r"https?://|<link|@import|url\((?!#)", text)
+    assert "default-src 'none'" in text
+    assert "A &lt;network&gt;" in text
+    assert "It &lt;fits&gt;." in text
+    for name in ("<i>fair</i>", "<b>right</b>"):
+        assert name not in text
+    sources = re.findall(r'<image href="(.{16})', text)
+    assert sources
+    assert set(sources) == {"data:image/webp;"}
+
+
+def test_the_page_holds_each_chapter_and_leaves_out_what_is_not_known(results, page, tmp_path):
+    anchors = ("scores", "cases", "volumes", "every", "training", "data", "plan", "network")
+    text = page.read_text("utf-8")
+    assert all(f'<section id="{anchor}">' in text for anchor in anchors)
+    bare = Results(title="bare", subtitle="", scores=results.scores)
+    save_report(tmp_path / "bare.html", bare)
+    text = (tmp_path / "bare.html").read_text("utf-8")
+    shown = [anchor for anchor in anchors if f'<section id="{anchor}">' in text]
+    assert shown == ["scores", "every"]
+
+
+def test_an_evaluation_without_a_case_still_has_a_page(tmp_path):
+    scores = Scores(labels=LABELS, metrics=("dice",), rows=(), failures={"one": "is damaged."})
+    save_report(tmp_path / "empty.html", Results(title="empty", subtitle="", scores=scores))
+    assert "is damaged." in (tmp_path / "empty.html").read_text("utf-8")
+
+
+def test_surfaces_of_both_sides_are_in_the_page_where_they_lie(page):
+    text = page.read_text("utf-8")
+    scenes = json.loads(re.search(r'id="scenes">(.*?)</script>', text, re.DOTALL)[1])
+    assert len(scenes) == 3
+    for scene in scenes:
+        assert [s["name"] for s in scene["reference"]] == list(LABELS.foreground)
+        assert [s["name"] for s in scene["predicted"]] == list(LABELS.foreground)
+    good, _, bad = scenes
+    assert good["middle"] == pytest.approx([11, 10.5, 11], abs=0.1)
+    assert good["far_mm"] == 1
+    assert bad["far_mm"] in (3, 4)
+
+
+def test_the_worst_the_middle_and_the_best_case_are_shown():
+    values = {"a": 0.5, "b": 0.9, "c": 0.7, "d": math.nan, "e": 0.1, "f": 0.8}
+    rows = tuple(
+        Score(case=case, label="left", metric=metric, value=value, rule="")
+        for case, value in values.items()
+        for metric in ("dice", "hd95")
+    )
+    by_dice = Scores(labels=LABELS, metrics=("hd95", "dice"), rows=rows)
+    assert ranked(by_dice) == {"worst": "e", "median": "c", "best": "b"}
+    by_distance = Scores(labels=LABELS, metrics=("hd95",), rows=rows)
+    assert ranked(by_distance) == {"worst": "b", "median": "c", "best": "e"}
+    assert ranked(Scores(labels=LABELS, metrics=("dice",), rows=rows[:2])) == {"worst": "a"}
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR"])
+def test_contours_stand_on_the_screen_as_radiologists_look(axes):
+    from lamina.geometry import affine_along, reorientation
+
+    turn = reorientation(affine_from((1, 1, 1)), axes)
+    array = np.zeros((1, 40, 40, 40), np.uint8)
+    array[0, 30:34, 10:20, 10:30] = 1  # on the patient's right
+    placed = turn.apply(array)
+    affine = turn.affine(affine_from((1, 1, 1), (-20, -20, -20)), (40, 40, 40))
+    assert np.allclose(affine[:3, :3], affine_along(axes, (1, 1, 1))[:3, :3])
+    image = Volume(np.zeros(placed.shape, np.float32), affine)
+    (axial, *_), strip = draw_sections(image, placed, placed, {1: ("it", "#fff")})
+    assert axial.letters == ("R", "L", "A", "P")
+    ((_, _, path),) = axial.reference
+    points = np.array(re.findall(r"([\d.]+) ([\d.]+)", path), float)
+    assert np.ptp(points, axis=0) == pytest.approx((4, 10))
+    assert points[:, 0].max() < axial.width / 2 + 2.1
+    assert [s.caption for s in strip][:2] == ["axial, I 9 mm", "axial, I 5 mm"]
+
+
+def test_tables_for_a_paper(results):
+    text = markdown_table(results.scores)
+    lines = text.splitlines()
+    assert lines[0] == "| Structure | Dice ↑ | HD95, mm ↓ |"
+    assert lines[2].startswith("| left | 1.000 ± 0.000 |")
+    assert lines[4].startswith("| Mean of structures | 0.88")
+    assert "3 cases" in text
+    latex = latex_table(results.scores)
+    assert r"<b>right</b> & 0.778 $\pm$ 0.25" in latex
+    assert latex.count(r"\\") == 4
+    assert r"Dice $\uparrow$" in latex
+
+
+def test_structures_that_no_case_has_take_no_room(tmp_path):
+    labels = LabelSet(values={"seen": 1, "never": 2})
+    both = {"case": "x", "metric": "dice"}
+    rows = (
+        Score(label="seen", value=0.0, rule="prediction empty", **both),
+        Score(label="never", value=math.nan, rule="both empty", **both),
+    )
+    scores = Scores(labels=labels, metrics=("dice",), rows=rows)
+    text = markdown_table(scores)
+    assert "| seen | 0.000 |" in text
+    assert "never" not in text
+    assert "1 structures missed; 1 structures in no case" in text
+    save_report(tmp_path / "page.html", Results(title="x", subtitle="", scores=scores))
+    assert "never" not in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_calibration_is_a_chapter_where_it_was_measured(results, page, tmp_path):
+    assert '<section id="calibration">' not in page.read_text("utf-8")
+    row = Score(case="good", label="left", metric="brier", value=0.04, rule="")
+    metrics = (*results.scores.metrics, "brier")
+    scores = replace(results.scores, metrics=metrics, rows=(*results.scores.rows, row))
+    save_report(tmp_path / "page.html", Results(title="x", subtitle="", scores=scores))
+    assert '<section id="calibration">' in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_latex_keeps_special_characters_and_minus_signs():
+    labels = LabelSet(values={"50%_a&b": 1})
+    row = {"case": "x", "label": "50%_a&b", "rule": ""}
+    rows = (Score(metric="volume_error_ml", value=-2.5, **row),)
+    text = latex_table(Scores(labels=labels, metrics=("volume_error_ml",), rows=rows))
+    assert r"50\%\_a\&b & $-$2.50 \\" in text
+
+
+def test_charts_are_written_for_print(results, tmp_path):
+    save_pdf(tmp_path / "charts.pdf", results)
+    content = (tmp_path / "charts.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", content)) == 5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
+def test_a_browser_opens_the_page_without_an_error_or_a_request(page, tmp_path):
+    log = tmp_path / "net.json"
+    folders = (f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}")
+    done = subprocess.run(
+        [CHROMIUM, *QUIET, *folders, page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert [line for line in said if "GL Driver Message" not in line] == []
+    assert done.stdout.count("<i style=") == 3 * 6 + 2 * 3 or 'class="scene unseen"' in done.stdout
+    asked = set(re.findall(r'"url":"(?:https?|wss?)://([^/"]+)', log.read_text("utf-8")))
+    own = ("google.com", "googleapis.com", "gstatic.com")  # the browser's, whatever page it shows
+    assert [host for host in asked if not host.endswith(own)] == []
