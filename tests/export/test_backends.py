@@ -1,5 +1,7 @@
 """A prediction runs on what is asked for, or on what is quickest, and remembers both."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -102,3 +104,15 @@ def test_other_runtimes_are_for_the_processor():
         "torch",
         None,
     )
+
+
+def test_openvino_tells_nobody_that_it_is_used():
+    pytest.importorskip("openvino")
+    script = (
+        "import lamina.export.targets.openvino, openvino, openvino.tools.ovc.telemetry_utils as t\n"
+        "print(t.tm.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "openvino.tools.ovc.telemetry_stub\n"
