@@ -6,13 +6,14 @@ from lamina.cli import (  # noqa: F401 - importing them files their verbs
     compare,
     dino,
     exporting,
-    jobs,
     plan,
+    predicting,
     recipes,
     report,
     runs,
     sweep,
     tools,
+    training,
 )
 from lamina.cli.program import app
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.errors import ConfigError
 
@@ -25,7 +25,7 @@ _GENERIC = {"scores", "out_of_fold"}
 
 @app.command(
     epilog="Example: lamina compare scores/unet scores/glims --out comparison",
-    rich_help_panel=MODELS,
+    rich_help_panel=RESULTS,
 )
 def compare(
     places: Annotated[

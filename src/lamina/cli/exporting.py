@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @app.command(
     epilog="Example: lamina export -m run/model.lamina --to onnx -o model-onnx",
-    rich_help_panel=MAIN,
+    rich_help_panel=RESULTS,
 )
 def export(
     model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],

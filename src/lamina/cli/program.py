@@ -10,8 +10,15 @@ from typer.core import TyperCommand, TyperGroup
 
 from lamina.cli.terminal import write_json
 
-MAIN, DATA, MODELS = GROUPS = ("The main job", "Data", "Networks, recipes, runs")
+MAIN, RESULTS, DATA, MODELS = GROUPS = (
+    "The main job",
+    "Results",
+    "Data",
+    "Networks, recipes, runs",
+)
 """Groups of verbs in the help, in this order."""
+_STORY = ("doctor", "prepare", "plan", "train", "predict", "evaluate")
+"""The order in which a newcomer needs them; the others follow."""
 
 
 class Program(TyperGroup):
@@ -33,14 +40,15 @@ class Program(TyperGroup):
         sys.exit(status)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the verbs group by group, as they are filed within each."""
+        """Return the verbs group by group, those of the main job in their order."""
 
-        def group(name: str) -> int:
+        def place(name: str) -> tuple[int, int]:
             verb = self.commands[name]
             assert isinstance(verb, TyperCommand)
-            return GROUPS.index(str(verb.rich_help_panel))
+            turn = _STORY.index(name) if name in _STORY else len(_STORY)
+            return GROUPS.index(str(verb.rich_help_panel)), turn
 
-        return sorted(super().list_commands(ctx), key=group)
+        return sorted(super().list_commands(ctx), key=place)
 
 
 app = typer.Typer(

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
 
-@app.command(epilog="Example: lamina report run -o report.html", rich_help_panel=MAIN)
+@app.command(epilog="Example: lamina report run -o report.html", rich_help_panel=RESULTS)
 def report(
     place: Annotated[
         Path, typer.Argument(metavar="RUN|EVAL", help="Folder that train or evaluate wrote.")
@@ -48,7 +48,7 @@ def report(
         terminal.result(result.as_dict(), *shown)
 
 
-@app.command(epilog="Example: lamina mesh liver.nii.gz -o liver.glb", rich_help_panel=MAIN)
+@app.command(epilog="Example: lamina mesh liver.nii.gz -o liver.glb", rich_help_panel=RESULTS)
 def mesh(
     segmentation: Annotated[Path, typer.Argument(metavar="SEG", help="Label map of a volume.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="A .glb, .obj or .stl file.")],

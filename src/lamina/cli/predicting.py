@@ -1,0 +1,128 @@
+"""The verbs that segment scans, and score segmentations."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lamina.cli.options import (
+    Device,
+    Metrics,
+    RamLimit,
+    ResampleOblique,
+)
+from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(
+    epilog="Example: lamina predict -m run -i scans/ -o segmentations/", rich_help_panel=MAIN
+)
+def predict(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the segmentations.")],
+    inputs: Annotated[
+        Path | None, typer.Option("--input", "-i", help="A scan or a folder of scans.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="A run's own scans: 'val', or 'test', kept for the end.")
+    ] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", help="nifti; seg, labelmap or rtstruct for DICOM series."),
+    ] = None,
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Leave the patient out of DICOM objects.")
+    ] = False,
+    ram: RamLimit = None,
+    device: Device = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="torch, onnx, openvino; auto: what is quickest here."),
+    ] = "torch",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Leave them beside each segmentation.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out what is segmented in --output already.")
+    ] = False,
+    resample_oblique: ResampleOblique = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Segment scans, each on its own grid, with the values its training labels had."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import views
+        from lamina.workflows import predict as workflow
+
+        with terminal.bar() as progress:
+            result = workflow.predict(
+                model,
+                out,
+                inputs,
+                split=split,
+                output_format=output_format,
+                anonymise=anonymise,
+                device=device,
+                backend=backend,
+                resample_oblique=resample_oblique,
+                tta=tta,
+                ram_bytes=ram,
+                probabilities=probabilities,
+                resume=resume,
+                progress=progress,
+            )
+        terminal.result(result.as_dict(), views.prediction(result))
+        terminal.failures(result.failures, "Failed")
+
+
+@app.command(
+    epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores",
+    rich_help_panel=MAIN,
+)
+def evaluate(
+    predictions: Annotated[Path, typer.Option("--predictions", "-p", help="Segmentations.")],
+    references: Annotated[
+        Path | None,
+        typer.Option("--references", "-r", help="Reference labels; those of --split are known."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
+    metrics: Metrics = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Measure as transunet, mpunet or lgmsnet did, odd or not.")
+    ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="Folder of CASE_probabilities.npy, for ece and brier.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score segmentations against references, per case and structure."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.evaluation.table import render_scores
+        from lamina.workflows import evaluate as workflow
+
+        names = [name.strip() for given in metrics or () for name in given.split(",")]
+        with terminal.bar() as progress:
+            scores = workflow.evaluate(
+                predictions,
+                references,
+                out,
+                metrics=None if "all" in names else names,
+                protocol=protocol,
+                probabilities=probabilities,
+                progress=progress,
+            )
+        where = [f"Scores: {out / 'scores.csv'}"] if out else []
+        terminal.result(scores.as_dict(), render_scores(scores, every=bool(names)), *where)
+        terminal.failures(scores.failures, "Failed")
