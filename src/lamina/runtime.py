@@ -27,7 +27,7 @@ from lamina.volume import Volume
 
 _REFUSED = 2
 _INTERRUPTED = 130
-_PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def load(
     folder: str | Path,
     *,
     threads: int | None = None,
-    precision: Precision = "f32",
+    precision: Precision = "fp32",
     resample_oblique: bool = False,
 ) -> Model:
     """Load an exported model.
@@ -75,7 +75,7 @@ def load(
     plan, target = exported.plan, TARGETS.get(exported.target)
     maps = None
     if exported.network["fields"].get("attention_maps"):
-        graph = target.load(root, ATTENTION, threads, "f32")
+        graph = target.load(root, ATTENTION, threads, "fp32")
         maps = MapDrawer.of(exported.network["attention"], graph, slice_axis(plan))
     try:
         steps = steps_from(exported.postprocessing, plan.labels)
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
     parser.add_argument("--threads", type=int, help="for the network; all cores by default")
-    parser.add_argument("--precision", choices=_PRECISIONS, default="f32", help="of the network")
+    parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the network")
     parser.add_argument(
         "--resample-oblique", action="store_true", help="accept scans with a tilted gantry"
     )

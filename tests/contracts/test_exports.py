@@ -80,7 +80,7 @@ def test_an_exported_network_gives_the_logits_of_the_original(built, name, targe
         return
     TARGETS.get(target).write(bundle, made, tmp_path)
     for graph in made:
-        exported = TARGETS.get(target).load(tmp_path, graph, 1, "f32")
+        exported = TARGETS.get(target).load(tmp_path, graph, 1, "fp32")
         _, *shape = made[graph].example.shape
         rng = np.random.default_rng(1)
         batches = (rng.normal(size=(count, *shape)).astype(np.float32) for count in BATCHES)

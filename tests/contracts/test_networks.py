@@ -16,6 +16,7 @@ from torch import nn
 
 from lamina.errors import ConfigError, UnknownNameError
 from lamina.models import NETWORKS, NetworkConfig, build, configure, input_channels
+from lamina.models.accelerate import for_inference
 
 ODD = (37, 21, 50)
 
@@ -152,6 +153,25 @@ def test_channels_last_changes_nothing(config, network):
     x = image(config)
     found = deepcopy(network).to(memory_format=layout)(x.to(memory_format=layout))
     assert relative_difference(found, network(x)) < 1e-4
+
+
+@torch.no_grad()
+def test_the_fast_form_predicts_the_same(config, network):
+    weights = deepcopy(network.state_dict())
+    x = image(config, batch=2, sides=(1, 2, 1))
+    found, plain = for_inference(network)(x), network(x)
+    exact = deepcopy(network).double()(x.double()).float()
+    # On tiny maps untrained networks amplify rounding, that of their definition, too.
+    assert relative_difference(found, exact) < max(1e-4, 3 * relative_difference(plain, exact))
+    assert all(torch.equal(weights[name], w) for name, w in network.state_dict().items())
+
+
+@torch.no_grad()
+def test_the_fast_form_in_bfloat16_stays_near_float32(config, network):
+    x = image(config)
+    half = for_inference(network, bfloat16=True)(x)
+    assert half.dtype == torch.float32
+    assert torch.cosine_similarity(half.flatten(), network(x).flatten(), dim=0) > 0.6
 
 
 @torch.no_grad()

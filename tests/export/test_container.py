@@ -33,7 +33,7 @@ def test_everything_but_the_weights_is_read_back(bundle, exported):
     assert is_exported(exported)
     assert found.plan == bundle.plan
     assert list(found.plan.labels.values) == list(bundle.plan.labels.values)
-    assert (found.target, found.precision, found.source) == ("monai", "f32", SOURCE)
+    assert (found.target, found.precision, found.source) == ("monai", "fp32", SOURCE)
     assert found.provenance == bundle.provenance
     assert json.loads((exported / "parity.json").read_text())["noise"]["agreement"] == 1
     assert "CC0" in (exported / "README.md").read_text()
@@ -108,7 +108,7 @@ def test_an_ensemble_of_regions_comes_back_as_the_mean_of_its_members(tmp_path):
     write_exported(bundle, made, "monai", tmp_path / "x", source=SOURCE)
     batch = np.random.default_rng(0).normal(size=(3, *made[MODEL].example.shape[1:]))
     batch = batch.astype(np.float32)
-    found = TARGETS.get("monai").load(tmp_path / "x", MODEL, 1, "f32")(batch)
+    found = TARGETS.get("monai").load(tmp_path / "x", MODEL, 1, "fp32")(batch)
     members = made[MODEL].network.members
     alone = [TorchNetwork(member)(batch) for member in members]
     assert np.abs(alone[0] - alone[1]).max() > 0.01

@@ -69,7 +69,7 @@ def bright(tmp_path):
     made = small_bundle("lightmedseg", roi_size=(16, 16, 16))
     exported = Exported(
         target="bright",
-        precision="f32",
+        precision="fp32",
         plan=made.plan,
         postprocessing=({"structure": "core", "operation": "largest_component"},),
         network={"name": "bright", "fields": {}},

@@ -1,7 +1,7 @@
 """The verbs that segment scans, and score segmentations."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,6 +43,10 @@ def predict(
         str,
         typer.Option(help="torch, onnx, openvino; auto: what is quickest here."),
     ] = "torch",
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        typer.Option(help="bf16: faster where the machine has it, less exact."),
+    ] = "fp32",
     tta: Annotated[
         bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")
     ] = False,
@@ -73,6 +77,7 @@ def predict(
                 anonymise=anonymise,
                 device=device,
                 backend=backend,
+                precision=precision,
                 resample_oblique=resample_oblique,
                 tta=tta,
                 ram_bytes=ram,

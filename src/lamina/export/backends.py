@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from lamina.bundle import Bundle
 from lamina.errors import BundleError, ConfigError, ExportError, FileError
 from lamina.export.container import read_exported
-from lamina.export.targets import MODEL, TARGETS, Graphs, Network
+from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision
 from lamina.export.writing import write_exported
 from lamina.files import read_json, write_json
-from lamina.inference.backend import TorchNetwork
+from lamina.inference.backend import fast_network
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def backend_of(
     *,
     model_sha256: str,
     device: str,
+    precision: Precision = "fp32",
     threads: int | None = None,
 ) -> tuple[str, Network | None]:
     """Return what a model's network is to be run by.
@@ -55,6 +56,7 @@ def backend_of(
         graphs: Builds its networks, should they be needed.
         model_sha256: Of its file.
         device: That of torch.
+        precision: ``"fp32"`` or ``"bf16"``.
         threads: For runtimes other than torch; ``None``: all cores.
 
     Returns:
@@ -75,7 +77,7 @@ def backend_of(
         )
     if name == "torch" or not on_cpu:
         return "torch", None
-    load = _Loader(bundle, graphs, model_sha256, threads)
+    load = _Loader(bundle, graphs, model_sha256, precision, threads)
     if name == "auto":
         name = _quickest(load)
     return name, None if name == "torch" else load(name)
@@ -85,16 +87,22 @@ class _Loader:
     """Loads a model's network for any backend, exporting it first where that was not done yet."""
 
     def __init__(
-        self, bundle: Bundle, graphs: Callable[[], Graphs], model_sha256: str, threads: int | None
+        self,
+        bundle: Bundle,
+        graphs: Callable[[], Graphs],
+        model_sha256: str,
+        precision: Precision,
+        threads: int | None,
     ) -> None:
         self.bundle = bundle
         self.graphs = graphs
         self.model_sha256 = model_sha256
+        self.precision = precision
         self.threads = threads
 
     def __call__(self, name: str) -> Network:
         if name == "torch":
-            return TorchNetwork(self.graphs()[MODEL].network)
+            return fast_network(self.graphs()[MODEL].network, bf16=self.precision == "bf16")
         folder = cache_folder() / f"{self.model_sha256}-{name}-{version('lamina')}"
         try:
             read_exported(folder)
@@ -102,7 +110,7 @@ class _Loader:
             log.info("Exporting the model to %s, once.", name)
             source = {"file": Path(self.bundle.source).name, "sha256": self.model_sha256}
             write_exported(self.bundle, self.graphs(), name, folder, source=source)
-        return TARGETS.get(name).load(folder, MODEL, self.threads, "f32")
+        return TARGETS.get(name).load(folder, MODEL, self.threads, self.precision)
 
     def window(self) -> NDArray[np.float32]:
         """Return one window."""
@@ -110,11 +118,11 @@ class _Loader:
         return example
 
     def key(self) -> str:
-        """Return all that a measurement holds for: model, machine, threads, versions."""
+        """Return all that a measurement holds for."""
         names = ("lamina", "torch", "onnxruntime", "openvino")
         found = {name: _version(name) for name in names}
         machine = [platform.node(), platform.machine(), os.cpu_count(), self.threads]
-        return json.dumps([self.model_sha256, machine, found])
+        return json.dumps([self.model_sha256, self.precision, machine, found])
 
 
 def _quickest(load: _Loader) -> str:

@@ -40,7 +40,7 @@ class Exported:
     target: str
     """Registered name, such as ``"onnx"``."""
     precision: Precision
-    """What its network was written in: ``"f32"`` or ``"int8"``."""
+    """What its network was written in: ``"fp32"`` or ``"int8"``."""
     plan: Plan
     """How scans are prepared for the network, and what its classes mean."""
     postprocessing: tuple[dict[str, Any], ...]

@@ -14,7 +14,7 @@ from lamina.files import atomic_path
 from lamina.inference.backend import TorchNetwork
 
 MAX_RELATIVE_ERROR = 1e-3
-"""Largest difference of f32 logits, in units of the largest, that rounding can explain."""
+"""Largest difference of fp32 logits, in units of the largest, that rounding can explain."""
 
 _BATCHES = (1, 2)
 """Windows in each batch that exported and original network are compared on."""
@@ -27,7 +27,7 @@ def write_exported(
     out: Path,
     *,
     source: Mapping[str, Any],
-    precision: Precision = "f32",
+    precision: Precision = "fp32",
     refine: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Write the folder of an exported model, atomically, after comparing it with the original.
@@ -57,8 +57,8 @@ def write_exported(
         part.mkdir()
         chosen.write(bundle, graphs, part)
         more = refine(part) if refine else {}
-        found = _on_noise(bundle, graphs, chosen.load(part, MODEL, None, "f32"))
-        if precision == "f32" and found.relative_error > MAX_RELATIVE_ERROR:
+        found = _on_noise(bundle, graphs, chosen.load(part, MODEL, None, "fp32"))
+        if precision == "fp32" and found.relative_error > MAX_RELATIVE_ERROR:
             raise ExportError(
                 f"{target}: the exported network's logits are up to {found.max_abs_error:.2g} off "
                 f"those of the original, which reach {found.max_abs_logit:.2g}.",

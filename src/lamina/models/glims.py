@@ -99,13 +99,15 @@ class GLIMSConfig:
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation; fewer than 8 voxels, whose spread says little, stay as they are."""
 
+    min_voxels = 8
+
     def __init__(self, c: int, *, affine: bool = False) -> None:
         super().__init__(c, c, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *S) -> (B, C, *S)``."""
         # Channels-last memory gets a kernel that rounds a hundred times more.
-        return super().forward(x.contiguous()) if prod(x.shape[2:]) >= 8 else x
+        return super().forward(x.contiguous()) if prod(x.shape[2:]) >= self.min_voxels else x
 
 
 def unit(convolution: nn.Module, c: int) -> nn.Sequential:
@@ -180,13 +182,17 @@ class CSAB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *S) -> (B, C, *S)``."""
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """``(B, C, *S)`` -> numbers in [0, 1] by channel, and by voxel unless as released."""
         channels = self.mlp(spatial_mean(x)) + self.mlp(x.amax(dim=(2, 3, 4)))
         voxels: Tensor = self.norm.bias
         if not self.released:
             pooled = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
             voxels = self.norm(self.conv(pooled))
         gate: Tensor = over_space(channels.sigmoid(), x) * self.act(voxels).sigmoid()
-        return x * gate
+        return gate
 
 
 class GLIMS(nn.Module):

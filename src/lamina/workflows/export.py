@@ -102,13 +102,13 @@ def export(
             _quantise(folder, bundle, _training_scans(calibrate, bundle))
         if not scans:
             return {}
-        found = TARGETS.get(target).load(folder, MODEL, None, "f32")
+        found = TARGETS.get(target).load(folder, MODEL, None, "fp32")
         report = _on_scans(bundle, TorchNetwork(graphs[MODEL].network), found, scans, progress)
         if calibrate:
             _refuse_drop(report)
         return {"scans": report}
 
-    precision: Precision = "int8" if int8 else "f32"
+    precision: Precision = "int8" if int8 else "fp32"
     parity = write_exported(
         bundle, graphs, target, out, source=source, precision=precision, refine=refine
     )

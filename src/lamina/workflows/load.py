@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.errors import BundleError, ConfigError, GeometryError
@@ -18,7 +17,7 @@ from lamina.export.graphs import graphs_of
 from lamina.export.targets import Network
 from lamina.files import sha256
 from lamina.geometry import affine_from
-from lamina.inference.backend import TorchNetwork
+from lamina.inference.backend import fast_network
 from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
@@ -81,6 +80,7 @@ def load(
     device: str | None = None,
     *,
     backend: str = "torch",
+    precision: Literal["fp32", "bf16"] = "fp32",
     resample_oblique: bool = False,
     tta: bool = False,
     ram_bytes: float | None = None,
@@ -93,6 +93,8 @@ def load(
         backend: What runs the network: ``"torch"``; ``"onnx"`` or ``"openvino"``, to which it is
             exported once and kept in the user's cache folder; or ``"auto"``, the one of them that
             is installed and needs least time for a window here.
+        precision: ``"bf16"`` is about twice as fast on processors and GPUs that have it, at
+            slightly different borders; not with ``"onnx"``.
         resample_oblique: Whether scans whose axes are not at right angles are resampled, and their
             segmentation brought back, rather than refused.
         tta: Whether the mean over the mirror images that the plan allows is taken: better by a
@@ -104,9 +106,12 @@ def load(
         BundleError: The file is missing, damaged, altered or none of Lamina's, or the folder holds
             no model.
         TrainingError: The run's best checkpoint is damaged.
-        ConfigError: The device is not here, or the backend is unknown or not for it.
+        ConfigError: The device is not here, or the backend is unknown or not for it, or the
+            precision is unknown.
         ExportError: The network cannot be exported to the backend.
     """
+    if precision not in ("fp32", "bf16"):
+        raise ConfigError(f"precision {precision!r}: must be fp32 or bf16.")
     chosen = chosen_device(device)
     require_device(chosen)
     file = find_bundle(Path(path))
@@ -117,10 +122,11 @@ def load(
         lambda: graphs_of(bundle),
         model_sha256=sha256(file),
         device=chosen,
+        precision=precision,
         threads=torch.get_num_threads(),
     )
     predictor = Predictor(
-        network=exported or _in_torch(bundle, chosen),
+        network=exported or _in_torch(bundle, chosen, precision, ram_bytes),
         plan=bundle.plan,
         sw_batch_size=None if chosen == "cpu" else _WINDOWS_ON_GPU,
         resample_oblique=resample_oblique,
@@ -132,9 +138,9 @@ def load(
     return Model(bundle, predictor, used)
 
 
-def _in_torch(bundle: Bundle, device: str) -> Network:
-    module = convert_conv3d_weight_memory_format(build_network(bundle), torch.channels_last_3d)
-    network = TorchNetwork(module.to(device), device)
+def _in_torch(bundle: Bundle, device: str, precision: str, ram_bytes: float | None) -> Network:
+    bf16 = precision == "bf16"
+    network = fast_network(build_network(bundle), device, bf16=bf16, ram_bytes=ram_bytes)
     return Sparing(network, network.on_cpu)
 
 

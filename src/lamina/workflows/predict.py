@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lamina.data.case import Case
 from lamina.errors import DatasetError
@@ -44,6 +44,7 @@ def predict(
     split: str | None = None,
     device: str | None = None,
     backend: str = "torch",
+    precision: Literal["fp32", "bf16"] = "fp32",
     resample_oblique: bool = False,
     tta: bool = False,
     ram_bytes: float | None = None,
@@ -69,6 +70,7 @@ def predict(
             for the end.
         device: As for :func:`load`.
         backend: As for :func:`load`.
+        precision: As for :func:`load`.
         resample_oblique: As for :func:`load`.
         tta: As for :func:`load`.
         ram_bytes: As for :func:`load`; no scan is then read ahead.
@@ -98,6 +100,7 @@ def predict(
         bundle,
         device,
         backend=backend,
+        precision=precision,
         resample_oblique=resample_oblique,
         tta=tta,
         ram_bytes=ram_bytes,
@@ -110,6 +113,7 @@ def predict(
         output=output,
         settings={
             "backend": loaded.backend,
+            "precision": precision,
             "format": output_format,
             "anonymise": anonymise,
             "resample_oblique": resample_oblique,

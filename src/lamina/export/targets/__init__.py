@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Windows ``(B, C, *roi_size) -> (B, K, *roi_size)`` logits, or slices to attention maps."""
 
-Precision = Literal["f32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "int8"]
 """What a network computes in."""
 
 MODEL = "model"
@@ -59,7 +59,7 @@ class Target:
     """Write a model's graphs into a folder, which exists."""
     load: Callable[[Path, str, int | None, Precision], Network]
     """Load a graph by its name from such a folder, to run on so many threads (``None``: all),
-    in ``"f32"`` or, where the target can, ``"bf16"``."""
+    in ``"fp32"`` or, where the target can, ``"bf16"``."""
 
 
 TARGETS: Registry[Target] = Registry("export target", __name__)

@@ -27,9 +27,9 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.onnx``."""
     import onnxruntime
 
-    if precision != "f32":
+    if precision != "fp32":
         raise ExportError(
-            f"precision {precision}: ONNX Runtime computes in f32 here.",
+            f"precision {precision}: ONNX Runtime computes in fp32 here.",
             remedy="Export the model to openvino.",
         )
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: in f32 or bf16 as asked for when it is loaded, or quantised to int8."""
+"""OpenVINO on the CPU: in fp32 or bf16 as asked for when it is loaded, or quantised to int8."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +63,8 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.xml``; ``"bf16"`` is a hint that processors without it pass over."""
     import openvino
 
-    properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
+    hint = "f32" if precision == "fp32" else precision
+    properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": hint}
     if threads:
         properties["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.Core().compile_model(folder / f"{graph}.xml", "CPU", properties)

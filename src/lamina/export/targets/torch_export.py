@@ -29,9 +29,9 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.pt2``; ``threads`` is torch's own setting, for the whole process."""
     import torch
 
-    if precision != "f32":
+    if precision != "fp32":
         raise ExportError(
-            f"precision {precision}: a .pt2 computes in f32.",
+            f"precision {precision}: a .pt2 computes in fp32.",
             remedy="Export the model to openvino.",
         )
     module = torch.export.load(folder / f"{graph}.pt2").module()
