@@ -30,7 +30,7 @@ _NNUNET = {
     "optimiser.ema_decay": 0.0,
     "oversample_foreground": 0.33,
 }
-"""What nnU-Net v2 plans for the hippocampus, and trains with (Isensee et al., Nature Methods 2021)."""
+"""What nnU-Net v2 plans for the hippocampus (Isensee et al., Nature Methods, 2021)."""
 
 
 def main() -> None:

@@ -22,6 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many odd scans are predicted on; a release is tested with 200."""
+    parser.addoption("--odd-scans", dest="odd_scans", type=int, default=40)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real scans and specifications beside the checkout."""

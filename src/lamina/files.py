@@ -70,9 +70,12 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         made = not folder.is_dir()
         folder.mkdir(parents=True, exist_ok=True)
+        handle = _lock(folder)
     except OSError as error:
-        raise FileError(f"{folder}: cannot be made: {error.strerror}.") from error
-    handle = _lock(folder)
+        raise FileError(
+            f"{folder}: cannot be made or opened: {error.strerror}.",
+            remedy="Choose another folder, or ask for leave to read and write it.",
+        ) from error
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """A prediction runs on what is asked for, or on what is quickest, and remembers both."""
 
+import os
 import subprocess
 import sys
 import time
@@ -116,3 +117,15 @@ def test_openvino_tells_nobody_that_it_is_used():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "openvino.tools.ovc.telemetry_stub\n"
+
+
+def test_onnx_runtime_leaves_no_name_of_this_machine(tmp_path):
+    """By which it would be known to those who count it."""
+    pytest.importorskip("onnxruntime")
+    script = (
+        "import lamina.export.targets.onnx, onnxruntime\n"
+        "onnxruntime.InferenceSession, onnxruntime.get_available_providers()"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    assert list(tmp_path.rglob("*")) == []

@@ -30,6 +30,8 @@ def test_windows_of_volumes_lie_channels_last(spatial_dims):
 def test_mirrored_windows_are_no_trouble():
     flipped = np.flip(BATCH, (2, 4))
     np.testing.assert_array_equal(TorchNetwork(torch.nn.Identity())(flipped), flipped)
+    flat = np.flip(BATCH[:, :, :1], (2, 4))
+    np.testing.assert_array_equal(TorchNetwork(torch.nn.Identity())(flat), flat)
 
 
 def test_half_precision_becomes_single_and_nothing_is_kept_for_a_backward_pass():

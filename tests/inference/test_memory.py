@@ -41,7 +41,7 @@ def test_windows_are_taken_together_as_memory_allows():
     assert memory().within(213, "a").sw_batch_size == 4
     assert memory().within(212, "a").sw_batch_size == 2
     assert memory().within(183, "a").sw_batch_size == 1
-    with pytest.raises(ResourceError, match=r"big\.nii: takes 2\.0 GB of memory .* 0\.5 GB are gr"):
+    with pytest.raises(ResourceError, match=r"big\.nii: takes 2\.00 GB of .* 0\.50 GB are gr"):
         memory(program_bytes=2e9).within(0.5e9, "big.nii")
 
 

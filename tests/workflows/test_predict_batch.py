@@ -76,6 +76,49 @@ class TestResume:
         changed = {name for name in before if before[name] != after[name]}
         assert changed == ({"ball_001.nii.gz"} if change == "scan" else set(before))
 
+    def test_a_scan_that_is_replaced_by_an_older_file_is_segmented_again(
+        self, scans, tiny_run, tmp_path
+    ):
+        out, scan = tmp_path / "out", scans / "ball_001.nii.gz"
+        predict(tiny_run, out, scans)
+        before = written_at(out)
+        shutil.copy(scans / "ball_002.nii.gz", scan)
+        os.utime(scan, (0, 0))
+        predict(tiny_run, out, scans, resume=True)
+        after = written_at(out)
+        assert {name for name in before if before[name] != after[name]} == {"ball_001.nii.gz"}
+
+    def test_a_scan_that_is_replaced_while_it_is_segmented_is_not_taken_as_done(
+        self, scans, tiny_run, tmp_path
+    ):
+        out, scan = tmp_path / "out", scans / "ball_001.nii.gz"
+
+        def replace_it(done, count, what):
+            if what == "ball_001" and scan.stat().st_mtime > 1:
+                shutil.copy(scans / "ball_002.nii.gz", scan)
+                os.utime(scan, (1, 1))
+
+        predict(tiny_run, out, scans, progress=replace_it)
+        assert scan.stat().st_mtime == 1
+        assert not predict(tiny_run, out, scans, resume=True).failures
+        found = contents(out)
+        assert found["ball_001.nii.gz"] == found["ball_002.nii.gz"]
+
+    @pytest.mark.parametrize("harm", ["deleted", "cut"])
+    def test_a_scan_that_is_harmed_during_a_batch_fails_alone(
+        self, scans, tiny_run, tmp_path, harm
+    ):
+        def harm_the_last(*_):
+            if harm == "deleted":
+                (scans / "ball_002.nii.gz").unlink(missing_ok=True)
+            else:
+                os.truncate(scans / "ball_002.nii.gz", 500)
+
+        result = predict(tiny_run, tmp_path, scans, ram_bytes=64e9, progress=harm_the_last)
+        assert result.failures.keys() == {"ball_002.nii.gz"}
+        assert result.failures["ball_002.nii.gz"].startswith(str(scans / "ball_002.nii.gz"))
+        assert contents(tmp_path).keys() == {"ball_000.nii.gz", "ball_001.nii.gz"}
+
     def test_a_batch_that_was_killed_ends_with_the_same_files(self, scans, tiny_run, tmp_path):
         for number in range(3, 40):
             shutil.copy(scans / "ball_000.nii.gz", scans / f"ball_{number:03d}.nii.gz")
@@ -182,5 +225,5 @@ def test_mirror_images_are_looked_at_where_that_is_asked_for(scans, tiny_run, tm
     done = cli("predict", "-m", tiny_run, "-i", scans, "-o", tmp_path / "out", "--tta")
     assert done.exit_code == 0
     entry = read_json(tmp_path / "out" / "prediction.json")["cases"][0]
-    assert entry["settings"] == {"resample_oblique": False, "tta": True}
+    assert entry["settings"]["tta"] is True
     assert read_labels(tmp_path / "out" / entry["segmentation"]).spatial_shape == shape

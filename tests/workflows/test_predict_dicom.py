@@ -75,6 +75,13 @@ def test_the_object_names_its_model_and_its_series(series, tiny_run, tmp_path):
     assert found.PatientID == PATIENT["PatientID"]
 
 
+def test_a_folder_of_one_slice_without_a_suffix_is_a_series(tiny_run, tmp_path):
+    write_series(tmp_path / "slice", size=(32, 32, 1))
+    result = predict(tiny_run, tmp_path / "out", tmp_path / "slice")
+    assert not result.failures
+    assert names(tmp_path / "out") == ["prediction.json", "slice.nii.gz"]
+
+
 def test_a_file_of_many_frames_is_a_series_too(series, tiny_run, tmp_path):
     _, slices = series
     write_enhanced(tmp_path / "scan.dcm", slices)

@@ -57,7 +57,8 @@ class TorchNetwork:
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
         ):
-            seen = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+            # A copy: NumPy calls mirrored axes of one voxel contiguous, torch does not take them.
+            seen = torch.from_numpy(batch.copy()).to(self.device)
             if seen.ndim == 5:
                 seen = seen.contiguous(memory_format=torch.channels_last_3d)
             logits: NDArray[np.float32] = self.module(seen).float().contiguous().cpu().numpy()

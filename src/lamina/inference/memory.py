@@ -61,8 +61,8 @@ class Memory:
         if self.sw_batch_size > 1:
             return replace(self, sw_batch_size=self.sw_batch_size // 2).within(ram_bytes, source)
         raise ResourceError(
-            f"{source}: takes {self.peak_bytes / 1e9:.1f} GB of memory to segment, "
-            f"{ram_bytes / 1e9:.1f} GB are granted.",
+            f"{source}: takes {self.peak_bytes / 1e9:.2f} GB of memory to segment, "
+            f"{ram_bytes / 1e9:.2f} GB are granted.",
             remedy="Grant more, or use a model with a smaller window or fewer classes.",
         )
 

@@ -134,9 +134,12 @@ def is_dicom(path: Path) -> bool:
 
 
 def is_series(folder: Path) -> bool:
-    """Tell whether a folder holds a scan whose slices are files of their own."""
+    """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
+
+    A single file is a scan by itself, without its folder, if its name says so.
+    """
     try:
-        return any(len(series.files) > 1 for series in list_series(folder))
+        return any(len(s.files) > 1 or not is_dicom(s.files[0]) for s in list_series(folder))
     except FileError:
         return False
 

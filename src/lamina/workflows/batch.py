@@ -1,5 +1,6 @@
 """Many scans through one model: one is read, one segmented and one written at a time."""
 
+import hashlib
 import logging
 import os
 import time
@@ -36,6 +37,8 @@ class _Step:
     """As it lies in its file, where its case tells another size of voxels."""
     filled: Path | None = None
     """File of the probabilities, hidden until the segmentation is there."""
+    stamp: str = ""
+    """Of the scan's files, taken before they were read."""
     error: str = ""
     seconds: float = 0.0
 
@@ -120,9 +123,10 @@ class Batch:
 
     def _read(self, case: Case) -> _Step:
         def read() -> _Step:
+            stamp = _stamp(case)
             self.output.check(case, self.model.bundle.plan.labels)
             stored = replace(case, spacing=None).read_image(self.model.bundle.plan.channels)
-            return _Step(case.sized(stored), stored)
+            return _Step(case.sized(stored), stored, stamp=stamp)
 
         return _attempted(case, read, _Step(None))
 
@@ -139,7 +143,8 @@ class Batch:
                     hidden, (self.model.bundle.plan.num_outputs, *image.spatial_shape)
                 )
             found = self.model.predictor(image, on_window, filled)
-            return _Step(replace(found, affine=stored.affine, unit=stored.unit), filled=hidden)
+            placed = replace(found, affine=stored.affine, unit=stored.unit)
+            return _Step(placed, filled=hidden, stamp=read.stamp)
 
         return _attempted(case, segment, read)
 
@@ -170,6 +175,7 @@ class Batch:
                         segmentation=name,
                         seconds=round(found.seconds + time.perf_counter() - began, 2),
                         sha256=sha256(part),
+                        stamp=found.stamp,
                         probabilities=_probabilities_of(case) if found.filled else None,
                     )
                 )
@@ -201,11 +207,8 @@ class Batch:
             or sha256(self.out / made[0]) != entry["sha256"]
         ):
             return False
-        since = (self.out / made[0]).stat().st_mtime_ns
-        try:
-            return all(file.stat().st_mtime_ns <= since for file in case.image_files)
-        except OSError:
-            return False
+        stamp = _stamp(case)
+        return stamp != "" and stamp == entry.get("stamp")
 
     def _record(self, entries: list[Mapping[str, Any]]) -> None:
         labels = self.model.bundle.plan.labels.as_dict()
@@ -220,6 +223,16 @@ def names_of(case: Case, output: Output) -> set[str]:
 
 def _probabilities_of(case: Case) -> str:
     return f"{case.case_id}_probabilities.npy"
+
+
+def _stamp(case: Case) -> str:
+    """Return what changes with a scan's files, without reading them; empty where one is gone."""
+    try:
+        states = [(file.name, file.stat()) for file in case.image_files]
+    except OSError:
+        return ""
+    told = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 
 def _on_disk(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:

@@ -34,6 +34,8 @@ class Outcome:
     """SHA-256 of the model, for a folder may hold the work of several."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What else the segmentation depends on."""
+    stamp: str = ""
+    """Of the scan's files as they were when they were read, by which changed ones are known."""
     probabilities: str | None = None
     """Name of the file that holds them, where they were asked for."""
     case: dict[str, Any] | None = None
