@@ -7,15 +7,12 @@ import torch
 from lamina.bundle import VIT, Bundle, joined
 from lamina.data.plan import Normalisation, Plan
 from lamina.labels import LabelSet
-from lamina.models import NETWORKS, configure
+from lamina.models import configure
 from lamina.models.vit import ViTConfig
 
 LABELS = LabelSet(
     values={"rim": 3, "core": 7}, regions={"whole": ("rim", "core"), "inner": ("core",)}
 )
-FAMILIES = {  # one preset of each kind of network
-    type(configure(name, in_channels=1, num_classes=2)): name for name in reversed(list(NETWORKS))
-}
 
 
 def small_bundle(name, *, regions=False, members=1, channels=1, roi_size=None, **options):

@@ -12,9 +12,16 @@ from lamina.inference import memory as memory_module
 from lamina.inference.memory import Memory, held, taken_by
 from lamina.inference.predictor import Predictor
 from lamina.labels import LabelSet
+from lamina.models.accelerate import keep_freed_memory
 from lamina.volume import Volume
 
 MB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def freed_memory_is_given_back():
+    """Or what another test in this process has freed is what these take."""
+    keep_freed_memory(keep=False)
 
 
 def memory(**changes):

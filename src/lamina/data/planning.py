@@ -46,6 +46,7 @@ def make_plan(
         else f"Most images run {fingerprint.orientation}; the others are turned to match."
     )
     reasons["region_based"] = "Structures exclude each other, so the network chooses one a voxel."
+    reasons["precision"] = "Not rehearsed; bf16 is taken where its steps prove clearly faster."
     reasons["roi_size"] = (
         "Prediction slides a window of the training patch's size, half overlapping."
     )

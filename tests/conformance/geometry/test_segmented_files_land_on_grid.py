@@ -25,6 +25,7 @@ from lamina.errors import DatasetError
 from lamina.geometry import corner_distance
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.workflows import predict as workflow
+from lamina.workflows.load import Model
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def segment(monkeypatch, tmp_path):
         unit = "px" if spatial_dims == 2 else "mm"
         spacing = (6.0, 5.5, 6.5)[:spatial_dims]
         chosen = predictor("SPL"[-spatial_dims:], spacing, unit=unit)
-        model = SimpleNamespace(bundle=SimpleNamespace(plan=chosen.plan), predictor=chosen)
+        model = Model(SimpleNamespace(plan=chosen.plan), chosen)
         monkeypatch.setattr(workflow, "load", lambda *_, **__: model)
         (tmp_path / "model.lamina").write_bytes(b"stands for a bundle")
         done = workflow.predict(tmp_path / "model.lamina", tmp_path / "out", path)
