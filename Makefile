@@ -48,7 +48,8 @@ types: $(STAMP)  ## strict type check
 docs: $(STAMP)  ## the manual, into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-bench: $(STAMP)  ## time a prediction and a training step of each network
+bench: $(STAMP)  ## time predictions of each network, a whole scan, and training steps
+	$(BIN)/lamina bench --whole-scan --out docs
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/patches.py
 

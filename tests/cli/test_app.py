@@ -17,7 +17,7 @@ VERBS = [
     *("doctor", "models", "datasets", "fetch", "import-weights"),
     *("report", "mesh"),
     *("plan", "recipes", "pretrain", "attention-maps", "to-nnunet"),
-    *("runs", "compare"),
+    *("runs", "compare", "bench"),
 ]
 MAIN = "from lamina.cli import main; main()"
 

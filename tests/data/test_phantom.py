@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from lamina.data.anatomy import draw_anatomy
-from lamina.data.phantom import PHANTOM_LABELS, make_phantom, paint, write_phantom_dataset
+from lamina.data.phantom import (
+    PHANTOM_LABELS,
+    make_large_scan,
+    make_phantom,
+    paint,
+    write_phantom_dataset,
+)
 from lamina.files import read_json, sha256
 from lamina.geometry import affine_from, is_sheared
 from lamina.io import read_volume
@@ -170,3 +176,13 @@ def test_some_cases_of_a_dataset_have_no_lesion(tmp_path: Path):
     labels = sorted((tmp_path / "labelsTr").iterdir())
     has_lesion = [bool((read_volume(path).array == lesion).any()) for path in labels]
     assert has_lesion == [True] * 7 + [False]
+
+
+def test_a_large_scan_shows_a_body_in_air_with_noise():
+    scan = make_large_scan(3, (64, 60, 50))
+    assert scan.array.shape == (1, 64, 60, 50)
+    assert scan.spacing == pytest.approx((6.0, 6.4, 7.5))
+    middle, corner = scan.array[0, 28:36, 26:34, 20:30], scan.array[0, :4, :4]
+    assert abs(corner.mean() + 1000) < 5
+    assert middle.mean() > -200
+    assert 5 < corner.std() < 15

@@ -3,6 +3,7 @@
 import signal
 
 from lamina.cli import (  # noqa: F401 - importing them files their verbs
+    benching,
     compare,
     dino,
     exporting,

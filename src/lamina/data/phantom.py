@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 
 from lamina.data.anatomy import Anatomy, Ellipsoid, Triple, Warp, draw_anatomy
 from lamina.files import write_json
@@ -35,6 +35,8 @@ NOISE_HU = 10.0
 TEXTURE_HU = 5.0
 SHADING_HU = 6.0
 CUPPING_HU = 12.0
+LARGE_MM = (384.0, 384.0, 375.0)
+LARGE_STEPS = (4, 4, 2)
 PSF_MM = 2.0
 """Width of the scanner's point spread, which adds to the voxel's own size."""
 
@@ -59,6 +61,37 @@ def make_phantom(seed: int, *, spatial_dims: int = 3, lesion: bool = True) -> tu
     name = f"phantom {seed}"
     image = Volume(_scan(rng, clean)[None], affine, name)
     return image, Volume(label[None], affine, f"{name} label")
+
+
+def make_large_scan(seed: int, spatial_shape: tuple[int, int, int]) -> Volume:
+    """Make one patient's scan of as many voxels as a clinical one, without a label, in seconds.
+
+    The anatomy is painted on a coarser grid and interpolated; noise repeats along the axis.
+
+    Args:
+        seed: Decides everything.
+        spatial_shape: Voxels of an upright grid in RAS order that covers 384x384x375 mm.
+
+    Returns:
+        int16 HU ``(1, *spatial_shape)``.
+    """
+    rng = np.random.default_rng(seed)
+    anatomy = draw_anatomy(rng, lesion=True)
+    coarse = np.maximum(1, np.array(spatial_shape) // LARGE_STEPS)
+    corner = anatomy.centre_of("fat") - np.array(LARGE_MM) / 2
+    grids = []
+    for shape in (coarse, np.array(spatial_shape)):
+        grids.append(np.diag([*(np.array(LARGE_MM) / shape), 1.0]))
+        grids[-1][:3, 3] = corner + np.diag(grids[-1])[:3] / 2
+    clean, _ = paint(anatomy, grids[0], coarse.tolist())
+    factors = [full / few for full, few in zip(spatial_shape, coarse, strict=True)]
+    hu = zoom(clean, factors, order=1, mode="nearest", grid_mode=True)
+    depth = min(spatial_shape[2], 16)
+    noise = NOISE_HU * _smooth_noise(rng, (*spatial_shape[:2], depth), 0.6)
+    for first in range(0, spatial_shape[2], depth):
+        slab = hu[..., first : first + depth]
+        slab += noise[..., : slab.shape[-1]]
+    return Volume(np.round(hu).astype(np.int16)[None], grids[1], f"large phantom {seed}")
 
 
 def paint(

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from lamina.models import NetworkConfig, input_channels
 
@@ -38,12 +39,13 @@ class Complexity:
         return 2 * self.macs
 
 
-class _Uncounted(TorchDispatchMode):
-    """Notes the operators for which the counter of operations has no formula."""
+class _Operators(TorchDispatchMode):
+    """Notes what every operator costs, and those for which there is no formula."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names: set[str] = set()
+        self.counted: list[tuple[int, int]] = []
+        self.uncounted: set[str] = set()
 
     def __torch_dispatch__(
         self,
@@ -52,10 +54,15 @@ class _Uncounted(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        name = str(func.overloadpacket).removeprefix("aten.")
-        if func.overloadpacket not in flop_registry and not func.is_view and name not in _MOVING:
-            self.names.add(name)
-        return func(*args, **(kwargs or {}))
+        named, name = kwargs or {}, str(func.overloadpacket).removeprefix("aten.")
+        found = func(*args, **named)
+        if func.overloadpacket in flop_registry:
+            flops = flop_registry[func.overloadpacket](*args, **named, out_val=found)
+            held = (x for x in tree_leaves((args, named, found)) if isinstance(x, torch.Tensor))
+            self.counted.append((flops // 2, sum(x.numel() for x in held)))
+        elif not func.is_view and name not in _MOVING:
+            self.uncounted.add(name)
+        return found
 
 
 def complexity(config: NetworkConfig, size: tuple[int, ...]) -> Complexity:
@@ -65,16 +72,33 @@ def complexity(config: NetworkConfig, size: tuple[int, ...]) -> Complexity:
         config: Of the network.
         size: Of the image in voxels, in array order.
     """
-    with torch.device("meta"), torch.no_grad():
-        network = config.build().eval()
-        image = torch.zeros(1, input_channels(config), *size)
-        counter, others = FlopCounterMode(display=False), _Uncounted()
-        with counter, others:
-            network(image)
+    network, found = _run(config, size)
     sizes = [(prod(p.shape), p.requires_grad) for p in network.parameters()]
     return Complexity(
         parameters=sum(n for n, _ in sizes),
         live_parameters=sum(n for n, live in sizes if live),
-        macs=counter.get_total_flops() // 2,
-        uncounted=tuple(sorted(others.names)),
+        macs=sum(macs for macs, _ in found.counted),
+        uncounted=tuple(sorted(found.uncounted)),
     )
+
+
+def products(config: NetworkConfig, size: tuple[int, ...]) -> list[tuple[int, int]]:
+    """List the convolutions and matrix products of one prediction, in the order they are done.
+
+    Args:
+        config: Of the network.
+        size: Of the image in voxels, in array order.
+
+    Returns:
+        Multiply-accumulates of each, and values that it reads and writes.
+    """
+    return _run(config, size)[1].counted
+
+
+def _run(config: NetworkConfig, size: tuple[int, ...]) -> tuple[torch.nn.Module, _Operators]:
+    with torch.device("meta"), torch.no_grad():
+        network = config.build().eval()
+        operators = _Operators()
+        with operators:
+            network(torch.zeros(1, input_channels(config), *size))
+    return network, operators

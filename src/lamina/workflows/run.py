@@ -101,7 +101,7 @@ def software() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Return what a run's speed depends on."""
     return {
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cores": num_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "threads": torch.get_num_threads(),

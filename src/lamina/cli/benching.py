@@ -1,0 +1,88 @@
+"""The verb that measures what predictions cost here."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@app.command(
+    epilog="Example: lamina bench lightmedseg --threads 1,2 --out benchmarks",
+    rich_help_panel=MODELS,
+)
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL|NETWORK]...", help="Ten networks by default."),
+    ] = None,
+    size: Annotated[str, typer.Option(help="Window in voxels, such as 96,96,96.")] = "",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1,2",
+    forms: Annotated[str, typer.Option(help="Such as fast,onnx; all by default.")] = "",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds after the cold one.")] = 5,
+    timeout: Annotated[float, typer.Option(help="Seconds for one step, at most.")] = 300.0,
+    whole_scan: Annotated[
+        bool, typer.Option("--whole-scan", help="Segment a made-up CT from file to file, too.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for benchmarks.json and benchmarks.md.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure networks in each form that can run them: time, memory, share of the machine."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows.bench import FORMS, SCAN_SHAPE, BenchSettings
+        from lamina.workflows.bench import bench as workflow
+
+        settings = BenchSettings(
+            size=_numbers("--size", size) or None,
+            threads=_numbers("--threads", threads),
+            forms=tuple(forms.split(",")) if forms else tuple(FORMS),
+            repeats=repeats,
+            timeout_s=timeout,
+            scan_shape=SCAN_SHAPE if whole_scan else None,
+        )
+        with terminal.bar() as progress:
+            record = workflow(names or (), settings, out=out, progress=progress)
+        shown = [_table(name, facts) for name, facts in record["networks"].items()]
+        terminal.result(record, *shown, *([f"Written: {out / 'benchmarks.md'}"] if out else []))
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",") if text else []
+    if not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(f"{option} {text!r}: give numbers with commas between them.")
+    return tuple(map(int, parts))
+
+
+def _table(name: str, facts: dict[str, Any]) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table("Threads", "Form", box=SIMPLE_HEAD, title=name, title_justify="left")
+    for header in ("Warm (s)", "Faster", "Roofline", "Memory (MB)", "Difference"):
+        table.add_column(header, justify="right")
+    for threads, found in facts["threads"].items():
+        for row in found["rows"].values():
+            table.add_row(threads, row["title"], *_cells(row))
+    return table
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if "error" in row:
+        return (row["error"],)
+    return (
+        f"{row['warm_s']:.3f}",
+        f"{row['faster']:.2f}" if row["faster"] else "",
+        f"{row['roofline']:.0%}",
+        f"{row['peak_mb']:.0f}",
+        "" if row["difference"] is None else f"{row['difference']:.0e}",
+    )

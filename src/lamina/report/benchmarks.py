@@ -1,0 +1,143 @@
+"""The page of benchmarks, made of their record."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+_HEADER = """\
+# Benchmarks
+
+```sh
+lamina bench --whole-scan --out docs        # makes this page and docs/benchmarks.json
+lamina bench run/model.lamina --threads 4   # a model of your own
+```
+
+{machine}.
+
+Every row was measured in a process of its own. Those of one network took turns: in each round each
+ran it once on the same noise. **Cold** is the first run after loading, **warm** the median of the
+rounds after it. **Faster** is the median of the rounds' ratios to the plain form, the network as
+its paper defines it, called as a user of torch would. **Roofline** is the share of the machine that
+the network uses: the time in which each of its convolutions and matrix products could be done (the
+longer of its arithmetic and of reading and writing its arrays once), over the warm time; arrays
+that stay in the cache can bring it above 100 %. **Memory** is the most that the process held in
+its first run, libraries included. **Difference** is the largest of any logit, over the largest
+logit of the plain form.
+"""
+_NETWORK_COLUMNS = (
+    "threads",
+    "form",
+    "warm (s)",
+    "cold (s)",
+    "faster",
+    "roofline",
+    "memory (MB)",
+    "file (MB)",
+    "difference",
+)
+_SCANS = """\
+## A whole scan
+
+A made-up CT of {shape} voxels, from file to file, with {network} of {num_classes} classes, fresh
+weights and windows of {size} at 1.5 mm that overlap by half: seconds of each part. Aims: less than
+{seconds_aim} s, less than {memory_aim:.0f} GB, and less than {rest_aim:.0%} of the time outside the
+network. The last row is the same windows by MONAI's `SlidingWindowInferer` through the plain
+network, all logits resampled to the scan's size, then decided; files are read, prepared and written
+by Lamina.
+"""
+_AIMS = {"seconds_aim": 180, "memory_aim": 4.0, "rest_aim": 0.25}
+_PARTS = ("read", "prepare", "network", "assemble", "write")
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """Return the page, in Markdown, of a record that ``lamina bench`` wrote."""
+    lines = [_HEADER.format(machine=_machine(record))]
+    for name, facts in record["networks"].items():
+        lines += _network(name, facts)
+    if record["scans"]:
+        lines += _scans(record["scans"])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    about, versions = record["machine"], record["software"]
+    used = ("python", "lamina", "torch", "monai", "onnxruntime", "openvino")
+    named = ", ".join(f"{name} {versions[name]}" for name in used if versions.get(name))
+    return (
+        f"{about['processor']}, {about['cores']} cores, {about['memory_gb']:.0f} GB of memory "
+        f"({about['platform']}); {named}"
+    )
+
+
+def _network(name: str, facts: Row) -> Iterator[str]:
+    yield (
+        f"## {name}\n\n{_size(facts['size'])}, {facts['in_channels']} to {facts['num_classes']} "
+        f"channels; {facts['parameters']:,} parameters, {facts['macs'] / 1e9:.1f} GMAC; "
+        f"{facts['repeats']} rounds.\n"
+    )
+    yield from _header(_NETWORK_COLUMNS)
+    for threads, found in facts["threads"].items():
+        for row in found["rows"].values():
+            yield f"| {threads} | {row['title']} | {' | '.join(_figures(row))} |"
+    yield ""
+    for threads, found in facts["threads"].items():
+        peaks = found["peaks"]
+        yield (
+            f"The machine meanwhile, {threads} threads: {peaks['f32_gflop_s']:.0f} GFLOP/s in "
+            f"float32, {peaks['bf16_gflop_s']:.0f} in bfloat16, {peaks['memory_gb_s']:.0f} GB/s.\n"
+        )
+
+
+def _figures(row: Row) -> Iterator[str]:
+    if "error" in row:
+        yield from (_safe(row["error"]), *[""] * (len(_NETWORK_COLUMNS) - 3))
+        return
+    yield f"{row['warm_s']:.3f}"
+    yield f"{row['cold_s']:.3f}"
+    yield f"{row['faster']:.2f}" if row["faster"] else ""
+    yield f"{row['roofline']:.0%}"
+    yield f"{row['peak_mb']:.0f}"
+    yield f"{row['megabytes']:.1f}"
+    yield "" if row["difference"] is None else f"{row['difference']:.0e}"
+
+
+def _scans(scans: Mapping[str, Any]) -> Iterator[str]:
+    sizes = {name: _size(scans[name]) for name in ("shape", "size")}
+    yield _SCANS.format(**{**scans, **sizes, **_AIMS})
+    yield from _header(("threads", "way", *_PARTS, "in all", "outside", "memory (GB)", "aims"))
+    for threads, rows in scans["threads"].items():
+        for row in rows.values():
+            yield f"| {threads} | {row['title']} | {' | '.join(_of_scan(row))} |"
+    yield ""
+
+
+def _of_scan(row: Row) -> Iterator[str]:
+    if "error" in row:
+        yield from (_safe(row["error"]), *[""] * (len(_PARTS) + 3))
+        return
+    outside = 1 - row["network"] / row["seconds"]
+    yield from (f"{row[part]:.1f}" for part in _PARTS)
+    yield f"{row['seconds']:.1f}"
+    yield f"{outside:.0%}"
+    yield f"{row['peak_mb'] / 1e3:.2f}"
+    reached = (
+        row["seconds"] < _AIMS["seconds_aim"],
+        row["peak_mb"] < 1e3 * _AIMS["memory_aim"],
+        outside < _AIMS["rest_aim"],
+    )
+    yield f"{sum(reached)} of {len(reached)}"
+
+
+def _header(columns: tuple[str, ...]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
+
+
+def _safe(text: str) -> str:
+    """Return text that ends no cell of a table."""
+    return text.replace("|", "/")
