@@ -1,6 +1,7 @@
 """Authors' checkpoints become models, or are refused with the reason."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import lamina
-from lamina.bundle import build_network, load_bundle
+from lamina.bundle import build_network, load_bundle, save_bundle
 from lamina.errors import BundleError, ConfigError, UnknownNameError
 from lamina.models import configure
 from lamina.models.reference import REFERENCES, fit_reference, load_reference
@@ -126,16 +127,17 @@ def test_a_binary_network_is_read_as_yes_or_no_to_one_region(published, tmp_path
     model = lamina.load(out)
     assert model.bundle.plan.num_outputs == 1
     array = np.random.default_rng(0).uniform(0, 255, (3, 40, 50)).astype(np.float32)
-    always, never = (with_bias(model, bias, array) for bias in (50.0, -50.0))
+    always, never = (with_bias(model, bias, array, tmp_path) for bias in (50.0, -50.0))
     assert (always == 1).all()
     assert (never == 0).all()
 
 
-def with_bias(model, bias, array):
-    head = model.predictor.network.network.module.head
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.constant_(head.bias, bias)
-    return model(array, spacing=(1.0, 1.0))
+def with_bias(model, bias, array, folder):
+    weights = dict(model.bundle.weights)
+    weights["head.weight"] = torch.zeros_like(weights["head.weight"])
+    weights["head.bias"] = torch.full_like(weights["head.bias"], bias)
+    save_bundle(replace(model.bundle, weights=weights), folder / "biased.lamina")
+    return lamina.load(folder / "biased.lamina")(array, spacing=(1.0, 1.0))
 
 
 def test_a_vision_transformer_becomes_an_encoder(tmp_path):
