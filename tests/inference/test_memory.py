@@ -1,6 +1,7 @@
 """What a prediction takes is told before, and kept within what is granted."""
 
 import time
+from mmap import mmap
 
 import numpy as np
 import pytest
@@ -12,16 +13,16 @@ from lamina.inference import memory as memory_module
 from lamina.inference.memory import Memory, held, taken_by
 from lamina.inference.predictor import Predictor
 from lamina.labels import LabelSet
-from lamina.models.accelerate import keep_freed_memory
 from lamina.volume import Volume
 
 MB = 2**20
 
 
-@pytest.fixture(autouse=True)
-def freed_memory_is_given_back():
-    """Or what another test in this process has freed is what these take."""
-    keep_freed_memory(keep=False)
+def fresh(size):
+    """Bytes from the system itself, not those that another test in this process has freed."""
+    taken = np.frombuffer(mmap(-1, size), np.uint8)
+    taken[:] = 1
+    return taken
 
 
 def memory(**changes):
@@ -58,7 +59,7 @@ def test_what_a_job_takes_for_a_while_is_seen(monkeypatch, tmp_path, linux):
         monkeypatch.setattr(memory_module, "_RESET", tmp_path / "no" / "such file")
 
     def job():
-        for_a_while = np.ones(64 * MB, np.uint8)
+        for_a_while = fresh(64 * MB)
         time.sleep(0.1)
         assert for_a_while.any()
 
@@ -92,7 +93,7 @@ def scan(shape=(64, 48, 40)):
 
 def greedy(batch):
     """Takes 2000 bytes a voxel for a while."""
-    assert np.ones((500, *batch.shape), np.float32).any()
+    assert fresh(500 * batch.nbytes).any()
     return np.concatenate([np.zeros_like(batch), batch], axis=1)
 
 
