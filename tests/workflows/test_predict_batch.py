@@ -227,3 +227,32 @@ def test_mirror_images_are_looked_at_where_that_is_asked_for(scans, tiny_run, tm
     entry = read_json(tmp_path / "out" / "prediction.json")["cases"][0]
     assert entry["settings"]["tta"] is True
     assert read_labels(tmp_path / "out" / entry["segmentation"]).spatial_shape == shape
+
+
+def test_a_cluster_segments_the_same_though_a_worker_is_killed(
+    scans, tiny_run, tmp_path, monkeypatch
+):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    killed, whole = tmp_path / "killed", batch._alone
+
+    def killed_once(make, case):
+        outcome = whole(make, case)
+        if case.case_id == "ball_001" and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return outcome
+
+    (scans / "ball_002.nii.gz").write_bytes(b"no scan")
+    here = predict(tiny_run, tmp_path / "here", scans, probabilities=True)
+    monkeypatch.setattr(batch, "_alone", killed_once)
+    out = tmp_path / "there"
+    there = predict(tiny_run, out, scans, probabilities=True, cluster="local:1")
+    assert killed.exists()
+    assert there.failures == here.failures
+    assert there.failures.keys() == {"ball_002.nii.gz"}
+    assert contents(out) == contents(here.out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in here.out.iterdir()}
+    before = written_at(out)
+    predict(tiny_run, out, scans, probabilities=True, resume=True)
+    assert written_at(out) == before

@@ -1,11 +1,12 @@
 """The verbs that segment scans, and score segmentations."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from lamina.cli.options import (
+    Cluster,
     Device,
     Metrics,
     RamLimit,
@@ -13,9 +14,6 @@ from lamina.cli.options import (
 )
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(
@@ -57,6 +55,7 @@ def predict(
         bool, typer.Option("--resume", help="Leave out what is segmented in --output already.")
     ] = False,
     resample_oblique: ResampleOblique = False,
+    cluster: Cluster = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -83,6 +82,7 @@ def predict(
                 ram_bytes=ram,
                 probabilities=probabilities,
                 resume=resume,
+                cluster=cluster,
                 progress=progress,
             )
         terminal.result(result.as_dict(), views.prediction(result))

@@ -3,11 +3,12 @@
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from lamina.data.case import Case
 from lamina.errors import LaminaError
 from lamina.files import atomic_path, sha256, write_json
 from lamina.volume import Volume
-from lamina.workflows import RECORD, Progress
+from lamina.workflows import RECORD, Progress, no_progress
+from lamina.workflows.fan_out import spread
 from lamina.workflows.load import Model
-from lamina.workflows.record import Outcome
+from lamina.workflows.record import Outcome, read_record
 from lamina.workflows.written import Output
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class Batch:
     """Whether a scan is read while the one before it is segmented."""
     resume: bool = False
     """Whether scans are left out that were segmented just so before."""
+    elsewhere: "Elsewhere | None" = None
+    """The cluster that segments, if not this process."""
 
     def run(
         self,
@@ -99,7 +103,10 @@ class Batch:
             progress(first + done, len(cases), what)
 
         note()
-        self._overlapped(left, note, tell)
+        if self.elsewhere is None:
+            self._overlapped(left, note, tell)
+        else:
+            self._shared_out(self.elsewhere, left, note, tell)
         return tuple(outcomes[case.case_id] for case in cases)
 
     def _overlapped(
@@ -120,6 +127,27 @@ class Batch:
                 tell(done + 1, case.case_id)
             if written is not None:
                 written.result()
+
+    def _shared_out(
+        self,
+        elsewhere: "Elsewhere",
+        cases: Sequence[Case],
+        note: Callable[[Outcome], None],
+        tell: _Tell,
+    ) -> None:
+        task = partial(_alone, elsewhere.make)
+        found = spread(task, cases, workers=0, cluster=elsewhere.cluster)
+        for done, (case, outcome) in enumerate(found, start=1):
+            self._clear(case)
+            if isinstance(outcome, LaminaError):
+                note(replace(self._outcome(case), error=str(outcome)))
+            else:
+                note(outcome)
+                folder = _own_folder(self.out, case)
+                for name in filter(None, (outcome.segmentation, outcome.probabilities)):
+                    (folder / name).replace(self.out / name)
+                shutil.rmtree(folder)
+            tell(done, case.case_id)
 
     def _read(self, case: Case) -> _Step:
         def read() -> _Step:
@@ -150,15 +178,7 @@ class Batch:
 
     def _write(self, case: Case, found: _Step, note: Callable[[Outcome], None]) -> None:
         began = time.perf_counter()
-        outcome = Outcome(
-            case_id=case.case_id,
-            image=str(case.images[0]),
-            segmentation=None,
-            seconds=0.0,
-            model=self.about["sha256"],
-            settings=dict(self.settings),
-            case=case.as_dict() if case.label else None,
-        )
+        outcome = self._outcome(case)
 
         def write() -> _Step:
             assert found.volume is not None
@@ -189,6 +209,18 @@ class Batch:
             (self.out / f".part-{_probabilities_of(case)}").unlink(missing_ok=True)
             note(replace(outcome, error=last.error, seconds=round(last.seconds, 2)))
 
+    def _outcome(self, case: Case) -> Outcome:
+        """Return what is known of a case before anything has become of it."""
+        return Outcome(
+            case_id=case.case_id,
+            image=str(case.images[0]),
+            segmentation=None,
+            seconds=0.0,
+            model=self.about["sha256"],
+            settings=dict(self.settings),
+            case=case.as_dict() if case.label else None,
+        )
+
     def _clear(self, case: Case) -> None:
         """Remove what an earlier prediction left of a case."""
         for name in names_of(case, self.output):
@@ -214,6 +246,34 @@ class Batch:
         labels = self.model.bundle.plan.labels.as_dict()
         record = {"model": dict(self.about), "labels": labels, "cases": entries}
         write_json(self.out / RECORD, record)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where else scans are segmented, each by itself in a hidden folder of the output."""
+
+    cluster: str
+    """As for :func:`~lamina.workflows.fan_out.run_jobs`."""
+    make: Callable[[], Batch]
+    """Makes the batch anew in another process, and loads its model there; picklable."""
+
+
+def _alone(make: Callable[[], Batch], case: Case) -> Outcome:
+    """Segment a case where other processes do others; once, however often it is asked for."""
+    batch = _made(make)
+    folder = _own_folder(batch.out, case)
+    earlier = read_record(folder)["cases"]
+    (outcome,) = replace(batch, out=folder, resume=True).run([case], [], earlier, no_progress)
+    return outcome
+
+
+@cache
+def _made(make: Callable[[], Batch]) -> Batch:
+    return make()
+
+
+def _own_folder(out: Path, case: Case) -> Path:
+    return out / f".part-{case.case_id}"
 
 
 def names_of(case: Case, output: Output) -> set[str]:

@@ -1,8 +1,9 @@
 """Predict: segment scans with a trained model, each on its own grid."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,8 @@ from lamina.files import locked, remove_parts, sha256
 from lamina.io import is_scan, strip_suffix
 from lamina.io.dicom import is_dicom, is_series
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.batch import Batch, names_of
-from lamina.workflows.load import find_bundle, load
+from lamina.workflows.batch import Batch, Elsewhere, names_of
+from lamina.workflows.load import Model, find_bundle, load
 from lamina.workflows.record import Outcome, read_record
 from lamina.workflows.run import RunFolder
 from lamina.workflows.written import Output, output_of
@@ -53,6 +54,7 @@ def predict(
     beside_others: bool = False,
     output_format: str | None = None,
     anonymise: bool = False,
+    cluster: str | None = None,
     progress: Progress = no_progress,
 ) -> Prediction:
     """Segment a scan, a folder of scans, or a run's own scans.
@@ -82,9 +84,12 @@ def predict(
         output_format: ``"nifti"``, or for DICOM series ``"seg"``, ``"labelmap"`` or ``"rtstruct"``;
             the scan's own format by default, and NIfTI for DICOM.
         anonymise: Say nothing of the patient in DICOM objects, and give them new UIDs.
+        cluster: Where to segment, as for :func:`~lamina.workflows.fan_out.run_jobs`, one scan to a
+            core; all machines see the model, the scans and ``out`` under these paths.
         progress: Called after each window and each scan.
 
     Raises:
+        ClusterError: The cluster cannot be started or reached.
         ConfigError: The format is unknown.
         BundleError: The model cannot be loaded.
         TrainingError: A split is asked for, and the model is no run folder.
@@ -93,42 +98,49 @@ def predict(
         FileError: ``out`` cannot be written, another prediction is writing there, or the disk is
             full.
     """
+    if cluster is not None:  # whose machines have working folders of their own
+        model, out, inputs = model.absolute(), out.absolute(), inputs and inputs.absolute()
     output = output_of(output_format, anonymise=anonymise)
     cases = _cases(model, inputs, split)
     bundle = find_bundle(model)
-    loaded = load(
+    make = partial(
+        _batch,
         bundle,
-        device,
-        backend=backend,
-        precision=precision,
-        resample_oblique=resample_oblique,
-        tta=tta,
-        ram_bytes=ram_bytes,
-    )
-    model_sha256 = sha256(bundle)
-    batch = Batch(
-        model=loaded,
+        partial(load, device=device, backend=backend, ram_bytes=ram_bytes),
+        settings={"precision": precision, "resample_oblique": resample_oblique, "tta": tta},
+        written={"format": output_format, "anonymise": anonymise},
         out=out,
-        about={"file": bundle.name, "sha256": model_sha256},
         output=output,
-        settings={
-            "backend": loaded.backend,
-            "precision": precision,
-            "format": output_format,
-            "anonymise": anonymise,
-            "resample_oblique": resample_oblique,
-            "tta": tta,
-        },
         with_probabilities=probabilities,
         read_ahead=ram_bytes is None,
         resume=resume,
     )
+    batch = replace(make(), elsewhere=Elsewhere(cluster, make) if cluster else None)
+    model_sha256 = batch.about["sha256"]
     with locked(out):
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
         remove_parts(out)
         earlier = [entry for entry in read_record(out)["cases"] if entry not in kept]
         outcomes = batch.run(cases, kept, earlier, progress)
     return Prediction(out=out, outcomes=outcomes)
+
+
+def _batch(
+    bundle: Path,
+    loaded: Callable[..., Model],
+    *,
+    settings: Mapping[str, Any],
+    written: Mapping[str, Any],
+    **others: Any,
+) -> Batch:
+    """Load the model and put together a batch, in this process or in another."""
+    model = loaded(bundle, **settings)
+    return Batch(
+        model=model,
+        about={"file": bundle.name, "sha256": sha256(bundle)},
+        settings={"backend": model.backend, **settings, **written},
+        **others,
+    )
 
 
 def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, ...]:
