@@ -55,6 +55,9 @@ def models(
     num_classes: Annotated[
         int | None, typer.Option(min=1, help="Classes; those of the paper, or 2.")
     ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="List the trained models that come with Lamina.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -62,12 +65,20 @@ def models(
     """List the networks: what they cost, and what their papers say they cost."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.cli import views
+        from lamina.cli import listings
+
+        if pretrained:
+            from lamina.workflows.shipped import list_shipped
+
+            models = list_shipped()
+            told = {"models": [model.as_dict() for model in models]}
+            terminal.result(told, listings.shipped(models))
+            return
         from lamina.workflows.models import list_models
 
         with terminal.bar() as progress:
             facts = list_models(in_channels, num_classes, names, progress)
-        terminal.result({"models": [fact.as_dict() for fact in facts]}, views.models(facts))
+        terminal.result({"models": [fact.as_dict() for fact in facts]}, listings.models(facts))
 
 
 @app.command(epilog="Example: lamina datasets lits acdc", rich_help_panel=DATA)
@@ -80,11 +91,11 @@ def datasets(
     """List public datasets: what they show, who may use them, and how the papers split them."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.cli import views
+        from lamina.cli import listings
         from lamina.workflows.datasets import list_datasets
 
         found = list_datasets(names)
-        shown = [views.datasets(found)] if not names else map(views.dataset, found)
+        shown = [listings.datasets(found)] if not names else map(listings.dataset, found)
         terminal.result({"datasets": [dataset.as_dict() for dataset in found]}, *shown)
 
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,12 @@ from lamina.data.doctor.groups import condensed
 from lamina.evaluation.table import render_scores
 
 if TYPE_CHECKING:
-    from lamina.data.datasets import DatasetDescription, Protocol
     from lamina.data.fingerprint import Fingerprint
     from lamina.data.plan import Plan
     from lamina.workflows.cross_validation import CrossValidation
     from lamina.workflows.demo import Demonstration
     from lamina.workflows.doctor import Diagnosis
     from lamina.workflows.import_weights import Imported
-    from lamina.workflows.models import ModelFacts
     from lamina.workflows.plan import Replanning
     from lamina.workflows.postprocessing import Choice
     from lamina.workflows.predict import Prediction
@@ -171,77 +168,6 @@ def demonstration(result: "Demonstration") -> tuple[RenderableType, ...]:
     )
 
 
-def models(facts: list["ModelFacts"]) -> Table:
-    """Show networks under their papers, what was counted beside what is printed."""
-    table = Table(box=SIMPLE_HEAD, caption="Multiply-accumulates of one image of the size shown.")
-    table.add_column("Network", no_wrap=True)
-    for header in ("Image", "Parameters", "printed", "GMAC", "printed"):
-        table.add_column(header, justify="right")
-    for source, members in groupby(sorted(facts, key=lambda fact: fact.source), _source):
-        table.add_section()
-        table.add_row(Text(source.partition(":")[0], style="bold"))
-        for fact in members:
-            printed = fact.published
-            table.add_row(
-                f"  {fact.name}",
-                f"{fact.in_channels}→{fact.num_classes}  {_size(fact.size)}",
-                f"{fact.parameters:,}",
-                (printed and printed.parameters) or "",
-                f"{fact.macs / 1e9:.2f}",
-                (printed and printed.macs) or "",
-            )
-    return table
-
-
-def datasets(described: list["DatasetDescription"]) -> Table:
-    """Show public datasets, one per row."""
-    table = Table("Dataset", "Modality", box=SIMPLE_HEAD, caption="More: lamina datasets NAME")
-    for header in ("Axes", "Channels", "Labels", "Cases"):
-        table.add_column(header, justify="right")
-    table.add_column("Papers")
-    for found in described:
-        counts = (found.spatial_dims, len(found.channels), len(found.labels))
-        cases = "?" if found.size.cases is None else f"{found.size.cases:,}"
-        papers = ", ".join(found.protocols)
-        table.add_row(found.name, found.modality, *map(str, counts), cases, papers)
-    return table
-
-
-def dataset(found: "DatasetDescription") -> Table:
-    """Show all that is known of one public dataset."""
-    table = Table(title=Text(found.title), box=SIMPLE_HEAD, show_header=False, title_justify="left")
-    cases = "?" if found.size.cases is None else f"{found.size.cases:,}"
-    rows = {
-        "name": found.name,
-        "task": found.task,
-        "channels": ", ".join(found.channels),
-        "labels": ", ".join(f"{name} {value}" for name, value in found.labels.items()),
-        "regions": ", ".join(found.regions),
-        "cases": f"{cases}. {found.size.note}",
-        "licence": found.licence,
-        "where": found.where,
-        "citation": found.citation,
-        "download": found.download,
-        "layout": found.layout or "none of Lamina's",
-        **{paper: _protocol(protocol) for paper, protocol in found.protocols.items()},
-    }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, Text(value))
-    return table
-
-
-def _protocol(protocol: "Protocol") -> str:
-    sides = {side: getattr(protocol, f"num_{side}") for side in ("train", "val", "test", "folds")}
-    counts = ", ".join(f"{count} {side}" for side, count in sides.items() if count)
-    lists = protocol.lists and f"Lists: {protocol.lists}."
-    return "  ".join(part for part in (counts and f"{counts}.", protocol.note, lists) if part)
-
-
-def _size(size: tuple[int, ...]) -> str:
-    return f"{size[0]}{'²³'[len(size) - 2]}" if len(set(size)) == 1 else "x".join(map(str, size))
-
-
 def diagnosis(result: "Diagnosis") -> tuple[RenderableType, ...]:
     """Say what is wrong with a dataset, the gravest first, and what was mended."""
     counts = ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s, n in result.counts.items())
@@ -290,10 +216,6 @@ def imported(result: "Imported") -> tuple[str, ...]:
         *left,
         f"Model: {result.out}",
     )
-
-
-def _source(fact: "ModelFacts") -> str:
-    return fact.source
 
 
 def _leaks(result: "Preparation") -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, build_network, load_bundle
+from lamina.bundle.shipped import shipped
 from lamina.errors import BundleError, ConfigError, GeometryError
 from lamina.export.backends import backend_of
 from lamina.export.container import is_exported
@@ -88,7 +89,7 @@ def load(
     """Load a trained model.
 
     Args:
-        path: A ``.lamina`` file or a run folder.
+        path: A ``.lamina`` file, a run folder, or the name of a shipped model.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
         backend: What runs the network: ``"torch"``; ``"onnx"`` or ``"openvino"``, to which it is
             exported once and kept in the user's cache folder; or ``"auto"``, the one of them that
@@ -152,7 +153,16 @@ def _postprocessing(bundle: Bundle) -> tuple[Step, ...]:
 
 
 def find_bundle(path: Path) -> Path:
-    """Return the bundle that a path means, made anew when its run has gone on since."""
+    """Return the bundle that a path means, made anew when its run has gone on since.
+
+    Args:
+        path: A file; a run folder; or, where there is neither, the name of a shipped model.
+
+    Raises:
+        BundleError: The folder holds no model, or there is nothing of that name.
+    """
+    if not path.exists():
+        return _shipped(path)
     if not path.is_dir():
         return path
     if is_exported(path):
@@ -172,3 +182,14 @@ def find_bundle(path: Path) -> Path:
             remedy="Give a .lamina file, or a folder in which lamina train finished an epoch.",
         )
     return run.bundle_file
+
+
+def _shipped(name: Path) -> Path:
+    models = shipped()
+    if str(name) in models:
+        return models[str(name)]
+    listed = f"; or one that comes with Lamina: {', '.join(models)}" if models else ""
+    raise BundleError(
+        f"{name}: no such file or folder.",
+        remedy=f"Give the path of a .lamina file or of a run folder{listed}.",
+    )
