@@ -59,3 +59,20 @@ def test_the_page_of_metrics_shows_their_registry_and_its_records():
         for name in ("conformance", "speed")
     ]
     assert (ROOT / "docs" / "metrics.md").read_text("utf-8") == page(*records)
+
+
+def test_the_network_of_the_manual_can_be_added_as_it_stands():
+    page = (ROOT / "docs" / "adding-a-network.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    try:
+        exec(compile(code, "halfnet.py", "exec"), {"__name__": "halfnet"})
+        for sides in ((7, 9), (5, 8, 6)):
+            network = configure(
+                "halfnet", in_channels=2, num_classes=3, spatial_dims=len(sides), width=4
+            ).build()
+            logits = network(torch.zeros(1, 2, *sides))
+            assert logits.shape == (1, 3, *sides)
+            logits.sum().backward()
+            assert all(weight.grad is not None for weight in network.parameters())
+    finally:
+        NETWORKS._members.pop("halfnet", None)
