@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs bench check stats coverage
+.PHONY: help setup demo test lint format types docs bench results check stats coverage
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,9 @@ bench: $(STAMP)  ## time predictions of each network, a whole scan, and training
 	$(BIN)/lamina bench --whole-scan --out docs
 	$(BIN)/python benchmarks/step_time.py
 	$(BIN)/python benchmarks/patches.py
+
+results: $(STAMP)  ## the tables of results, from the records in docs/results
+	$(BIN)/python tools/results.py render
 
 check: lint types test  ## all that must hold before a change goes in
 

@@ -61,6 +61,15 @@ def test_the_page_of_metrics_shows_their_registry_and_its_records():
     assert (ROOT / "docs" / "metrics.md").read_text("utf-8") == page(*records)
 
 
+def test_the_tables_of_results_show_their_records():
+    """Made by ``make results``; run it again where this fails."""
+    tool = runpy.run_path(str(ROOT / "tools" / "results.py"))
+    records = tool["read_records"]()
+    assert (ROOT / "docs" / "results.md").read_text("utf-8") == tool["page"](records)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert readme == tool["with_table"](readme, records)
+
+
 def test_the_network_of_the_manual_can_be_added_as_it_stands():
     page = (ROOT / "docs" / "adding-a-network.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
