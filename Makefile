@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 		exit 1; }
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --no-input --disable-pip-version-check --quiet \
-		-c constraints.txt -e '.[train,report,dicom,openvino,onnx,monai,dev,docs]'
+		-c constraints.txt -e '.[train,report,serve,dicom,openvino,onnx,monai,dev,docs]'
 	@touch $@
 
 demo: $(STAMP)  ## the main job on made-up scans, into OUT=demo

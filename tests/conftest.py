@@ -23,8 +23,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How many odd scans are predicted on; a release is tested with 200."""
+    """How many odd scans are predicted on (200 for a release), and where Slicer's client is."""
     parser.addoption("--odd-scans", dest="odd_scans", type=int, default=40)
+    parser.addoption("--slicer-client", dest="slicer_client", help="MONAILabelLib/client.py")
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +87,20 @@ def tiny_run(tiny_work) -> Path:
     run = tiny_work.parent / "run"
     train(tiny_work, run, {"epochs": 1, "steps_per_epoch": 3})
     return run
+
+
+@pytest.fixture(scope="module")
+def pacs(tmp_path_factory) -> Iterator[Any]:
+    """A PACS that runs, as :class:`orthanc.Orthanc`, in a network where nothing else is."""
+    from orthanc import Orthanc, alone
+
+    with alone():
+        server = Orthanc(tmp_path_factory.mktemp("orthanc"))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 @pytest.fixture

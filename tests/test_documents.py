@@ -85,3 +85,11 @@ def test_the_network_of_the_manual_can_be_added_as_it_stands():
             assert all(weight.grad is not None for weight in network.parameters())
     finally:
         NETWORKS._members.pop("halfnet", None)
+
+
+def test_the_page_of_the_server_shows_its_record():
+    """Made by ``tools/serving.py``; run it again where this fails."""
+    with_section = runpy.run_path(str(ROOT / "tools" / "serving.py"))["with_section"]
+    record = json.loads((ROOT / "docs" / "serving.json").read_text("utf-8"))
+    shown = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    assert shown == with_section(shown, record)

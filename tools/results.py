@@ -173,7 +173,7 @@ def _hd95(record: dict[str, Any]) -> str:
 
 def _training(record: dict[str, Any]) -> str:
     machine = record["run"]["machine"]
-    cores = machine["cores"]
+    cores = machine["threads"]
     device = machine["gpu"] or f"{cores} CPU core{'s' if cores > 1 else ''}"
     return f"{record['seconds'] / 60:.0f} min, {record['steps']:,} steps, {device}"
 

@@ -73,3 +73,11 @@ class ClusterError(LaminaError):
 
 class TrainingError(LaminaError):
     """Training cannot start, continue, or resume."""
+
+
+class PacsError(LaminaError):
+    """A PACS refuses what it is asked for, or answers what is not understood."""
+
+
+class UnreachableError(PacsError):
+    """A PACS does not answer now; later it may."""

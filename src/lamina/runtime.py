@@ -16,6 +16,7 @@ from typing import Any
 
 from lamina.data.case import Case
 from lamina.data.slices import slice_axis
+from lamina.data.workers import num_cores
 from lamina.errors import BundleError, ConfigError, FileError, LaminaError
 from lamina.export.attention import MapDrawer
 from lamina.export.container import Exported, read_exported
@@ -61,7 +62,7 @@ def load(
 
     Args:
         folder: What ``lamina export`` wrote.
-        threads: To run the network on; all cores by default.
+        threads: To run on; all cores by default.
         precision: ``"bf16"`` where OpenVINO and the processor have it; quicker, less exact.
         resample_oblique: As for :func:`lamina.load`.
 
@@ -87,6 +88,7 @@ def load(
         resample_oblique=resample_oblique,
         maps=maps,
         postprocessing=steps,
+        threads=threads or num_cores(),
     )
     return Model(exported, predictor)
 
@@ -146,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         *("-i", "--input"), type=Path, required=True, nargs="+", help="scan, or a file per channel"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
-    parser.add_argument("--threads", type=int, help="for the network; all cores by default")
+    parser.add_argument("--threads", type=int, help="all cores by default")
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the network")
     parser.add_argument(
         "--resample-oblique", action="store_true", help="accept scans with a tilted gantry"

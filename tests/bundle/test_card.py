@@ -57,6 +57,50 @@ def test_scores_are_tabulated_with_their_means(bundle):
     ]
 
 
+def test_scores_say_how_sure_and_of_what_they_are(bundle):
+    metrics = {
+        "mean_dice": 0.8,
+        "dice": {"tumour": 0.7, "liver": 0.9},
+        "intervals": {"dice": {"tumour": [0.65, 0.76]}, "mean_dice": [0.75, 0.84]},
+    }
+    training = {"fold": 2}
+    card = model_card(replace(bundle, metrics=metrics, training=training))
+    text = section(card, "Validation scores")
+    assert ["tumour", "0.7 (0.65 to 0.76)"] in rows(text)
+    assert ["liver", "0.9"] in rows(text)
+    assert ["mean", "0.8 (0.75 to 0.84)"] in rows(text)
+    assert "intervals" not in text.replace("bootstrap intervals", "")
+    assert "validation scans of fold 2" in text
+    told = metrics | {"measured_on": "40 out-of-fold scans"}
+    assert "of fold 2" not in model_card(replace(bundle, metrics=told, training=training))
+
+
+def test_data_and_its_range_are_reported_where_they_are_known(bundle):
+    assert "## Range of the training scans" not in model_card(bundle)
+    span = {"low": 1.0, "high": 2000.0, "least": 0.5, "most": 3000.0}
+    levels = dict.fromkeys(("p00_5", "median", "p99_5"), span)
+    ranges = {
+        "cases": 30,
+        "unit": "mm",
+        "spacing": [span] * 3,
+        "extent": [span] * 3,
+        "intensity": [levels, levels],
+        "size": {"liver": span},
+        "absent": {"liver": 0, "tumour": 4},
+    }
+    provenance = {"dataset": {"name": "Livers", "licence": "CC0"}, "hashes": {"plan.json": "ab"}}
+    training = {"num_training_cases": 30, "ranges": ranges}
+    card = model_card(replace(bundle, training=training, provenance=provenance))
+    text = section(card, "Range of the training scans")
+    assert "Of 30 scans. Absent: tumour in 4." in text
+    assert ["liver, ml", "0.001 to 2", "0.0005 to 3"] in rows(text)
+    assert ["Voxel, head to foot, mm", "1 to 2000", "0.5 to 3000"] in rows(text)
+    data = dict(rows(section(card, "Data"))[1:])
+    assert data["Licence"] == "CC0"
+    assert data["SHA-256 of plan.json"] == "ab"
+    assert "ranges" not in section(card, "Training")
+
+
 @pytest.mark.parametrize("metrics", [{}, {"mean_dice": 0.8}, {"dice": {}}, {"dice": {"a": {}}}])
 def test_incomplete_scores_are_tolerated(metrics, bundle):
     text = section(model_card(replace(bundle, metrics=metrics)), "Validation scores")

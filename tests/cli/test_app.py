@@ -15,10 +15,11 @@ from lamina.training.config import TrainConfig
 VERBS = [
     *("prepare", "train", "sweep", "predict", "evaluate", "demo"),
     *("doctor", "models", "datasets", "fetch", "import-weights"),
-    *("report", "mesh"),
+    *("report", "mesh", "view"),
     *("plan", "recipes", "pretrain", "attention-maps", "to-nnunet"),
-    *("runs", "compare", "bench"),
+    *("runs", "compare", "bench", "serve"),
 ]
+PACS = [("pacs", verb) for verb in ("echo", "pull", "push", "watch", "status")]
 MAIN = "from lamina.cli import main; main()"
 
 
@@ -40,7 +41,7 @@ def test_help_lists_every_verb(cli):
     for arguments in (["--help"], ["-h"]):
         done = cli(*arguments)
         assert done.exit_code == 0
-        assert all(verb in done.stdout for verb in VERBS)
+        assert all(verb in done.stdout for verb in [*VERBS, "pacs"])
 
 
 def test_no_verb_at_all_shows_the_help(cli):
@@ -49,11 +50,11 @@ def test_no_verb_at_all_shows_the_help(cli):
     assert all(verb in done.output for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*((verb,) for verb in VERBS), *PACS], ids=" ".join)
 def test_every_verb_explains_itself_with_an_example(cli, verb):
-    done = cli(verb, "--help")
+    done = cli(*verb, "--help")
     assert done.exit_code == 0
-    assert f"Example: lamina {verb} " in done.stdout
+    assert f"Example: lamina {' '.join(verb)} " in done.stdout
     assert all(option in done.stdout for option in ("--json", "--quiet", "--verbose", "-q", "-v"))
 
 

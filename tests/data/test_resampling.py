@@ -40,5 +40,15 @@ def test_blocks_give_what_the_whole_gives(order, axes, seed):
         np.testing.assert_allclose(resample(array, axes, order), whole, atol=2e-3)
 
 
+@given(axes=st.lists(lengths, min_size=2, max_size=3), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_channels_are_resampled_together_as_each_by_itself(axes, seed):
+    weights = [axis_weights(*axis, 1) for axis in axes]
+    sizes = [size for size, _, _ in axes]
+    channels = np.random.default_rng(seed).normal(size=(3, *sizes)).astype(np.float32)
+    apart = np.stack([weighted(channel, weights) for channel in channels])
+    np.testing.assert_allclose(weighted(channels, weights), apart, rtol=1e-5, atol=1e-6)
+
+
 def test_a_grid_that_stays_is_left_alone():
     np.testing.assert_array_equal(axis_weights(40, 1.0, 40, 3), np.eye(40, dtype=np.float32))

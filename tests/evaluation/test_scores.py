@@ -204,7 +204,7 @@ def test_what_was_written_is_read_back(three_cases, tmp_path):
 def test_other_files_are_not_taken_for_scores(tmp_path):
     for content in ("[]", '{"unit": "mm"}', '{"unit": "mm", "labels": {"values": {"a": 1}}}'):
         (tmp_path / "scores.json").write_text(content)
-        with pytest.raises(FileError, match="is not as an evaluation wrote it"):
+        with pytest.raises(FileError, match="is not what evaluate writes"):
             read_scores(tmp_path / "scores.json")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import lamina
 from lamina.bundle import save_bundle
-from lamina.errors import ConfigError
+from lamina.errors import ConfigError, FileError
 from lamina.export import backends
 from lamina.export.targets import MODEL, TARGETS, Target
 from lamina.geometry import affine_from
@@ -30,6 +30,7 @@ def model(tmp_path_factory):
 def targets(monkeypatch, tmp_path):
     """Stand-ins that run the network in torch, and say what is asked of them."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    TARGETS.get("onnx")  # the true ones are registered before others take their names
     said, graphs_by_folder = [], {}
 
     def stand_in(name, pause):
@@ -51,7 +52,6 @@ def targets(monkeypatch, tmp_path):
 
     monkeypatch.setitem(TARGETS._members, "onnx", stand_in("onnx", 0.0))
     monkeypatch.setitem(TARGETS._members, "openvino", stand_in("openvino", 0.5))
-    TARGETS.get("onnx")
     return said
 
 
@@ -68,6 +68,13 @@ def test_a_model_is_exported_once_and_segments_as_in_torch(model, targets):
     assert targets.count("write onnx") == 1
     expected = lamina.load(model, "cpu").predict(image()).array
     np.testing.assert_array_equal(again.predict(image()).array, expected)
+
+
+def test_an_export_that_is_not_kept_tells_the_way_without(model, targets, monkeypatch, tmp_path):
+    monkeypatch.setattr(backends, "cache_folder", lambda: tmp_path / "file" / "below")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="--backend torch"):
+        lamina.load(model, "cpu", backend="onnx")
 
 
 def test_a_damaged_export_is_made_anew(model, targets):

@@ -82,6 +82,15 @@ def test_row_by_row_they_are_the_same_to_the_last_bit(job):
     )
 
 
+@settings(max_examples=10, deadline=None)
+@given(jobs())
+def test_several_threads_make_the_same_to_the_last_bit(job):
+    image, roi_size, how, rows = job
+    alone = window_by_window(uneven, image, roi_size, rows=rows, **how)
+    together = window_by_window(uneven, image, roi_size, rows=rows, threads=3, **how)
+    np.testing.assert_array_equal(together, alone)
+
+
 @settings(max_examples=25, deadline=None)
 @given(jobs())
 def test_of_the_identity_is_the_identity_and_progress_ends_at_its_total(job):

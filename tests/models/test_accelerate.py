@@ -8,13 +8,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from lamina.models import build
-from lamina.models.accelerate import for_inference, keep_freed_memory
-from lamina.models.accelerate.convolution import DilatedDepthwise, folded, is_dilated_depthwise
+from lamina.models.accelerate import for_inference, keep_freed_memory, simplified
+from lamina.models.accelerate.algebra import SummedLMS
+from lamina.models.accelerate.convolution import (
+    DilatedDepthwise,
+    DirectConvolution,
+    folded,
+    is_dilated_depthwise,
+    is_direct,
+)
 from lamina.models.accelerate.forms import fast
 from lamina.models.accelerate.rows import applied, measured, moments, to_map, to_rows
 from lamina.models.accelerate.steps import Chain, Pointwise
 from lamina.models.glims import DACB, InstanceNorm
 from lamina.models.layers.convolution import conv
+from lamina.models.layers.lms import LMS
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -59,6 +67,40 @@ def test_other_convolutions_are_not_taken_for_dilated_depthwise_ones():
         nn.Conv3d(4, 4, 3, dilation=2, padding=2, groups=4, padding_mode="replicate"),
     )
     assert not any(is_dilated_depthwise(layer) for layer in others)
+
+
+@pytest.mark.parametrize("options", [{"dilation": 2}, {"stride": 2, "bias": False}], ids=str)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_convolutions_of_small_maps_are_done_directly(channels, options):
+    layer, x = conv(3, channels, 5, 3, **options), volume(channels, 7, 6, 5)
+    assert is_direct(layer)
+    assert_same(DirectConvolution(layer)(x), layer(x))
+
+
+def test_grouped_and_padded_by_name_convolutions_are_left_alone():
+    others = (
+        conv(3, 4, 4, 3, groups=2),
+        nn.Conv3d(4, 4, 3, padding="same"),
+        nn.Conv3d(4, 4, 3, padding=1, padding_mode="replicate"),
+        conv(2, 4, 4, 3),
+    )
+    assert not any(is_direct(layer) for layer in others)
+
+
+@pytest.mark.parametrize("size", [(13, 6), (9, 4, 7)])
+def test_four_widths_and_the_input_are_one_convolution(size):
+    norm = nn.BatchNorm2d if len(size) == 2 else nn.InstanceNorm3d
+    block, x = shaken(LMS(len(size), 8, norm)), torch.randn(2, 8, *size)
+    assert_same(SummedLMS(block)(x), block(x))
+
+
+def test_a_simplified_network_takes_fewer_operators_and_is_a_copy():
+    network = shaken(build("lgmsnet_2d", in_channels=1, num_classes=2)).train()
+    short, x = simplified(network), torch.randn(1, 1, 64, 32)
+    assert network.training
+    assert len(list(short.modules())) < len(list(network.modules()))
+    expected = network.eval()(x)
+    assert (short(x) - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -227,6 +227,27 @@ def test_depths_are_the_numbers_of_local_blocks():
     assert count(stages[1]) == 1_960 + 1_384
 
 
+def test_kernels_are_those_of_each_quarter_of_the_channels():
+    config = LGMSNetConfig(in_channels=1, num_classes=2, kernels=(1, 3, 3, 11))
+    for stage in weightless(config).encoder[:3]:
+        assert [look.kernel_size[0] for look in stage[0].depthwise] == [1, 3, 3, 11]
+    with pytest.raises(ConfigError, match="kernels = .*four odd numbers"):
+        LGMSNetConfig(in_channels=1, num_classes=2, kernels=(3, 5, 6, 7))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_block_can_do_without_attention_or_without_convolution(dims, place):
+    splits = tuple((c, 0) if place else (0, c) for c in (8, 8, 8, 8))
+    options = SMALL | {"channels": (4, 4, 8, 8, 8), "splits": splits}
+    network = fresh(LGMSNetConfig(**options, spatial_dims=dims))
+    left = {type(module).__name__ for module in network.encoder[3].modules()}
+    assert ("SparseTransformer" in left) == bool(place)
+    logits = network(torch.randn(2, 1, *(32,) * dims))
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
 def test_every_fault_of_a_configuration_is_reported():
     with pytest.raises(ConfigError) as caught:
         LGMSNetConfig(

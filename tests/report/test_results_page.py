@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lamina.evaluation.scores import Scores, score_case
+from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.evaluation.summary import Score
 from lamina.geometry import affine_from
 from lamina.labels import LabelSet
@@ -187,6 +188,40 @@ def test_tables_for_a_paper(results):
     assert r"<b>right</b> & 0.778 $\pm$ 0.25" in latex
     assert latex.count(r"\\") == 4
     assert r"Dice $\uparrow$" in latex
+
+
+def test_means_have_their_intervals_in_page_and_tables(results, tmp_path):
+    patients = {case: case for case in results.scores.cases}
+    intervals = intervals_of(results.scores, patients, ("dice", "hd95"))
+    found = intervals["<b>right</b>"]["dice"]
+    assert found.low < found.mean < found.high
+    text = markdown_table(results.scores, intervals)
+    assert f"[{found.low:.3f} to {found.high:.3f}]" in text
+    assert "95 % BCa bootstrap interval of the mean of 3 patients" in text
+    assert "1.000 ± 0.000 |" in text  # all values are the same: there is no interval
+    assert f"[{found.low:.3f} to" in latex_table(results.scores, intervals)
+    save_report(tmp_path / "page.html", replace(results, intervals=intervals))
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert f"<small>95 %: {found.low:.3f} to {found.high:.3f}</small>" in page
+
+
+def test_scans_of_one_patient_count_once():
+    rows = tuple(
+        Score(case=case, label="left", metric="dice", value=value, rule="")
+        for case, value in {"a1": 0.2, "a2": 0.4, "b": 0.6, "c": 0.9, "d": math.nan}.items()
+    )
+    scores = Scores(labels=LABELS, metrics=("dice",), rows=rows)
+    found = intervals_of(scores, {"a1": "a", "a2": "a"}, ("dice",))
+    assert found["left"]["dice"].n == found[MEAN]["dice"].n == 3
+    assert found["left"]["dice"].mean == pytest.approx((0.3 + 0.6 + 0.9) / 3)
+
+
+def test_flags_are_a_chapter_where_somebody_looked(results, page, tmp_path):
+    assert '<section id="flags">' not in page.read_text("utf-8")
+    for flags, told in (({"bad": ["<b>right</b>: 1 ml"]}, "&lt;b&gt;right"), ({}, "No case:")):
+        save_report(tmp_path / "page.html", replace(results, flags=flags))
+        text = (tmp_path / "page.html").read_text("utf-8")
+        assert told in text.split('<section id="flags">')[1].split("</section>")[0]
 
 
 def test_structures_that_no_case_has_take_no_room(tmp_path):

@@ -64,6 +64,21 @@ def test_other_networks_of_a_record_stay_and_other_machines_are_refused(measured
         records.read_benchmarks(out)
 
 
+def test_a_record_tells_how_its_process_was_scheduled(measured, monkeypatch):
+    from lamina.workflows.bench import record as records
+
+    record, out = measured
+
+    def shown(policy):
+        return page(record | {"machine": record["machine"] | {"scheduling": policy}})
+
+    assert "SCHED_" not in shown(None) + shown("SCHED_OTHER")
+    assert "scheduled by SCHED_RR, ahead of all other work" in shown("SCHED_RR")
+    monkeypatch.setattr(records, "_scheduling", lambda: "another")
+    with pytest.raises(ConfigError, match="scheduling policy"):
+        records.read_benchmarks(out)
+
+
 def test_a_step_that_takes_too_long_is_given_up():
     with (
         Measuring("machine", threads=1, timeout_s=0.05) as process,

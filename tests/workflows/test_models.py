@@ -38,7 +38,7 @@ def test_deviations_are_shares_of_what_is_printed():
 
 def test_people_see_both_counts(cli):
     shown = cli("models", "lightmedseg").stdout
-    assert all(text in shown for text in ("477,242", "0.48 M", "14.64 G", "4→4  128³"))
+    assert all(text in shown for text in ("477,242", "0.48 M", "14.64 G", "4→4 128³"))
 
 
 def test_unknown_and_impossible_networks_are_refused():

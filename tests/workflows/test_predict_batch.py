@@ -16,7 +16,7 @@ from lamina.geometry import affine_from
 from lamina.inference.memory import held
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
-from lamina.workflows import batch
+from lamina.workflows import apart, probabilities
 from lamina.workflows.predict import predict
 
 
@@ -201,7 +201,7 @@ class TestProbabilities:
         def full(descriptor, start, size):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(batch.os, "posix_fallocate", full)
+        monkeypatch.setattr(probabilities.os, "posix_fallocate", full)
         result = predict(tiny_run, tmp_path / "out", scans, probabilities=True)
         assert len(result.failures) == 3
         assert "no space left on the disk" in result.failures["ball_000.nii.gz"]
@@ -234,7 +234,7 @@ def test_a_cluster_segments_the_same_though_a_worker_is_killed(
 ):
     pytest.importorskip("ray")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    killed, whole = tmp_path / "killed", batch._alone
+    killed, whole = tmp_path / "killed", apart._alone
 
     def killed_once(make, case):
         outcome = whole(make, case)
@@ -245,7 +245,7 @@ def test_a_cluster_segments_the_same_though_a_worker_is_killed(
 
     (scans / "ball_002.nii.gz").write_bytes(b"no scan")
     here = predict(tiny_run, tmp_path / "here", scans, probabilities=True)
-    monkeypatch.setattr(batch, "_alone", killed_once)
+    monkeypatch.setattr(apart, "_alone", killed_once)
     out = tmp_path / "there"
     there = predict(tiny_run, out, scans, probabilities=True, cluster="local:1")
     assert killed.exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,18 @@ def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny
     assert '<section id="plan">' in of_run.page.read_text("utf-8")
 
 
+def test_scans_are_found_from_wherever_the_report_is_made(run, tiny_dataset, tmp_path, monkeypatch):
+    found, scored = tmp_path / "found", tmp_path / "scored"
+    monkeypatch.chdir(tiny_dataset)
+    predict(run, found, Path("imagesTr"), probabilities=True)
+    evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice", "ece"])
+    monkeypatch.chdir(tmp_path)
+    text = report(scored).page.read_text("utf-8")
+    assert text.count("<image ") >= 3 * 3
+    assert '<section id="flags">' in text
+    assert "<h3>Reliability</h3>" in text.split('<section id="calibration">')[1]
+
+
 def test_what_was_moved_since_is_left_out_with_a_warning(run, tiny_dataset, tmp_path, caplog):
     found, scored = tmp_path / "found", tmp_path / "scored"
     predict(run, found, tiny_dataset / "imagesTr")
@@ -78,5 +91,5 @@ def test_other_folders_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(DatasetError, match="holds no run and no evaluation.*lamina evaluate"):
         report(tmp_path)
     (tmp_path / "scores.json").write_text("[]")
-    with pytest.raises(FileError, match="is not as an evaluation wrote it"):
+    with pytest.raises(FileError, match="is not what evaluate writes"):
         report(tmp_path)

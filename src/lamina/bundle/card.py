@@ -1,21 +1,38 @@
 """The model card: what a person must know before using a bundle, generated from its data alone."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lamina.bundle.markdown import ITEMS_SHOWN, escape, listing, product, table, text, words
 from lamina.bundle.model import Bundle, build_network
 from lamina.data.plan import Plan
+from lamina.data.ranges import KEY, Ranges, ranges_of
 from lamina.labels import LabelSet
-
-_ITEMS_SHOWN = 8
-"""Longer lists and mappings are counted, not listed."""
 
 _NOTHING = "Not recorded."
 
-_LIMITS = (
-    "Research use only; not a medical device.\n\n"
-    "The model knows the channels and structures listed above and nothing else."
+_USE_AND_LIMITS = """\
+For research: to measure {structures} in scans like those it was trained on, by people who look at
+what it draws. Research use only; not a medical device.
+
+- It knows the channels and structures listed below and nothing else. What is in none of the
+  structures becomes background, or one of them.
+- Scans from other scanners, protocols or patients than those of training may be segmented worse, or
+  wrongly without any sign of it. Who the patients were, of what age, sex and illness, is not in
+  this file: ask whoever made the data.
+- Not for decisions about patients, and not without a person who can judge the result."""
+
+_FLAGGED = """
+- `lamina predict` flags scans outside of the range below; one without a flag can be wrong, too."""
+
+_LEVELS = {"p00_5": "0.5 % level", "median": "median", "p99_5": "99.5 % level"}
+
+_INTERVALS = "intervals"
+"""Where the metrics have them: as the metrics, with two ends in place of each number."""
+
+_OPTIMISTIC = (
+    "Of the validation scans of fold {fold}, on the prepared grid. The best epoch was chosen by "
+    "them, so they flatter the model a little; other scans would tell more."
 )
 
 _USE = """\
@@ -36,29 +53,32 @@ def model_card(bundle: Bundle) -> str:
     Raises:
         BundleError: The network cannot be built, or the weights are not its own.
     """
-    plan = bundle.plan
+    plan, ranges = bundle.plan, ranges_of(bundle.training, bundle.plan)
+    used_for = _USE_AND_LIMITS.format(structures=listing(plan.labels.foreground))
     sections = {
+        "Intended use and limits": used_for + (_FLAGGED if ranges else ""),
         "What it segments": _structures(plan.labels),
         "What it needs": _needs(plan),
+        "Data": _data(bundle),
+        **({"Range of the training scans": _range(plan, ranges)} if ranges else {}),
+        "Validation scores": _scores(bundle),
         "Network": _network(bundle),
         **({"Postprocessing": _postprocessing(bundle)} if bundle.postprocessing else {}),
-        "Validation scores": _scores(bundle.metrics),
         "Choices and their reasons": _reasons(plan.reasons),
-        "Training": _settings(bundle.training),
+        "Training": _settings(_without_ranges(bundle.training)),
         "Provenance": _settings(bundle.provenance),
-        "Intended use and limits": _LIMITS,
         "How to use it": _USE,
     }
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
-    return f"# Segmentation of {_listing(plan.labels.foreground)}\n{body}"
+    return f"# Segmentation of {listing(plan.labels.foreground)}\n{body}"
 
 
 def _structures(labels: LabelSet) -> str:
     values = [("background", labels.background), *labels.values.items()]
-    rows = [(_escape(name), value) for name, value in values]
-    parts = [_table(("Structure", "Value in the segmentation"), rows)]
+    rows = [(escape(name), value) for name, value in values]
+    parts = [table(("Structure", "Value in the segmentation"), rows)]
     parts += [
-        f"{_escape(region)}: {' + '.join(map(_escape, members))}."
+        f"{escape(region)}: {' + '.join(map(escape, members))}."
         for region, members in labels.regions.items()
     ]
     if labels.ignore is not None:
@@ -69,19 +89,81 @@ def _structures(labels: LabelSet) -> str:
 def _needs(plan: Plan) -> str:
     rows = [
         ("Dimensions", f"{plan.spatial_dims}D"),
-        ("Input channels, in this order", ", ".join(map(_escape, plan.channels))),
-        ("Voxel size it works at", f"{_product(plan.target_spacing)} mm"),
-        ("Orientation it works in", _escape(plan.orientation)),
-        ("Training patch", f"{_product(plan.patch_size)} voxels"),
-        ("Sliding window", f"{_product(plan.roi_size)} voxels"),
+        ("Input channels, in this order", ", ".join(map(escape, plan.channels))),
+        ("Voxel size it works at", f"{product(plan.target_spacing)} mm"),
+        ("Orientation it works in", escape(plan.orientation)),
+        ("Training patch", f"{product(plan.patch_size)} voxels"),
+        ("Sliding window", f"{product(plan.roi_size)} voxels"),
     ]
-    return _table(("Property", "Value"), rows)
+    return table(("Property", "Value"), rows)
+
+
+def _data(bundle: Bundle) -> str:
+    """Say what it was trained on, as far as that is recorded."""
+    dataset, hashes = (_mapping(bundle.provenance, name) for name in ("dataset", "hashes"))
+    training = bundle.training
+    told = {
+        "Name": dataset.get("name"),
+        "Licence": dataset.get("licence"),
+        "Scans to train on": training.get("num_training_cases"),
+        "Scans to choose the best epoch by": training.get("num_validation_cases"),
+        **{f"SHA-256 of {escape(name)}": digest for name, digest in hashes.items()},
+    }
+    rows = [(name, text(value)) for name, value in told.items() if value is not None]
+    return table(("Property", "Value"), rows) if rows else _NOTHING
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an entry that should be a mapping, or none: records of others may hold anything."""
+    found = data.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _range(plan: Plan, ranges: Ranges) -> str:
+    """Tabulate what was seen in training, and what is flagged beyond it."""
+    dims, unit = plan.spatial_dims, ranges.unit
+    scale, of_sizes = (1.0, "px") if unit == "px" else (10.0**-dims, "ml" if dims == 3 else "cm²")
+    axes = ("side to side", "front to back", "head to foot")[:dims]
+    if dims == 2:
+        axes = ("axis 0", "axis 1")
+    rows = [
+        (f"Voxel, {a}, {unit}", each, 1.0) for a, each in zip(axes, ranges.spacing, strict=True)
+    ]
+    rows += [
+        (f"Extent, {a}, {unit}", each, 1.0) for a, each in zip(axes, ranges.extent, strict=True)
+    ]
+    for channel, how, levels in zip(
+        plan.channels, plan.normalisation, ranges.intensity, strict=True
+    ):
+        scaled = "" if how.scheme == "ct" else ", deviations from the mean"
+        rows += [(f"{escape(channel)}, {_LEVELS[n]}{scaled}", r, 1.0) for n, r in levels.items()]
+    rows += [(f"{escape(n)}, {of_sizes}", each, scale) for n, each in ranges.size.items()]
+    cells = [
+        (name, _span(each.low, each.high, k), _span(each.least, each.most, k))
+        for name, each, k in rows
+    ]
+    absent = [f"{escape(n)} in {count}" for n, count in ranges.absent.items() if count]
+    missing = f" Absent: {', '.join(absent)}." if absent else ""
+    head = f"Of {ranges.cases} scans.{missing} In each row, one in a thousand such scans would lie"
+    return f"{head} outside of what is expected.\n\n" + table(("", "Seen", "Expected"), cells)
+
+
+def _span(low: float, high: float, scale: float) -> str:
+    return " to ".join(text(float(f"{value * scale:.3g}")) for value in (low, high))
+
+
+def _without_ranges(training: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_ranges(value) if isinstance(value, Mapping) else value
+        for name, value in training.items()
+        if name != KEY
+    }
 
 
 def _network(bundle: Bundle) -> str:
     parameters = sum(weight.numel() for weight in build_network(bundle).parameters())
     size = sum(weight.numel() * weight.element_size() for weight in bundle.weights.values())
-    head = f"{_escape(bundle.network['name'])}: {parameters:,} parameters, {size / 1e6:.2f} MB."
+    head = f"{escape(bundle.network['name'])}: {parameters:,} parameters, {size / 1e6:.2f} MB."
     parts = [head, _settings(bundle.network["fields"]), *_maps(bundle)]
     if bundle.num_members > 1:
         parts.append(
@@ -93,9 +175,9 @@ def _network(bundle: Bundle) -> str:
 def _postprocessing(bundle: Bundle) -> str:
     """Tabulate what is done to segmentations, and what it was chosen by."""
     names = dict.fromkeys(name for step in bundle.postprocessing for name in step)
-    rows = [[_text(step.get(name)) for name in names] for step in bundle.postprocessing]
+    rows = [[text(step.get(name)) for name in names] for step in bundle.postprocessing]
     head = "In this order; chosen for the Dice of out-of-fold segmentations before and after it."
-    return f"{head}\n\n" + _table([*map(_words, names)], rows)
+    return f"{head}\n\n" + table([*map(words, names)], rows)
 
 
 def _maps(bundle: Bundle) -> list[str]:
@@ -104,22 +186,28 @@ def _maps(bundle: Bundle) -> list[str]:
     if told is None:
         return []
     start = told["origin"].get("start", "a published checkpoint")
-    learnt = "trained from scratch" if start == "scratch" else f"started from {_escape(start)}"
+    learnt = "trained from scratch" if start == "scratch" else f"started from {escape(start)}"
     slices = told["origin"].get("slices")
     where = f" on {slices:,} slices of the training scans" if slices else ""
     head = f"It reads attention maps of a vision transformer that is in this file, {learnt}{where}."
     return [head, _settings(told["fields"])]
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
+def _scores(bundle: Bundle) -> str:
     """Tabulate metrics given per structure, with their means; list what else there is."""
+    metrics = {name: value for name, value in bundle.metrics.items() if name != _INTERVALS}
     tabulated = {
         name: scores for name, scores in metrics.items() if isinstance(scores, Mapping) and scores
     }
     means = {name: f"mean_{name}" for name in tabulated if f"mean_{name}" in metrics}
     used = {*tabulated, *means.values()}
     others = {name: value for name, value in metrics.items() if name not in used}
-    parts = [_score_table(tabulated, metrics, means)] if tabulated else []
+    intervals = _mapping(bundle.metrics, _INTERVALS)
+    parts = [_score_table(tabulated, metrics, means, intervals)] if tabulated else []
+    if tabulated and "measured_on" not in metrics and "fold" in bundle.training:
+        parts.insert(0, _OPTIMISTIC.format(fold=bundle.training["fold"]))
+    if intervals:
+        parts.append("In brackets: 95 % BCa bootstrap intervals of the means over patients.")
     if others or not tabulated:
         parts.append(_settings(others))
     return "\n\n".join(parts)
@@ -129,69 +217,48 @@ def _score_table(
     tabulated: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Any],
     means: Mapping[str, str],
+    intervals: Mapping[str, Any],
 ) -> str:
     structures = dict.fromkeys(name for scores in tabulated.values() for name in scores)
     rows = [
-        (_escape(structure), *(_text(scores.get(structure)) for scores in tabulated.values()))
+        (
+            escape(structure),
+            *(
+                text(scores.get(structure)) + _bracketed(intervals.get(name, {}).get(structure))
+                for name, scores in tabulated.items()
+            ),
+        )
         for structure in structures
     ]
     if means:
-        rows.append(("mean", *(_text(metrics.get(means.get(name, ""))) for name in tabulated)))
-    return _table(("Structure", *map(_words, tabulated)), rows)
+        total = {name: means.get(name, "") for name in tabulated}
+        rows.append(
+            (
+                "mean",
+                *(text(metrics.get(m)) + _bracketed(intervals.get(m)) for m in total.values()),
+            )
+        )
+    return table(("Structure", *map(words, tabulated)), rows)
+
+
+def _bracketed(ends: Sequence[float] | None) -> str:
+    return f" ({_span(ends[0], ends[1], 1.0)})" if ends else ""
 
 
 def _reasons(reasons: Mapping[str, str]) -> str:
-    lines = [f"- {_words(choice)}: {_escape(reason)}" for choice, reason in reasons.items()]
+    lines = [f"- {words(choice)}: {escape(reason)}" for choice, reason in reasons.items()]
     return "\n".join(lines) or _NOTHING
 
 
 def _settings(data: Mapping[str, Any]) -> str:
-    rows = [(_escape(name), _text(value)) for name, value in _flat(data)]
-    return _table(("Setting", "Value"), rows) if rows else _NOTHING
+    rows = [(escape(name), text(value)) for name, value in _flat(data)]
+    return table(("Setting", "Value"), rows) if rows else _NOTHING
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ``("optimiser.lr", 0.001)`` for nested mappings of readable length."""
     for name, value in data.items():
-        if isinstance(value, Mapping) and 0 < len(value) <= _ITEMS_SHOWN:
+        if isinstance(value, Mapping) and 0 < len(value) <= ITEMS_SHOWN:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def _text(value: Any) -> str:
-    """Return a value as a reader wants it: four digits, no long lists, a dash for nothing."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, (list, tuple, Mapping)):
-        if isinstance(value, Mapping) or len(value) > _ITEMS_SHOWN:
-            return f"{len(value)} entries"
-        return ", ".join(map(_text, value))
-    return _escape(value)
-
-
-def _product(sizes: Sequence[float]) -> str:
-    return " × ".join(f"{size:.4g}" for size in sizes)
-
-
-def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(map(_escape, names[:_ITEMS_SHOWN]))
-    return shown if len(names) <= _ITEMS_SHOWN else f"{shown} and {len(names) - _ITEMS_SHOWN} more"
-
-
-def _words(name: str) -> str:
-    return _escape(name).replace("_", " ")
-
-
-def _escape(value: Any) -> str:
-    """Return text that Markdown shows as it stands: names come from other people's files."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(str(value).split()))

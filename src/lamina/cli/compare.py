@@ -17,7 +17,7 @@ from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
     from lamina.evaluation.statistics.comparison import Comparison
-    from lamina.report.comparison import Sheet
+    from lamina.report.sheets import Sheet
 
 _GENERIC = {"scores", "out_of_fold"}
 """Folders whose own names say nothing of a method."""
@@ -115,8 +115,8 @@ def _shown(found: "Comparison") -> Iterator[RenderableType]:
     from lamina.report.comparison import heading, legend, method_sheet, pair_sheet
 
     yield Text(heading(found))
-    yield _table(method_sheet(found))
-    yield _table(pair_sheet(found))
+    yield sheet_table(method_sheet(found))
+    yield sheet_table(pair_sheet(found))
     for line in legend(found):
         yield Padding(Text(line, style="dim"), (0, 0, 0, 2))
     for line in (*found.subject.remarks, *found.cautions):
@@ -125,7 +125,8 @@ def _shown(found: "Comparison") -> Iterator[RenderableType]:
         yield bullet
 
 
-def _table(sheet: "Sheet") -> Table:
+def sheet_table(sheet: "Sheet") -> Table:
+    """Show a table of strings; figures are never wrapped."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, header in enumerate(sheet.header):
         words = place < sheet.names

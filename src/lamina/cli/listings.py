@@ -17,7 +17,7 @@ def models(facts: list["ModelFacts"]) -> Table:
     """Show networks under their papers, what was counted beside what is printed."""
     caption = "Multiply-accumulates of one image of the size shown."
     table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0))
-    table.add_column("Network", no_wrap=True)
+    table.add_column("Network", overflow="fold")
     for header in ("Image", "Parameters", "printed", "GMAC", "printed"):
         table.add_column(header, justify="right", no_wrap=True)
     for source, members in groupby(sorted(facts, key=lambda fact: fact.source), _source):
@@ -26,9 +26,9 @@ def models(facts: list["ModelFacts"]) -> Table:
         for fact in members:
             printed = fact.published
             table.add_row(
-                f"  {fact.name}",
+                f" {fact.name}",
                 f"{fact.in_channels}→{fact.num_classes} {_size(fact.size)}",
-                f"{fact.parameters / 1e6:.2f} M",
+                f"{fact.parameters:,}",
                 (printed and printed.parameters) or "",
                 f"{fact.macs / 1e9:.2f}",
                 (printed and printed.macs) or "",

@@ -1,7 +1,7 @@
 """The verbs that segment scans, and score segmentations."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,13 @@ from lamina.cli.options import (
 )
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
+from lamina.workflows import RECORD
+
+if TYPE_CHECKING:
+    from lamina.workflows.predict import Prediction
+
+_FLAGS = 20
+"""Unusual things that are listed; the record has all."""
 
 
 @app.command(
@@ -85,8 +92,18 @@ def predict(
                 cluster=cluster,
                 progress=progress,
             )
-        terminal.result(result.as_dict(), views.prediction(result))
+        terminal.result(result.as_dict(), views.prediction(result), *_unusual(result))
         terminal.failures(result.failures, "Failed")
+
+
+def _unusual(result: "Prediction") -> list[str]:
+    """List what about the scans is unlike the training of the model."""
+    found = [f"{o.case_id}: {flag['text']}" for o in result.outcomes for flag in o.flags or ()]
+    if not found:
+        return []
+    more = len(found) - _FLAGS
+    rest = [f"  and {more} more, in {result.out / RECORD}"] if more > 0 else []
+    return ["Unlike the training scans:", *(f"  {line}" for line in found[:_FLAGS]), *rest]
 
 
 @app.command(

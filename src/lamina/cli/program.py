@@ -10,9 +10,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from lamina.cli.terminal import write_json
 
-MAIN, RESULTS, DATA, MODELS = GROUPS = (
+MAIN, RESULTS, HOSPITAL, DATA, MODELS = GROUPS = (
     "The main job",
     "Results",
+    "In the hospital",
     "Data",
     "Networks, recipes, runs",
 )
@@ -44,7 +45,7 @@ class Program(TyperGroup):
 
         def place(name: str) -> tuple[int, int]:
             verb = self.commands[name]
-            assert isinstance(verb, TyperCommand)
+            assert isinstance(verb, TyperCommand | TyperGroup)
             turn = _STORY.index(name) if name in _STORY else len(_STORY)
             return GROUPS.index(str(verb.rich_help_panel)), turn
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from lamina.cli.options import Cluster, Work
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
-from lamina.errors import ConfigError
+from lamina.cli.units import numbers
 
 if TYPE_CHECKING:
     from lamina.workflows.sweep import Sweep
@@ -72,8 +72,8 @@ def sweep(
                 out,
                 settings,
                 grid=parse_grid(set_grid or []),
-                seeds=_numbers("--seeds", seeds),
-                folds=None if fold == "all" else _numbers("--fold", fold),
+                seeds=numbers("--seeds", seeds),
+                folds=None if fold == "all" else numbers("--fold", fold),
                 cluster=cluster,
                 cpus=cpus,
                 gpus=gpus,
@@ -81,14 +81,6 @@ def sweep(
             )
         terminal.result(result.as_dict(), _table(result), f"Runs: {result.out}")
         terminal.failures(result.failures, "Failed")
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    """Return whole numbers for ``"0,1,2"``."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"{option} {text!r}: must be whole numbers such as 0,1,2.")
-    return [int(part) for part in parts]
 
 
 def _table(result: "Sweep") -> Table:

@@ -40,6 +40,14 @@ _EXTRAS = {
     "onnxscript": "onnx",
     "openvino": "openvino",
     "nncf": "openvino",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "dicomweb_client": "dicom",
+    "pydicom": "dicom",
+    "pynetdicom": "dicom",
+    "requests": "dicom",
 }
 """Packages that only an extra brings."""
 

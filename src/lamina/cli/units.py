@@ -4,6 +4,8 @@ import re
 
 import typer
 
+from lamina.errors import ConfigError
+
 _SIZES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -23,6 +25,14 @@ def fold(text: str) -> int | str:
     if text != "all" and not text.isdecimal():
         raise typer.BadParameter(f"{text!r} is neither a number from 0 nor 'all'.")
     return text if text == "all" else int(text)
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Return whole numbers for ``"0,1,2"``."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"{option} {text!r}: must be whole numbers such as 0,1,2.")
+    return [int(part) for part in parts]
 
 
 def spoken(seconds: float) -> str:

@@ -115,16 +115,14 @@ def survey(
     stored = case.read_image(channels)
     image, label = straightened(stored, case.read_label(labels, stored), resample_oblique)
     dims = image.spatial_dims
-    turn = reorientation(image.affine, CANONICAL if dims == 3 else image.orientation)
-    affine = turn.affine(image.affine, image.spatial_shape)
     array = np.stack([finite(c.astype(np.float32), image.source) for c in image.array])
     voxels = {name: int(mask.sum()) for name, mask in labels.masks(label.array).items()}
-    intensity = tuple(_describe(channel) for channel in array)
-    box = foreground_box(image.array, label.array)
+    intensity = tuple(describe(channel) for channel in array)
+    shape, spacing = canonical_size(image, foreground_box(image.array, label.array))
     facts = CaseFacts(
         case_id=case.case_id,
-        shape=tuple(box[axis].stop - box[axis].start for axis in turn.axes),
-        spacing=spacing_of(affine, dims),
+        shape=shape,
+        spacing=spacing,
         orientation=orientation_of(image.affine, dims),
         unit=image.unit,
         intensity=intensity,
@@ -152,11 +150,23 @@ def make_fingerprint(cohort: Cohort, surveys: Sequence[Survey]) -> Fingerprint:
         orientation=CANONICAL if dims == 3 else frequent,
         channels=cohort.channels,
         cases=tuple(s.facts for s in surveys),
-        foreground_intensity=tuple(_describe(channel) for channel in pooled),
+        foreground_intensity=tuple(describe(channel) for channel in pooled),
     )
 
 
-def _describe(values: NDArray[np.float32]) -> dict[str, float]:
+def canonical_size(
+    image: Volume, box: Sequence[slice]
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the size of a box in voxels, and that of a voxel in mm, in canonical order."""
+    dims = image.spatial_dims
+    turn = reorientation(image.affine, CANONICAL if dims == 3 else image.orientation)
+    affine = turn.affine(image.affine, image.spatial_shape)
+    shape = tuple(box[axis].stop - box[axis].start for axis in turn.axes)
+    return shape, spacing_of(affine, dims)
+
+
+def describe(values: NDArray[np.float32]) -> dict[str, float]:
+    """Return least, greatest, mean, deviation and percentiles of intensities."""
     low, median, high = np.percentile(values, (0.5, 50, 99.5))
     return {
         "min": float(values.min()),

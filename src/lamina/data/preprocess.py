@@ -1,6 +1,6 @@
 """From a scan as it lies in its file to the array a network sees, and exactly back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -164,10 +164,32 @@ class Alignment:
             if likely is None:
                 indices[target] = decided(part, weights, drawing)
                 continue
-            full = np.stack([weighted(channel, weights) for channel in part])
+            full = weighted(np.array(part), weights)
             indices[target] = decided(full, (), drawing)
             likely[(slice(None), *target)] = to_probabilities(full, exclusive=drawing is None)
         return whole
+
+    def restore_maps(
+        self,
+        maps: Logits,
+        out: NDArray[Any],
+        *,
+        stream_axis: int = 0,
+        finish: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
+    ) -> None:
+        """Bring maps ``(M, *prepared)`` of any numbers back to the scan's grid, block by block.
+
+        Args:
+            maps: Read as logits are.
+            out: Array ``(N, *source)`` to fill; what was cropped stays as it is.
+            stream_axis: Prepared axis.
+            finish: Makes the ``N`` maps of a block out of the ``M``, interpolated linearly.
+        """
+        oriented = self._oriented(out)
+        for target, source, weights in self._to_oriented(stream_axis):
+            part = maps[(slice(None), *source)]
+            full = np.stack([weighted(channel, weights) for channel in part])
+            oriented[(slice(None), *target)] = finish(full)
 
     def rows(self, axis: int) -> int:
         """Return the most rows of logits that are read at a time along a prepared axis."""

@@ -8,6 +8,7 @@ copies of the scan, and memory does not grow with the number of classes.
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ _Slices = tuple[slice, ...]
 
 _BLOCK_VOXELS = 100_000
 """Voxels that are resampled at a time; the processor's cache holds them."""
+_STREAMED_VOXELS = 16_384
+"""The same for a block of all classes. Matrices are dense: smaller blocks multiply fewer zeros."""
 _SLAB_ROWS = 16
 """Rows that are asked for at a time where blocks are walked along one axis."""
 
@@ -109,7 +112,7 @@ def _pieces(shape: Sequence[int], stream_axis: int | None) -> list[list[slice]]:
     edge = max(1, round(_BLOCK_VOXELS ** (1 / len(shape))))
     if stream_axis is None:
         return [_cut(size, edge) for size in shape]
-    wide = max(1, round((_BLOCK_VOXELS / _SLAB_ROWS) ** (1 / (len(shape) - 1))))
+    wide = max(1, round((_STREAMED_VOXELS / _SLAB_ROWS) ** (1 / (len(shape) - 1))))
     return [
         _cut(size, _SLAB_ROWS if axis == stream_axis else wide) for axis, size in enumerate(shape)
     ]
@@ -120,7 +123,12 @@ def _cut(size: int, edge: int) -> list[slice]:
 
 
 def weighted(array: NDArray[Any], weights: Weights) -> NDArray[Any]:
-    """Resample ``(*S)``, one axis after the other."""
-    for matrix in weights:
-        array = np.tensordot(array, matrix, (0, 0))  # the new axis comes last
+    """Resample the last axes of an array, ``(*S)`` or ``(K, *S)``, one after the other."""
+    for axis, matrix in enumerate(weights, start=array.ndim - len(weights)):
+        before, rest = array.shape[:axis], array.shape[axis + 1 :]
+        if rest:  # which lies together, and is one axis of the product
+            together = array.reshape(*before, -1, prod(rest))
+            array = (matrix.T @ together).reshape(*before, -1, *rest)
+        else:
+            array = array @ matrix
     return array

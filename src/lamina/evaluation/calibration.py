@@ -6,6 +6,9 @@ from scipy.ndimage import find_objects
 
 from lamina.evaluation.comparison import Comparison, Mask
 
+BINS = 20
+"""Bins of equal width between 0 and 1."""
+
 
 def probabilities_around(comparison: Comparison) -> tuple[NDArray[np.float64], Mask]:
     """Return the structure's probability and whether it is there, ``(N,)`` each.
@@ -19,3 +22,10 @@ def probabilities_around(comparison: Comparison) -> tuple[NDArray[np.float64], M
     probability = comparison.probability[box].astype(np.float64)
     known = ~np.isnan(probability)
     return probability[known], comparison.reference[box][known]
+
+
+def reliability(probability: NDArray[np.float64], there: Mask) -> NDArray[np.float64]:
+    """Return ``(3, BINS)``: voxels, sum of their probabilities, and how many are the structure."""
+    bins = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    weights = np.ones_like(probability), probability, there.astype(np.float64)
+    return np.stack([np.bincount(bins, each, minlength=BINS) for each in weights])

@@ -65,6 +65,7 @@ def backend_of(
     Raises:
         ConfigError: There is no such backend, or it cannot use that device.
         ExportError: The network cannot be exported to it.
+        FileError: The export cannot be kept in the cache folder.
         ImportError: A package that it needs is not installed.
     """
     if name not in BACKENDS:
@@ -109,7 +110,13 @@ class _Loader:
         except BundleError:
             log.info("Exporting the model to %s, once.", name)
             source = {"file": Path(self.bundle.source).name, "sha256": self.model_sha256}
-            write_exported(self.bundle, self.graphs(), name, folder, source=source)
+            try:
+                write_exported(self.bundle, self.graphs(), name, folder, source=source)
+            except FileError as error:
+                raise FileError(
+                    f"{error.message} Exports are kept there.",
+                    remedy="To go without one, give --backend torch.",
+                ) from error
         return TARGETS.get(name).load(folder, MODEL, self.threads, self.precision)
 
     def window(self) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from lamina.bundle import Bundle, build_network
 from lamina.data.plan import Plan
 from lamina.errors import ExportError
 from lamina.export.targets import ATTENTION, MODEL, Graph
+from lamina.models.accelerate import simplified
 from lamina.models.vit import ViT
 
 _OPERATOR = re.compile(r"\b(?:aten|prims?|torchvision|lamina)(?:\.|::)\w+(?:\.\w+)?")
@@ -76,14 +78,14 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
 
 
 def to_onnx(graph: Graph, path: Path) -> None:
-    """Write a network as an ONNX file, weights and all.
+    """Write a network, in fewer operators, as an ONNX file, weights and all.
 
     Raises:
         ExportError: It holds what ONNX cannot express.
     """
     # Other forms of attention order their result otherwise in memory than what ONNX makes of them.
     with refusing("ONNX"), sdpa_kernel(SDPBackend.MATH):
-        program = traced(graph)
+        program = traced(replace(graph, network=simplified(graph.network)))
         converted = torch.onnx.export(program, (), dynamo=True, verbose=False)
         assert converted is not None
         converted.save(str(path), external_data=False)
@@ -109,7 +111,7 @@ def refusing(target: str) -> Iterator[None]:
     except Exception as error:
         raise ExportError(
             f"The network cannot be exported to {target}: {_reason(error)}",
-            remedy="Export it to another target, or run it with torch.",
+            remedy="Export it to another target, or predict with --backend torch.",
         ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):

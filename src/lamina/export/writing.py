@@ -62,7 +62,7 @@ def write_exported(
             raise ExportError(
                 f"{target}: the exported network's logits are up to {found.max_abs_error:.2g} off "
                 f"those of the original, which reach {found.max_abs_logit:.2g}.",
-                remedy="Export it to another target, or run it with torch.",
+                remedy="Export it to another target, or predict with --backend torch.",
             )
         report = {"target": target, "precision": precision, "noise": found.as_dict(), **more}
         seal(

@@ -1,6 +1,6 @@
 """Test-time augmentation: the mean logits of a window and its mirror images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
 from typing import Any
 
@@ -39,15 +39,21 @@ class Mirrored:
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[Any]:
         """Return the mean logits ``(B, K, *S)`` of a batch ``(B, C, *S)``."""
-        total = self.network(batch).astype(np.float32)
-        for flips in self._flips:
-            places = tuple(2 + axis for axis in flips)
-            logits = np.flip(self.network(np.flip(batch, places)), places)
-            if self.side_axis in flips and self.exchanged is not None:
-                logits = logits[:, self.exchanged]
+        views = self.views(batch)
+        total = next(views).astype(np.float32)
+        for logits in views:
             total += logits
         total /= 1 + len(self._flips)
         return total
+
+    def views(self, batch: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
+        """Yield the logits ``(B, K, *S)`` of a batch, then those of each mirror image, put back."""
+        yield self.network(batch)
+        for flips in self._flips:
+            places = tuple(2 + axis for axis in flips)
+            logits = np.flip(self.network(np.flip(batch, places)), places)
+            mirrored_sides = self.side_axis in flips and self.exchanged is not None
+            yield logits[:, self.exchanged] if mirrored_sides else logits
 
 
 def mirrored(network: Network, plan: Plan) -> Network:

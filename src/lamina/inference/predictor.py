@@ -54,6 +54,8 @@ class Predictor:
     """Windows per call of the network; ``None``: as many as a CPU gains by."""
     ram_bytes: float | None = None
     """The most memory that the process may hold; fewer windows are then taken at a time."""
+    threads: int = 1
+    """That put windows together; how many run the network is its own affair."""
 
     def __call__(
         self,
@@ -91,6 +93,17 @@ class Predictor:
         """
         return self._memory(image, Alignment.of(image, self.plan))
 
+    def prepare(self, image: Volume, alignment: Alignment) -> NDArray[np.float32]:
+        """Return what the network sees of a scan: ``(C, *prepared)``, with attention maps, if any.
+
+        Args:
+            image: At right angles.
+            alignment: Of the image.
+        """
+        prepared = alignment.prepare_image(image.array)
+        normalise(prepared, self.plan.normalisation, image.source, out=prepared)
+        return prepared if self.maps is None else append_maps(prepared, self.maps(prepared))
+
     def _on_own_grid(
         self,
         image: Volume,
@@ -120,11 +133,16 @@ class Predictor:
         if self.ram_bytes is not None:
             memory = self._memory(image, alignment).within(self.ram_bytes, image.source)
             batch = memory.sw_batch_size
-        prepared = alignment.prepare_image(image.array)
-        normalise(prepared, self.plan.normalisation, image.source, out=prepared)
-        if self.maps is not None:
-            prepared = append_maps(prepared, self.maps(prepared))
-        logits = logits_of(self._applied, prepared, self.plan, alignment.rows, batch, progress)
+        prepared = self.prepare(image, alignment)
+        logits = logits_of(
+            self._applied,
+            prepared,
+            self.plan,
+            alignment.rows,
+            batch,
+            progress,
+            threads=self.threads,
+        )
         indices = alignment.restore(
             logits,
             self.plan.drawing,
@@ -186,6 +204,8 @@ def logits_of(
     rows: Callable[[int], int],
     sw_batch_size: int,
     progress: Progress | None = None,
+    *,
+    threads: int = 1,
 ) -> SlidingWindow:
     """Return the logits of a prepared image ``(C, *S)``, made up as they are read.
 
@@ -196,6 +216,7 @@ def logits_of(
         rows: Returns how many rows are read at a time along an axis.
         sw_batch_size: Windows per call of the network.
         progress: Called with windows done and windows in all.
+        threads: That put windows together.
     """
     tiling = Tiling.thinnest(image.shape[1:], plan.roi_size, plan.overlap, rows, sw_batch_size)
     return SlidingWindow(
@@ -205,6 +226,7 @@ def logits_of(
         blending=plan.blending,
         slice_axis=plan.slice_axis,
         progress=progress,
+        threads=threads,
     )
 
 

@@ -7,17 +7,21 @@ time there are logits of about one window's depth, whatever the size of the imag
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.data.threads import for_each
 from lamina.inference.windows import Start, Tiling, cut, importance
 
 Network = Callable[[NDArray[np.float32]], NDArray[Any]]
 """``(B, C, *S) -> (B, K, *S)`` logits: a wrapped torch module, an exported graph, a test double."""
 
 _Box = tuple[slice, ...]
+_CACHED_VALUES = 1 << 18
+"""Values that are multiplied before they are added."""
 
 
 class SlidingWindow:
@@ -36,6 +40,7 @@ class SlidingWindow:
         slice_axis: Spatial axis along which the window is 1 voxel and which the network does not
             see.
         progress: Called with windows done and windows in all.
+        threads: That add windows up, class by class.
     """
 
     def __init__(
@@ -47,12 +52,14 @@ class SlidingWindow:
         blending: Literal["gaussian", "constant"] = "gaussian",
         slice_axis: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        threads: int = 1,
     ) -> None:
         self.tiling = tiling
         self._network = network
         self._image = image
         self._slice_axis = slice_axis
         self._progress = progress
+        self._threads = threads
         self._weights = importance(tiling.roi_size, blending)
         self._groups = deque(tiling.groups())
         self._sums = self._totals = np.empty(0, np.float32)
@@ -108,7 +115,8 @@ class SlidingWindow:
                 for part, first in zip(inside, start, strict=True)
             )
             weights = self._weights[here]
-            _add_weighted(self._sums[(slice(None), *there)], logits[(slice(None), *here)], weights)
+            sums, added = self._sums[(slice(None), *there)], logits[(slice(None), *here)]
+            for_each(partial(_add_weighted, weights), zip(sums, added, strict=True), self._threads)
             self._totals[there] += weights
 
     def _allocate(self, num_classes: int) -> None:
@@ -174,12 +182,17 @@ class SlidingWindow:
 
 
 def _add_weighted(
-    sums: NDArray[np.float32], logits: NDArray[Any], weights: NDArray[np.float32]
+    weights: NDArray[np.float32], of_class: tuple[NDArray[np.float32], NDArray[Any]]
 ) -> None:
-    """Add weighted logits to sums, all ``(K, *S)``, plane by plane: the products stay in cache."""
-    for of_class, added in zip(sums, logits, strict=True):
-        for plane, values, weight in zip(of_class, added, weights, strict=True):
-            plane += values * weight
+    """Add weighted logits to sums, both ``(*S)``, part by part: the products stay in cache."""
+    sums, logits = of_class
+    rows = min(len(weights), max(1, _CACHED_VALUES // weights[0].size))
+    products = np.empty((rows, *weights.shape[1:]), np.float32)
+    for first in range(0, len(weights), rows):
+        part = slice(first, first + rows)
+        product = products[: len(weights[part])]
+        np.multiply(logits[part], weights[part], out=product)
+        sums[part] += product
 
 
 def _value_of(tile: NDArray[np.float32]) -> bytes | None:

@@ -131,7 +131,7 @@ class Tiling:
         """Windows in all."""
         return prod(map(len, self.starts))
 
-    @property
+    @cached_property
     def layers_together(self) -> int:
         """Layers of windows whose batches are shared.
 
@@ -153,7 +153,7 @@ class Tiling:
                 for place in product(*across)
             ]
 
-    @property
+    @cached_property
     def slab_shape(self) -> tuple[int, ...]:
         """Size of the logits that exist at a time."""
         axis, sizes = self.stream_axis, [*self.spatial_shape]

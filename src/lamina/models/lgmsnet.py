@@ -19,7 +19,7 @@ Shapes: ``B`` batch, ``C`` channels, ``*S`` two or three spatial axes in array o
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -64,8 +64,11 @@ class LGMSNetConfig:
     """Widths of the five encoder stages; the decoder mirrors them."""
     depths: tuple[int, ...] = (1, 1, 1)
     """LMS blocks in each of the first three stages."""
+    kernels: tuple[int, ...] = KERNELS
+    """Width of the convolution of each quarter of an LMS block's channels (Fig. 7)."""
     splits: tuple[tuple[int, int], ...] = ((96, 32), (96, 32), (96, 32), (48, 16))
-    """Channels for attention and for convolution in each GMS block, in the order data meet them."""
+    """Channels for attention and for convolution in each GMS block, in the order data meet them; 0:
+    a block without that branch (Fig. 7)."""
     branch_norm: Literal["batch", "instance"] = "batch"
     """Normalisation of the convolutional branch of GMS; "instance" where batches are of one case
     (ours), for batch statistics of training are then far from the running ones of evaluation."""
@@ -75,7 +78,8 @@ class LGMSNetConfig:
         lms_fits = all(c % len(KERNELS) == 0 for c in self.channels[:2])
         widths = [self.channels[stage] for stage in (3, 4, 3, 2)] if channels_fit else None
         split_widths = [sum(pair) for pair in self.splits]
-        shares_fit = len(self.splits) == 4 and all(min(pair) >= 1 for pair in self.splits)
+        shares_fit = len(self.splits) == 4 and all(min(pair) >= 0 for pair in self.splits)
+        odd = all(k >= 1 and k % 2 for k in self.kernels)
         require(
             self,
             in_channels=(self.in_channels >= 1, "at least 1"),
@@ -83,6 +87,7 @@ class LGMSNetConfig:
             spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
             channels=(channels_fit and lms_fits, "five widths, the first two multiples of 4"),
             depths=(len(self.depths) == 3 and min(self.depths) >= 1, "three, each at least 1"),
+            kernels=(len(self.kernels) == len(KERNELS) and odd, "four odd numbers"),
             splits=(
                 shares_fit and split_widths == (widths or split_widths),
                 f"four pairs of widths{f' with sums {widths}' if widths else ''}",
@@ -159,12 +164,13 @@ class GMS(nn.Module):
         self.split = split
         self.local = conv_unit(dims, in_channels, c, 3, norm)
         self.mix = conv_unit(dims, c, c, 1, norm)
-        self.transformer = SparseTransformer(wide, hidden=2 * c)
+        self.transformer = SparseTransformer(wide, hidden=2 * c) if wide else nn.Identity()
         branch_norm = _BRANCH_NORM[config.branch_norm, dims]
-        self.branch = nn.Sequential(
-            *conv_unit(dims, narrow, narrow, 3, branch_norm, nn.ReLU, groups=narrow),
-            *conv_unit(dims, narrow, narrow, 1, branch_norm, nn.Identity, groups=narrow),
+        units = (
+            conv_unit(dims, narrow, narrow, k, branch_norm, activation, groups=narrow)
+            for k, activation in ((3, nn.ReLU), (1, nn.Identity))
         )
+        self.branch = nn.Sequential(*chain(*units)) if narrow else nn.Identity()
         self.fuse = conv_unit(dims, c, c, 1, norm)
         self.out = conv_unit(dims, c + in_channels, c, 3, norm)
 
@@ -196,7 +202,9 @@ class LGMSNet(nn.Module):
         split4, split5, split_up5, split_up4 = config.splits
         self.stem = conv_unit(dims, config.in_channels, d0, 3, norm, nn.ReLU, bias=True)
         widths = zip((d0, d0, d1), (d0, d1, d2), config.depths, strict=True)
-        self.encoder = nn.ModuleList(lms_stage(dims, a, b, norm, depth) for a, b, depth in widths)
+        self.encoder = nn.ModuleList(
+            lms_stage(dims, a, b, norm, depth, config.kernels) for a, b, depth in widths
+        )
         self.encoder.extend([GMS(config, d2, split4), GMS(config, d3, split5)])
         self.pool = (nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(2)
         merges = (

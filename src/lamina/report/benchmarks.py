@@ -66,8 +66,16 @@ def _machine(record: Mapping[str, Any]) -> str:
     named = ", ".join(f"{name} {versions[name]}" for name in used if versions.get(name))
     return (
         f"{about['processor']}, {about['cores']} cores, {about['memory_gb']:.0f} GB of memory "
-        f"({about['platform']}); {named}"
+        f"({about['platform']}){_scheduled(about.get('scheduling'))}; {named}"
     )
+
+
+def _scheduled(policy: str | None) -> str:
+    """Tell other turns than a usual process has, for these make times shorter, or longer."""
+    if policy in (None, "SCHED_OTHER"):
+        return ""
+    real_time = policy in ("SCHED_FIFO", "SCHED_RR")
+    return f", scheduled by {policy}" + (", ahead of all other work" if real_time else "")
 
 
 def _network(name: str, facts: Row) -> Iterator[str]:

@@ -31,7 +31,7 @@ _ROW = 0.44
 _LOW_ROW = 0.27
 """...and where there are many."""
 _MANY = 12
-_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 _FEW_EPOCHS = 15
 _GOLDEN = 0.618034
 LIMITS = 1.96
@@ -73,7 +73,7 @@ class Chart:
     def svg(self) -> str:
         """The figure as markup for a page; what is linked has the link's target for a tip."""
         stream = io.StringIO()
-        with _styled():
+        with styled():
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
             self.figure.savefig(stream, format="svg", metadata=nothing)
         text = stream.getvalue()
@@ -96,7 +96,7 @@ def score_chart(
         values: Structure -> case -> value; NaN where the metric does not apply.
         colours: Structure -> colour; regions are grey.
     """
-    with _styled():
+    with styled():
         axes = _axes(1.0 + (_ROW if len(values) <= _MANY else _LOW_ROW) * len(values))
         for row, (label, by_case) in enumerate(values.items()):
             found = {case: v for case, v in by_case.items() if np.isfinite(v)}
@@ -111,7 +111,7 @@ def score_chart(
         if metric.higher_is_better is None:
             axes.axvline(0, color=MUTED, linewidth=1, zorder=0)
         _finish(axes)
-    return Chart(metric.title, metric.definition, _figure(axes))
+    return Chart(metric.title, metric.definition, figure_of(axes))
 
 
 def agreement_chart(
@@ -134,7 +134,7 @@ def agreement_chart(
     """
     mean, error = (reference + predicted) / 2, predicted - reference
     bias, spread = float(error.mean()), float(error.std(ddof=1)) if len(error) > 1 else 0.0
-    with _styled():
+    with styled():
         axes = _axes()
         axes.scatter(mean, error, urls=[f"#case-{case}" for case in cases], **_dots(colour))
         for value, name, dashes in (
@@ -153,7 +153,7 @@ def agreement_chart(
         _finish(axes)
     low, high = (_signed(bias + sign * LIMITS * spread) for sign in (-1, 1))
     told = f"Bias {_signed(bias)} {unit}, limits of agreement {low} to {high} {unit}"
-    return Chart(label, f"{told}; {len(error)} cases.", _figure(axes))
+    return Chart(label, f"{told}; {len(error)} cases.", figure_of(axes))
 
 
 def curve_chart(
@@ -163,8 +163,9 @@ def curve_chart(
     colours: Mapping[str, str],
     *,
     mark: float | None = None,
+    axis: str = "Epoch",
 ) -> Chart:
-    """Draw what training measured in each epoch.
+    """Draw what training measured in each epoch, or along another axis.
 
     Args:
         title: Of the chart, and its vertical axis.
@@ -172,10 +173,11 @@ def curve_chart(
         lines: Name -> pairs of epoch, from 1, and value.
         colours: Name -> colour; others take theirs in turn.
         mark: Epoch that was kept.
+        axis: What the horizontal axis is.
     """
-    with _styled():
+    with styled():
         axes = _axes()
-        others, dashes = cycle(OKABE_ITO[::-1]), cycle(_DASHES)
+        others, dashes = cycle(OKABE_ITO[::-1]), cycle(DASHES)
         for name, points in lines.items():
             epochs, values = zip(*points, strict=True)
             marker = "o" if len(points) <= _FEW_EPOCHS else ""
@@ -194,17 +196,27 @@ def curve_chart(
                 size=9,
                 color=MUTED,
             )
-        axes.set_xlabel("Epoch")
+        axes.set_xlabel(axis)
         axes.set_ylabel(title)
         _tick(axes, integer=True)
         if len(lines) > 1:
             axes.legend(loc="best", fontsize=9)
         _finish(axes)
-    return Chart(title, caption, _figure(axes))
+    return Chart(title, caption, figure_of(axes))
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def drawing() -> Iterator["Axes"]:
+    """Yield axes in the style of all charts, and finish them."""
+    with styled():
+        axes = _axes()
+        yield axes
+        _finish(axes)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the style of all charts."""
     from matplotlib import rc_context
 
     with rc_context(_STYLE):
@@ -220,7 +232,8 @@ def _axes(height: float = _HEIGHT) -> "Axes":
     return figure.add_subplot()
 
 
-def _figure(axes: "Axes") -> "Figure":
+def figure_of(axes: "Axes") -> "Figure":
+    """Return the figure that axes are the only ones of."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     return figure

@@ -1,36 +1,12 @@
 """Tables of a comparison of methods: as strings, in Markdown and in LaTeX."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from lamina.evaluation.statistics.comparison import Comparison, Method, Pair
 from lamina.evaluation.statistics.intervals import Interval
+from lamina.report.sheets import Sheet, latex_table, markdown_page, signed
 
 _SMALLEST_P = 0.0001
-_LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "–": "--",
-    "±": r"$\pm$",
-    "<": "$<$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-}
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table of a comparison."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    names: int
-    """Columns at the left that hold words; the others hold figures."""
-    bold: tuple[bool, ...]
-    """Rows that stand out."""
 
 
 def heading(found: Comparison) -> str:
@@ -96,56 +72,31 @@ def percent(share: float) -> str:
 
 def difference(found: Comparison, value: float) -> str:
     """Return a difference of means with its sign."""
-    return _signed(value, _decimals(found) + 1)
+    return signed(value, _decimals(found) + 1)
 
 
 def markdown(found: Comparison) -> str:
     """Return heading, tables, legend and remarks for a Markdown page."""
-    parts = [f"# {_cell(heading(found))}"]
-    for sheet in (method_sheet(found), pair_sheet(found)):
-        rule = ["---"] * sheet.names + ["---:"] * (len(sheet.header) - sheet.names)
-        lines = [sheet.header, rule]
-        for row, bold in zip(sheet.rows, sheet.bold, strict=True):
-            lines.append([f"**{_cell(c)}**" if bold and c else _cell(c) for c in row])
-        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        parts += [f"## {sheet.title}", table]
-    parts += [" ".join(legend(found))]
-    told = [f"- {_cell(line)}" for line in (*found.subject.remarks, *found.cautions)]
-    if told:
-        parts += ["## Read this first", "\n".join(told)]
-    return "\n\n".join(parts) + "\n"
+    notes = (*found.subject.remarks, *found.cautions)
+    sheets = (method_sheet(found), pair_sheet(found))
+    told = " ".join(legend(found))
+    return markdown_page(sheets, told, "Read this first", notes, title=heading(found))
 
 
 def latex(found: Comparison) -> str:
     """Return both tables for a paper that loads ``booktabs``."""
     captions = (f"{heading(found)}.", f"Pairs of methods. {heading(found)}.")
     sheets = (method_sheet(found), pair_sheet(found))
-    tables = (_latex_table(*pair) for pair in zip(sheets, captions, strict=True))
+    tables = (latex_table(*pair) for pair in zip(sheets, captions, strict=True))
     notes = (*legend(found), *found.subject.remarks, *found.cautions)
     return "\n\n".join(["\n".join(f"% {' '.join(note.split())}" for note in notes), *tables]) + "\n"
-
-
-def _latex_table(sheet: Sheet, caption: str) -> str:
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{_escaped(caption)}}}",
-        rf"  \begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.header) - sheet.names)}}}",
-        r"    \toprule",
-        f"    {' & '.join(map(_escaped, sheet.header))} \\\\",
-        r"    \midrule",
-    ]
-    for row, bold in zip(sheet.rows, sheet.bold, strict=True):
-        cells = [rf"\textbf{{{_escaped(c)}}}" if bold and c else _escaped(c) for c in row]
-        lines.append(f"    {' & '.join(cells)} \\\\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
 
 
 def _method_cells(found: Comparison, method: Method) -> tuple[str, ...]:
     digits, stable = _decimals(found), method.stability
     return (
         f"{method.interval.mean:.{digits}f}",
-        _interval(method.interval, digits, signed=False),
+        _interval(method.interval, digits, with_sign=False),
         str(stable.rank),
         percent(stable.shares[0]),
         f"{stable.low}" if stable.low == stable.high else f"{stable.low}–{stable.high}",
@@ -155,10 +106,10 @@ def _method_cells(found: Comparison, method: Method) -> tuple[str, ...]:
 def _pair_cells(found: Comparison, pair: Pair) -> tuple[str, ...]:
     return (
         difference(found, pair.difference.mean),
-        _interval(pair.difference, _decimals(found) + 1, signed=True),
+        _interval(pair.difference, _decimals(found) + 1, with_sign=True),
         f"{pair.wins}/{pair.ties}/{pair.losses}",
         p_value(pair.holm_p),
-        _signed(pair.effect, 2),
+        signed(pair.effect, 2),
     )
 
 
@@ -168,27 +119,14 @@ def _seeds(found: Comparison, method: Method) -> str:
     return f"{method.seeds.between:.{_decimals(found) + 1}f} ({len(method.seeds.means)})"
 
 
-def _interval(interval: Interval, digits: int, *, signed: bool) -> str:
+def _interval(interval: Interval, digits: int, *, with_sign: bool) -> str:
     if interval.missing:
         return "–"
     ends = (interval.low, interval.high)
-    if not signed:
+    if not with_sign:
         return " to ".join(f"{end:.{digits}f}" for end in ends)
-    return " to ".join(_signed(end, digits) for end in ends)
-
-
-def _signed(value: float, digits: int) -> str:
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+    return " to ".join(signed(end, digits) for end in ends)
 
 
 def _decimals(found: Comparison) -> int:
     return 2 if found.subject.unit else 3
-
-
-def _cell(text: str) -> str:
-    return "".join(rf"\{c}" if c in "\\|*_`<[" else c for c in " ".join(text.split()))
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))

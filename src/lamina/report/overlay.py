@@ -51,6 +51,11 @@ def label_colours(labels: LabelSet) -> dict[str, Colour]:
     return colours
 
 
+def longest_bar(width: float) -> float:
+    """Return the length in mm of a scale bar that is seen well in a picture of that width."""
+    return max([mm for mm in BARS_MM if mm <= 0.35 * width], default=BARS_MM[0])
+
+
 def save_overlay(
     path: Path,
     image: Volume,
@@ -78,8 +83,8 @@ def save_overlay(
         LabelError: A label map holds undeclared values.
         FileError: The picture cannot be written.
     """
-    predicted = _encode(segmentation, image, labels)
-    true = None if reference is None else _encode(reference, image, labels)
+    predicted = encoded(segmentation, image, labels)
+    true = None if reference is None else encoded(reference, image, labels)
     views = [view_of(image, predicted, true, plane) for plane in planes_of(image)]
     sheet, window, colours = _Sheet(views, title), window_of(image.array[0]), label_colours(labels)
     for row, view in enumerate(views):
@@ -89,7 +94,7 @@ def save_overlay(
         sheet.figure.savefig(part, format="png", dpi=DPI)
 
 
-def _encode(label: Volume, image: Volume, labels: LabelSet) -> NDArray[np.uint8]:
+def encoded(label: Volume, image: Volume, labels: LabelSet) -> NDArray[np.uint8]:
     """Return class indices on the image's grid; what is to be ignored is not drawn."""
     what = f"{image.source} and {label.source}"
     check_same_grid(image.affine, image.spatial_shape, label.affine, label.spatial_shape, what)
@@ -121,7 +126,7 @@ class _Sheet:
 
         heights, widths = (np.array(side) for side in zip(*(v.size_mm for v in views), strict=True))
         self.inch_per_mm = float(min(PANEL / widths.max(), MAX_HEIGHTS / heights.sum()))
-        self.bar_mm = max([mm for mm in BARS_MM if mm <= 0.35 * widths.min()], default=BARS_MM[0])
+        self.bar_mm = longest_bar(float(widths.min()))
         self.column = max(MIN_WIDTH, float(widths.max() * self.inch_per_mm))
         self.rows: NDArray[np.float64] = np.maximum(MIN_HEIGHT, heights * self.inch_per_mm)
         headings = ("Image", "Prediction", "Against the reference")
@@ -131,7 +136,7 @@ class _Sheet:
         self.height = TOP + float((self.rows + GAP).sum()) + BOTTOM
         self.figure = Figure((self.width, self.height), facecolor=BACKGROUND)
         FigureCanvasAgg(self.figure)
-        self.text(LEFT, 0.3, _shorten(title, int(self.width * 8)), size=13, weight="bold")
+        self.text(LEFT, 0.3, shorten(title, int(self.width * 8)), size=13, weight="bold")
         for column, heading in enumerate(headings[: self.columns]):
             self.text(self._middle(column), TOP - 0.16, heading, ha="center", color=MUTED)
 
@@ -175,14 +180,14 @@ def _draw_row(
         extent = (*axes.get_xlim(), *axes.get_ylim())
         axes.imshow(view.image, extent=extent, vmin=window[0], vmax=window[1], **GREY)
         if column > 0:
-            _outline(axes, view, colours, fill=0.35 if column == 1 else 0.0)
+            outline(axes, view, colours, fill=0.35 if column == 1 else 0.0)
         if column == 2 and view.reference is not None:
             _outline_reference(axes, view, view.reference)
-        _draw_marks(axes, view.plane)
-    _draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
+        draw_marks(axes, view.plane)
+    draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
 
 
-def _outline(axes: "Axes", view: View, colours: Mapping[str, Colour], *, fill: float) -> None:
+def outline(axes: "Axes", view: View, colours: Mapping[str, Colour], *, fill: float) -> None:
     """Draw each predicted structure's contour, half-way between its pixels and the next."""
     for index, colour in enumerate(colours.values(), start=1):
         right, down, mask = _padded_mask(view.segmentation == index, view)
@@ -212,7 +217,7 @@ def _padded_mask(
     return columns * view.spacing[1], rows * view.spacing[0], padded
 
 
-def _draw_marks(axes: "Axes", plane: Plane) -> None:
+def draw_marks(axes: "Axes", plane: Plane) -> None:
     """Write where the screen's edges point to in the body."""
     from matplotlib.patheffects import withStroke
 
@@ -227,7 +232,8 @@ def _draw_marks(axes: "Axes", plane: Plane) -> None:
         mark.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
-def _draw_scale_bar(axes: "Axes", length: float) -> None:
+def draw_scale_bar(axes: "Axes", length: float) -> None:
+    """Draw a bar of so many mm in the lower left corner."""
     from matplotlib.patheffects import withStroke
 
     style: dict[str, Any] = {
@@ -257,7 +263,7 @@ def _draw_legend(
     down = TOP + LINE / 2
     for name, values in list(sizes.items())[:fitting]:
         sheet.stroke(left, 0.18, down, color=colours[name], linewidth=7)
-        sheet.text(left + 0.28, down, _shorten(name, 14 if compared else 24))
+        sheet.text(left + 0.28, down, shorten(name, 14 if compared else 24))
         for end, value in zip(ends, values, strict=True):
             sheet.text(end, down, _three_digits(value), ha="right")
         down += LINE
@@ -283,5 +289,6 @@ def _three_digits(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
+    """Return a text, or its beginning where it is longer."""
     return text if len(text) <= length else text[: length - 1] + "…"

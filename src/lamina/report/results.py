@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
+from lamina.evaluation.statistics import LEVEL
+from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.summary import Summary
 from lamina.evaluation.table import number, shown_metrics
 from lamina.files import atomic_path, write_text
 from lamina.report.cases import Pair, colours_of, show
 from lamina.report.charts import MUTED, Chart, agreement_chart, curve_chart, score_chart
 from lamina.report.page import render
-from lamina.report.tables import counts_told, occurring, score_rows
+from lamina.report.reliability import reliability_chart
+from lamina.report.tables import MEAN, Intervals, between, counts_told, occurring, score_rows
 
 Facts = Mapping[str, str]
 """What -> how it is, in words and with units."""
@@ -37,12 +41,18 @@ class Results:
     title: str
     subtitle: str
     scores: Scores
+    intervals: Intervals = field(default_factory=dict)
+    """Of the means."""
     read_pairs: Callable[[], Iterator[Pair]] = lambda: iter(())
     """Reads the cases to show, one after the other."""
     sizes: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     """Structure -> case -> its true and its predicted size, in ml, or in pixels."""
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Name of a run -> its epochs, as ``metrics.jsonl`` holds them."""
+    flags: Mapping[str, Sequence[str]] | None = None
+    """Case -> what about it is unlike the training of the model; ``None`` if nobody looked."""
+    reliability: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Structure -> what :func:`~lamina.report.reliability.reliability_chart` draws."""
     data: Facts = field(default_factory=dict)
     plan: Sequence[tuple[str, str, str]] = ()
     """Choice, value, reason."""
@@ -67,9 +77,10 @@ def save_report(path: Path, results: Results) -> None:
         counts=counts_told(scores),
         head=head,
         rows=rows,
-        medians=_medians(scores),
+        below=_below(scores, results.intervals),
+        mean=MEAN,
         score_charts=list(score_charts(scores, shown_metrics(scores))),
-        calibration=list(score_charts(scores, _uncertain(scores))),
+        calibration=list(calibration_charts(results)),
         agreements=list(agreement_charts(scores, results.sizes)),
         curves=list(curve_charts(results.histories)),
         shown=shown,
@@ -95,7 +106,8 @@ def save_pdf(path: Path, results: Results) -> None:
 
     scores = results.scores
     charts = (
-        *score_charts(scores, (*shown_metrics(scores), *_uncertain(scores))),
+        *score_charts(scores, shown_metrics(scores)),
+        *calibration_charts(results),
         *agreement_charts(scores, results.sizes),
         *curve_charts(results.histories),
     )
@@ -114,6 +126,13 @@ def score_charts(scores: Scores, metrics: Sequence[Metric]) -> Iterator[Chart]:
             if row.metric == metric.name and row.label in values:
                 values[row.label][row.case] = row.value
         yield score_chart(metric, values, colours)
+
+
+def calibration_charts(results: Results) -> Iterator[Chart]:
+    """Yield how far probabilities can be trusted, where there are any."""
+    if results.reliability:
+        yield reliability_chart(results.reliability, colours_of(results.scores.labels))
+    yield from score_charts(results.scores, _uncertain(results.scores))
 
 
 def agreement_charts(
@@ -169,20 +188,31 @@ def _tiles(scores: Scores) -> list[tuple[str, str, str]]:
     return found
 
 
-def _medians(scores: Scores) -> dict[str, list[str]]:
-    """Return median and range of each structure, as the table has them below the means."""
+def _below(scores: Scores, intervals: Intervals) -> dict[str, list[list[str]]]:
+    """Return what stands below each mean, line by line: median and range, and its interval."""
 
-    def told(summary: Summary, metric: Any) -> str:
+    def sure(label: str, metric: Metric) -> list[str]:
+        told = between(intervals.get(label, {}).get(metric.name), metric)
+        return [f"{100 * LEVEL:g} %: {told}"] if told else []
+
+    def spread(summary: Summary, metric: Metric) -> list[str]:
         if not summary.n:
-            return ""
+            return []
         median, low, high = (
             number(value, metric) for value in (summary.median, summary.min, summary.max)
         )
-        return f"{median} ({low} to {high})"
+        return [f"{median} ({low} to {high})"]
 
-    return {
-        label: [told(row[metric.name], metric) for metric in shown_metrics(scores)]
+    metrics = shown_metrics(scores)
+    found = {
+        label: [spread(row[metric.name], metric) + sure(label, metric) for metric in metrics]
         for label, row in scores.summary().items()
+    }
+    directed = [metric.higher_is_better is not None for metric in metrics]
+    return found | {
+        MEAN: [
+            sure(OF_ALL, m) if better else [] for m, better in zip(metrics, directed, strict=True)
+        ]
     }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lamina.geometry import spacing_of
-from lamina.report.overlay import BARS_MM
+from lamina.report.overlay import longest_bar
 from lamina.report.slices import (
     OPPOSITE,
     SOFT_TISSUE_HU,
@@ -186,7 +186,7 @@ def _section(
         reference=_lines(stack.reference[:, :, index], stack.spacing, colours),
         predicted=_lines(stack.predicted[:, :, index], stack.spacing, colours),
         letters=letters if stack.in_body else ("", "", "", ""),
-        bar=max([mm for mm in BARS_MM if mm <= 0.35 * width], default=BARS_MM[0]),
+        bar=longest_bar(width),
     )
 
 

@@ -1,9 +1,13 @@
 """Tables of scores for a paper: Markdown and LaTeX."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
+from lamina.evaluation.statistics import LEVEL
+from lamina.evaluation.statistics.intervals import Interval
+from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.table import cell, number, shown_metrics
 
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -20,11 +24,20 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 MEAN = "Mean of structures"
 
 
-def score_rows(scores: Scores) -> Iterator[tuple[str, ...]]:
+Intervals = Mapping[str, Mapping[str, Interval]]
+"""Structure, region, or ``MEAN`` of :mod:`lamina.evaluation.statistics.means` -> metric."""
+
+
+def score_rows(scores: Scores, intervals: Intervals | None = None) -> Iterator[tuple[str, ...]]:
     """Yield the head of the table, a row per structure and region, and the mean of structures.
 
     What occurs in no case, neither true nor predicted, has no row.
+
+    Args:
+        scores: Of all cases.
+        intervals: Of the means, which then stand behind them in brackets.
     """
+    known = intervals or {}
     metrics, summary = shown_metrics(scores), scores.summary()
     units = [f", {metric.unit}" if metric.unit else "" for metric in metrics]
     titles = [
@@ -36,16 +49,30 @@ def score_rows(scores: Scores) -> Iterator[tuple[str, ...]]:
         row = summary[label]
         yield (
             label,
-            *(cell(row[metric.name].mean, row[metric.name].std, metric) for metric in metrics),
+            *(
+                cell(row[metric.name].mean, row[metric.name].std, metric)
+                + _bracketed(known.get(label, {}).get(metric.name), metric)
+                for metric in metrics
+            ),
         )
     if len(scores.labels.foreground) > 1:
         yield (
             MEAN,
             *(
-                "" if m.higher_is_better is None else number(scores.mean_foreground(m.name), m)
+                ""
+                if m.higher_is_better is None
+                else number(scores.mean_foreground(m.name), m)
+                + _bracketed(known.get(OF_ALL, {}).get(m.name), m)
                 for m in metrics
             ),
         )
+
+
+def between(found: Interval | None, metric: Metric) -> str:
+    """Return the ends of an interval; empty where there is none."""
+    if found is None or found.missing:
+        return ""
+    return f"{number(found.low, metric)} to {number(found.high, metric)}"
 
 
 def occurring(scores: Scores) -> list[str]:
@@ -54,12 +81,17 @@ def occurring(scores: Scores) -> list[str]:
     return [label for label in scores.summary() if label in found or not found]
 
 
-def counts_told(scores: Scores) -> str:
+def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return how many cases and structures the table rests on, for its caption."""
     first = shown_metrics(scores)[0].name
     rows = [row[first] for row in scores.summary().values()]
     missed, invented = (sum(getattr(row, kind) for row in rows) for kind in ("missed", "invented"))
     told = [f"{len(scores.cases)} cases", "mean ± standard deviation over cases"]
+    if intervals:
+        n = max(each.n for of_label in intervals.values() for each in of_label.values())
+        told += [
+            f"in brackets the {100 * LEVEL:g} % BCa bootstrap interval of the mean of {n} patients"
+        ]
     told += [f"{missed} structures missed"] * bool(missed)
     told += [f"{invented} structures invented"] * bool(invented)
     absent = len(rows) - len(occurring(scores))
@@ -68,23 +100,23 @@ def counts_told(scores: Scores) -> str:
     return "; ".join(told)
 
 
-def markdown_table(scores: Scores) -> str:
+def markdown_table(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return the scores as a Markdown table with its caption below."""
-    head, *rows = score_rows(scores)
+    head, *rows = score_rows(scores, intervals)
     rule = ["---", *["---:"] * (len(head) - 1)]
     lines = [_line(row, _for_markdown) for row in (head, rule, *rows)]
-    return "\n".join(lines) + f"\n\n{_sentence(scores)}\n"
+    return "\n".join(lines) + f"\n\n{_sentence(scores, intervals)}\n"
 
 
-def latex_table(scores: Scores) -> str:
+def latex_table(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return the scores as a LaTeX table for the ``booktabs`` package."""
-    head, *rows = score_rows(scores)
+    head, *rows = score_rows(scores, intervals)
     body = [" & ".join(map(_for_latex, row)) + r" \\" for row in (head, *rows)]
     with_mean = rows[-1][0] == MEAN
     lines = [
         r"\begin{table}",
         r"  \centering",
-        f"  \\caption{{{_for_latex(_sentence(scores))}}}",
+        f"  \\caption{{{_for_latex(_sentence(scores, intervals))}}}",
         f"  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"    \toprule",
         f"    {body[0]}",
@@ -98,9 +130,14 @@ def latex_table(scores: Scores) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sentence(scores: Scores) -> str:
+def _bracketed(found: Interval | None, metric: Metric) -> str:
+    told = between(found, metric)
+    return f" [{told}]" if told else ""
+
+
+def _sentence(scores: Scores, intervals: Intervals | None) -> str:
     definitions = [f"{metric.title}: {metric.definition}" for metric in shown_metrics(scores)]
-    told = counts_told(scores)
+    told = counts_told(scores, intervals)
     return " ".join([f"{told[:1].upper()}{told[1:]}.", *definitions])
 
 

@@ -118,6 +118,8 @@ class TrainConfig:
     """Wall-clock length of the run in seconds; the schedule follows the clock."""
     patience: int | None = None
     """Epochs without a better validation score after which training stops."""
+    training_share: float = 1.0
+    """Share of the training patients that are used; those of a smaller are within a larger one."""
     select_by: Literal["dice", "iou"] = "dice"
     """Mean validation score that decides which epoch is best."""
     oversample_foreground: float = 0.5
@@ -156,6 +158,7 @@ class TrainConfig:
         given = {name: value for name in counts if (value := getattr(self, name)) is not None}
         sides = {name: getattr(self, name) or () for name in ("patch_size", "roi_size")}
         share, fades = self.oversample_foreground, self.deep_supervision_fade is not None
+        patients = self.training_share
         batch, parts = self.batch_size or 0, max(1, self.grad_accum_steps)
         _check(
             {f"{name} = {value}: must be above 0": value > 0 for name, value in given.items()}
@@ -165,6 +168,7 @@ class TrainConfig:
                 "deep_supervision_fade: needs deep_supervision": (
                     not fades or bool(self.deep_supervision)
                 ),
+                f"training_share = {patients}: must be above 0, at most 1": 0 < patients <= 1,
                 f"oversample_foreground = {share}: must be 0 to 1": 0 <= share <= 1,
                 f"overlap = {self.overlap}: must be 0 to 0.9": 0 <= (self.overlap or 0) <= 0.9,
                 f"seed = {self.seed}: must be 0 to below 2**32": 0 <= self.seed < 2**32,

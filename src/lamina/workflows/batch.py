@@ -1,28 +1,25 @@
 """Many scans through one model: one is read, one segmented and one written at a time."""
 
-import hashlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lamina.data.case import Case
 from lamina.errors import LaminaError
 from lamina.files import atomic_path, sha256, write_json
 from lamina.volume import Volume
-from lamina.workflows import RECORD, Progress, no_progress
-from lamina.workflows.fan_out import spread
+from lamina.workflows import RECORD, Progress
+from lamina.workflows.apart import Elsewhere, own_folder
 from lamina.workflows.load import Model
-from lamina.workflows.record import Outcome, read_record
+from lamina.workflows.probabilities import room_for
+from lamina.workflows.quality import Watched
+from lamina.workflows.record import Outcome, place_of, stamp_of
 from lamina.workflows.written import Output
 
 log = logging.getLogger(__name__)
@@ -37,6 +34,8 @@ class _Step:
     volume: Volume | None
     stored: Volume | None = None
     """As it lies in its file, where its case tells another size of voxels."""
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    """How much there is of each structure, and what is unusual."""
     filled: Path | None = None
     """File of the probabilities, hidden until the segmentation is there."""
     stamp: str = ""
@@ -62,8 +61,12 @@ class Batch:
     """Whether a scan is read while the one before it is segmented."""
     resume: bool = False
     """Whether scans are left out that were segmented just so before."""
-    elsewhere: "Elsewhere | None" = None
+    elsewhere: Elsewhere | None = None
     """The cluster that segments, if not this process."""
+
+    @cached_property
+    def _watched(self) -> Watched:
+        return Watched.of(self.model)
 
     def run(
         self,
@@ -130,20 +133,18 @@ class Batch:
 
     def _shared_out(
         self,
-        elsewhere: "Elsewhere",
+        elsewhere: Elsewhere,
         cases: Sequence[Case],
         note: Callable[[Outcome], None],
         tell: _Tell,
     ) -> None:
-        task = partial(_alone, elsewhere.make)
-        found = spread(task, cases, workers=0, cluster=elsewhere.cluster)
-        for done, (case, outcome) in enumerate(found, start=1):
+        for done, (case, outcome) in enumerate(elsewhere.segmented(cases), start=1):
             self._clear(case)
             if isinstance(outcome, LaminaError):
                 note(replace(self._outcome(case), error=str(outcome)))
             else:
                 note(outcome)
-                folder = _own_folder(self.out, case)
+                folder = own_folder(self.out, case)
                 for name in filter(None, (outcome.segmentation, outcome.probabilities)):
                     (folder / name).replace(self.out / name)
                 shutil.rmtree(folder)
@@ -151,7 +152,7 @@ class Batch:
 
     def _read(self, case: Case) -> _Step:
         def read() -> _Step:
-            stamp = _stamp(case)
+            stamp = stamp_of(case)
             self.output.check(case, self.model.bundle.plan.labels)
             stored = replace(case, spacing=None).read_image(self.model.bundle.plan.channels)
             return _Step(case.sized(stored), stored, stamp=stamp)
@@ -167,12 +168,13 @@ class Batch:
             filled = hidden = None
             if self.with_probabilities:
                 hidden = self.out / f".part-{_probabilities_of(case)}"
-                filled = _on_disk(
+                filled = room_for(
                     hidden, (self.model.bundle.plan.num_outputs, *image.spatial_shape)
                 )
-            found = self.model.predictor(image, on_window, filled)
+            found = self._watched.segment(image, on_window, filled)
             placed = replace(found, affine=stored.affine, unit=stored.unit)
-            return _Step(placed, filled=hidden, stamp=read.stamp)
+            quality = self._watched.judge(image, found)
+            return _Step(placed, quality=quality, filled=hidden, stamp=read.stamp)
 
         return _attempted(case, segment, read)
 
@@ -197,6 +199,7 @@ class Batch:
                         sha256=sha256(part),
                         stamp=found.stamp,
                         probabilities=_probabilities_of(case) if found.filled else None,
+                        **found.quality,
                     )
                 )
                 if found.filled:
@@ -213,7 +216,7 @@ class Batch:
         """Return what is known of a case before anything has become of it."""
         return Outcome(
             case_id=case.case_id,
-            image=str(case.images[0]),
+            image=place_of(case),
             segmentation=None,
             seconds=0.0,
             model=self.about["sha256"],
@@ -234,46 +237,18 @@ class Batch:
             None in made
             or entry.get("model") != self.about["sha256"]
             or entry.get("settings") != self.settings
-            or entry.get("image") != str(case.images[0])
+            or entry.get("image") != place_of(case)
             or not all((self.out / name).is_file() for name in made)
             or sha256(self.out / made[0]) != entry["sha256"]
         ):
             return False
-        stamp = _stamp(case)
+        stamp = stamp_of(case)
         return stamp != "" and stamp == entry.get("stamp")
 
     def _record(self, entries: list[Mapping[str, Any]]) -> None:
         labels = self.model.bundle.plan.labels.as_dict()
         record = {"model": dict(self.about), "labels": labels, "cases": entries}
         write_json(self.out / RECORD, record)
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Where else scans are segmented, each by itself in a hidden folder of the output."""
-
-    cluster: str
-    """As for :func:`~lamina.workflows.fan_out.run_jobs`."""
-    make: Callable[[], Batch]
-    """Makes the batch anew in another process, and loads its model there; picklable."""
-
-
-def _alone(make: Callable[[], Batch], case: Case) -> Outcome:
-    """Segment a case where other processes do others; once, however often it is asked for."""
-    batch = _made(make)
-    folder = _own_folder(batch.out, case)
-    earlier = read_record(folder)["cases"]
-    (outcome,) = replace(batch, out=folder, resume=True).run([case], [], earlier, no_progress)
-    return outcome
-
-
-@cache
-def _made(make: Callable[[], Batch]) -> Batch:
-    return make()
-
-
-def _own_folder(out: Path, case: Case) -> Path:
-    return out / f".part-{case.case_id}"
 
 
 def names_of(case: Case, output: Output) -> set[str]:
@@ -283,30 +258,6 @@ def names_of(case: Case, output: Output) -> set[str]:
 
 def _probabilities_of(case: Case) -> str:
     return f"{case.case_id}_probabilities.npy"
-
-
-def _stamp(case: Case) -> str:
-    """Return what changes with a scan's files, without reading them; empty where one is gone."""
-    try:
-        states = [(file.name, file.stat()) for file in case.image_files]
-    except OSError:
-        return ""
-    told = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
-
-
-def _on_disk(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Make an array in a file, whose room on the disk is taken at once.
-
-    Raises:
-        FileError: There is not enough; found out later, it would end the process.
-    """
-    with atomic_path(path) as part:
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # not everywhere
-            with part.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
-    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def _attempted(case: Case, job: Callable[[], _Step], before: _Step) -> _Step:

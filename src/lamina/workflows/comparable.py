@@ -88,7 +88,10 @@ def _unchecked(evaluations: Sequence[Evaluation], cases: Sequence[str]) -> Itera
 
 
 def _structures(first: Evaluation, other: Evaluation) -> str:
-    names = [(list(e.labels.values), e.labels.regions, e.labels.ignore) for e in (first, other)]
+    names = [
+        (list(e.scores.labels.values), e.scores.labels.regions, e.scores.labels.ignore)
+        for e in (first, other)
+    ]
     one, two = (", ".join(values) for values, _, _ in names)
     if one != two:
         return f"structures differ: {one} in one, {two} in the other."

@@ -46,7 +46,7 @@ class _Measure:
 
     def structures(self, found: Evaluation) -> list[str]:
         """Return what the mean is over."""
-        return [self.label] if self.label else list(found.labels.values)
+        return [self.label] if self.label else list(found.scores.labels.values)
 
     def of(self, found: Evaluation) -> dict[str, float]:
         """Return each case's value."""
@@ -132,12 +132,12 @@ def _measure(found: Evaluation, name: str | None, label: str | None) -> _Measure
     if name is None:
         name = DEFAULT_METRIC if DEFAULT_METRIC in there else next(iter(there), DEFAULT_METRIC)
     elif name in METRICS:
-        name = METRICS.get(name).measured_in(found.unit).name
+        name = METRICS.get(name).measured_in(found.scores.unit).name
     if name not in there:
         raise UnknownNameError(
             f"--metric {name}: is not in {found.path}.", remedy=f"It has {', '.join(there)}."
         )
-    labels = [*found.labels.values, *found.labels.regions]
+    labels = [*found.scores.labels.values, *found.scores.labels.regions]
     if label and label not in labels:
         raise UnknownNameError(
             f"--label {label}: is not in {found.path}.", remedy=f"It has {', '.join(labels)}."

@@ -17,8 +17,10 @@ from lamina.bundle import (
     save_bundle,
     transformer_weights,
 )
+from lamina.data.case import patient_of
 from lamina.errors import TrainingError
 from lamina.evaluation.scores import Scores
+from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.files import sha256, write_json
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
@@ -131,9 +133,17 @@ def _tested(run: RunFolder, progress: Progress) -> Scores:
 
 def metrics_of(scores: Scores, measured_on: str) -> dict[str, Any]:
     """Return Dice per structure and its mean as a bundle keeps them."""
+    patients = {case: patient_of(case) for case in scores.cases}
+    found = {
+        label: [of_label["dice"].low, of_label["dice"].high]
+        for label, of_label in intervals_of(scores, patients, ("dice",)).items()
+        if "dice" in of_label and not of_label["dice"].missing
+    }
+    whole = {"mean_dice": found.pop(MEAN)} if MEAN in found else {}
     return {
         "mean_dice": _number(scores.mean_foreground("dice")),
         "dice": {name: _number(row["dice"].mean) for name, row in scores.summary().items()},
+        "intervals": {"dice": found, **whole},
         "measured_on": measured_on,
     }
 

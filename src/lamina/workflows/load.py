@@ -88,6 +88,10 @@ def load(
 ) -> Model:
     """Load a trained model.
 
+    Where torch runs it on a CPU without ``ram_bytes``, glibc is asked to keep up to 2 GB of freed
+    memory for the rest of this process, whoever freed it: fetching it anew takes longer than most
+    operators (:func:`lamina.models.accelerate.keep_freed_memory` takes that back).
+
     Args:
         path: A ``.lamina`` file, a run folder, or the name of a shipped model.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; a GPU if there is one by default.
@@ -110,6 +114,7 @@ def load(
         ConfigError: The device is not here, or the backend is unknown or not for it, or the
             precision is unknown.
         ExportError: The network cannot be exported to the backend.
+        FileError: The export cannot be kept in the user's cache folder.
     """
     if precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision {precision!r}: must be fp32 or bf16.")
@@ -135,6 +140,7 @@ def load(
         postprocessing=_postprocessing(bundle),
         tta=tta,
         ram_bytes=ram_bytes,
+        threads=torch.get_num_threads(),
     )
     return Model(bundle, predictor, used)
 

@@ -13,7 +13,8 @@ from lamina.files import locked, remove_parts, sha256
 from lamina.io import is_scan, strip_suffix
 from lamina.io.dicom import is_dicom, is_series
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.batch import Batch, Elsewhere, names_of
+from lamina.workflows.apart import Elsewhere
+from lamina.workflows.batch import Batch, names_of
 from lamina.workflows.load import Model, find_bundle, load
 from lamina.workflows.record import Outcome, read_record
 from lamina.workflows.run import RunFolder
@@ -43,6 +44,7 @@ def predict(
     inputs: Path | None = None,
     *,
     split: str | None = None,
+    cases: Sequence[Case] = (),
     device: str | None = None,
     backend: str = "torch",
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -70,6 +72,7 @@ def predict(
             needed with ``split``.
         split: ``"val"`` takes the scans the run was validated on, ``"test"`` those that were kept
             for the end.
+        cases: Scans of a dataset in place of those, such as one that the model was not trained on.
         device: As for :func:`load`.
         backend: As for :func:`load`.
         precision: As for :func:`load`.
@@ -101,7 +104,7 @@ def predict(
     if cluster is not None:  # whose machines have working folders of their own
         model, out, inputs = model.absolute(), out.absolute(), inputs and inputs.absolute()
     output = output_of(output_format, anonymise=anonymise)
-    cases = _cases(model, inputs, split)
+    cases = tuple(cases) or _cases(model, inputs, split)
     bundle = find_bundle(model)
     make = partial(
         _batch,

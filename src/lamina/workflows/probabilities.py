@@ -1,5 +1,6 @@
 """Files of probabilities beside segmentations: one map per class, the background first."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import DatasetError, FileError, GeometryError
+from lamina.files import atomic_path
 from lamina.geometry import check_same_grid
 from lamina.io import read_volume, strip_suffix
 from lamina.labels import LabelSet
@@ -92,3 +94,17 @@ def _image(path: Path, prediction: Volume) -> NDArray[np.floating[Any]]:
         f"{path} and {prediction.source}",
     )
     return volume.array.astype(np.float32, copy=False)
+
+
+def room_for(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Make an array in a file, whose room on the disk is taken at once.
+
+    Raises:
+        FileError: There is not enough; found out later, it would end the process.
+    """
+    with atomic_path(path) as part:
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not everywhere
+            with part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    return np.lib.format.open_memmap(path, mode="r+")

@@ -1,10 +1,12 @@
 """The record that ``predict`` leaves beside its segmentations: its entries, and how it is read."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lamina.data.case import Case
 from lamina.errors import FileError
 from lamina.files import read_json
 from lamina.workflows import RECORD
@@ -38,6 +40,10 @@ class Outcome:
     """Of the scan's files as they were when they were read, by which changed ones are known."""
     probabilities: str | None = None
     """Name of the file that holds them, where they were asked for."""
+    sizes: dict[str, float] | None = None
+    """Structure -> how much of it was found, in ml, cm² or pixels."""
+    flags: list[dict[str, Any]] | None = None
+    """What about the scan is unlike the model's training; ``None`` where that was not looked at."""
     case: dict[str, Any] | None = None
     """The case of a dataset that the scan is, with the label that it can be scored against."""
 
@@ -66,6 +72,21 @@ def read_record(folder: Path) -> dict[str, Any]:
         f"{path}: is not as a prediction wrote it.",
         remedy="Remove it, or segment the scans again into another folder.",
     )
+
+
+def place_of(case: Case) -> str:
+    """Return where a scan is, from wherever the record is read."""
+    return str(case.images[0].absolute())
+
+
+def stamp_of(case: Case) -> str:
+    """Return what changes with a scan's files, without reading them; empty where one is gone."""
+    try:
+        states = [(file.name, file.stat()) for file in case.image_files]
+    except OSError:
+        return ""
+    told = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
 
 
 def _is_sound(entry: Mapping[str, Any]) -> bool:

@@ -1,51 +1,39 @@
 """Report: one page about a training run or an evaluation, and tables and charts for a paper."""
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lamina.bundle import Bundle, load_bundle
 from lamina.config import resolve
-from lamina.data.case import Case
+from lamina.data.case import patient_of
 from lamina.data.fingerprint import Fingerprint
-from lamina.errors import DatasetError, LaminaError
-from lamina.evaluation.comparison import MM3_PER_ML
-from lamina.evaluation.records import read_scores
+from lamina.errors import DatasetError
 from lamina.evaluation.scores import Scores
+from lamina.evaluation.statistics.means import intervals_of
+from lamina.evaluation.table import shown_metrics
 from lamina.files import read_json, sha256, write_text
-from lamina.geometry import check_same_grid
-from lamina.io import read_volume
-from lamina.labels import IGNORE_INDEX
-from lamina.report.cases import Pair, ranked
 from lamina.report.facts import cost_facts, data_facts, plan_rows, record_facts
 from lamina.report.results import Results, save_pdf, save_report
 from lamina.report.tables import latex_table, markdown_table
-from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.cross_validation import predict_fold
-from lamina.workflows.evaluate import ReadPair, evaluate, paired
+from lamina.workflows.evaluate import evaluate
 from lamina.workflows.load import find_bundle
 from lamina.workflows.record import read_record
+from lamina.workflows.reported_cases import flags_of, pairs_of, reliability_of, shown, sizes_of
 from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.scored import SCORES, Evaluation, read_evaluation
 from lamina.workflows.train import ALL
 from lamina.workflows.work import WorkFolder
 
-log = logging.getLogger(__name__)
-
-_SCORES = "scores.json"
 _OUT_OF_FOLD = "out_of_fold"
 _VALIDATION = "validation"
 """Where a run's validation scans are segmented and scored for its report."""
 
 _LISTED = 6
-
-Sizes = dict[str, dict[str, tuple[float, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +89,18 @@ def report(
     """
     run = RunFolder(place) if RunFolder(place).manifest_file.is_file() else None
     folder = scores or (place if run is None else _validated(run, progress))
-    found = _read_scores(folder, run)
+    found = _read(folder, run)
     results = _results(found, folder, run, progress)
     page = out or place / "report.html"
     save_report(page, results)
     if markdown:
-        write_text(markdown, markdown_table(found))
+        write_text(markdown, markdown_table(results.scores, results.intervals))
     if latex:
-        write_text(latex, latex_table(found))
+        write_text(latex, latex_table(results.scores, results.intervals))
     if pdf:
         save_pdf(pdf, results)
     others = tuple(path for path in (markdown, latex, pdf) if path)
-    return Report(page=page, others=others, scores=found)
+    return Report(page=page, others=others, scores=results.scores)
 
 
 def _validated(run: RunFolder, progress: Progress) -> Path:
@@ -124,7 +112,7 @@ def _validated(run: RunFolder, progress: Progress) -> Path:
     find_bundle(run.root)
     before = _stamp(folder)
     predict_fold(run, tuple(case.case_id for case in run.cases("val")), folder, progress)
-    if not (folder / _SCORES).is_file() or _stamp(folder) != before:
+    if not (folder / SCORES).is_file() or _stamp(folder) != before:
         evaluate(folder, out=folder, progress=progress)
     return folder
 
@@ -133,31 +121,39 @@ def _stamp(folder: Path) -> list[str]:
     return [entry["sha256"] for entry in read_record(folder)["cases"]]
 
 
-def _read_scores(folder: Path, run: RunFolder | None) -> Scores:
-    if not (folder / _SCORES).is_file():
+def _read(folder: Path, run: RunFolder | None) -> Evaluation:
+    if not (folder / SCORES).is_file():
         what = "no run and no evaluation" if run is None else "no evaluation"
         raise DatasetError(
             f"{folder}: holds {what}.",
             remedy="Give a folder that lamina train wrote, or lamina evaluate with --out.",
         )
-    found = read_scores(folder / _SCORES)
-    return found if found.predictions else replace(found, predictions=str(folder.resolve()))
+    found = read_evaluation(folder)
+    if found.scores.predictions:
+        return found
+    return replace(found, scores=replace(found.scores, predictions=str(folder.resolve())))
 
 
-def _results(scores: Scores, folder: Path, run: RunFolder | None, progress: Progress) -> Results:
-    pairs = _pairs(scores)
+def _results(found: Evaluation, folder: Path, run: RunFolder | None, progress: Progress) -> Results:
+    scores = found.scores
+    pairs = pairs_of(scores)
     record = run.manifest() if run else {}
     bundle = load_bundle(find_bundle(run.root)) if run else None
     about = _about_run(run, record, bundle) if run and bundle else {}
     where = {"Scores": str(folder), "Segmentations": scores.predictions}
     if scores.references:
         where["References"] = scores.references
+    patients = {case: found.patients.get(case) or patient_of(case) for case in scores.cases}
+    metrics = tuple(metric.name for metric in shown_metrics(scores))
     return Results(
         title=_title(run, bundle) if run and bundle else folder.resolve().name,
         subtitle=_subtitle(scores, folder, run, record),
         scores=scores,
-        read_pairs=lambda: _shown(pairs, scores, progress),
-        sizes=_sizes(pairs, scores, progress),
+        intervals=intervals_of(scores, patients, metrics),
+        read_pairs=lambda: shown(pairs, scores, progress),
+        sizes=sizes_of(pairs, scores, progress),
+        flags=flags_of(scores),
+        reliability=reliability_of(pairs, scores, progress),
         provenance=record_facts(record) | where,
         **about,
     )
@@ -182,89 +178,6 @@ def _subtitle(
     names = scores.labels.foreground
     more = [f"{len(names) - _LISTED} more"] * (len(names) > _LISTED)
     return f"{', '.join([*names[:_LISTED], *more])} · {scans}"
-
-
-def _pairs(scores: Scores) -> Mapping[str, ReadPair]:
-    """Return what reads the cases again; nothing where they are gone."""
-    references = Path(scores.references) if scores.references else None
-    try:
-        return paired(Path(scores.predictions), references, scores.labels)[0]
-    except LaminaError as error:
-        log.warning("No case is shown: %s", error)
-        return {}
-
-
-def _read(pair: ReadPair) -> tuple[Volume, NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a case's reference as a volume, then both maps with the unknown as background."""
-    found, wanted = pair()
-    unknown = wanted.array == IGNORE_INDEX
-    reference, predicted = (np.where(unknown, 0, v.array).astype(np.uint8) for v in (wanted, found))
-    return wanted, reference, predicted
-
-
-def _sizes(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) -> Sizes:
-    """Measure every structure of every case, in ml or pixels."""
-    sizes: Sizes = {name: {} for name in scores.labels.foreground}
-    for done, case in enumerate(scores.cases, start=1):
-        if case not in pairs:
-            continue
-        try:
-            volume, *maps = _read(pairs[case])
-        except LaminaError as error:
-            log.warning("%s is not measured: %s", case, error)
-            continue
-        unit = 1.0 if scores.unit == "px" else float(np.prod(volume.spacing)) / MM3_PER_ML
-        counts = [np.bincount(each.ravel(), minlength=256) for each in maps]
-        for index, name in enumerate(sizes, start=1):
-            true, found = (float(count[index]) * unit for count in counts)
-            if true or found:
-                sizes[name][case] = true, found
-        progress(done, len(scores.cases), "Measuring")
-    return sizes
-
-
-def _shown(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) -> Iterator[Pair]:
-    chosen = {rank: case for rank, case in ranked(scores).items() if case in pairs}
-    entries = {e["case_id"]: e for e in read_record(_folder(scores))["cases"]}
-    for done, (rank, case) in enumerate(chosen.items()):
-        progress(done, len(chosen), f"Drawing {case}")
-        try:
-            wanted, reference, predicted = _read(pairs[case])
-        except LaminaError as error:
-            log.warning("%s is not shown: %s", case, error)
-            continue
-        yield Pair(
-            case_id=case,
-            rank=rank,
-            reference=reference,
-            predicted=predicted,
-            affine=wanted.affine,
-            image=_image(entries.get(case, {}), wanted),
-        )
-
-
-def _folder(scores: Scores) -> Path:
-    path = Path(scores.predictions)
-    return path if path.is_dir() else path.parent
-
-
-def _image(entry: Mapping[str, Any], wanted: Volume) -> Volume | None:
-    """Read the scan of a case where the record says where it is, and it is still there."""
-    if not entry:
-        return None
-    case = Case(case_id=entry["case_id"], group="", images=(Path(entry["image"]),))
-    if entry.get("case"):
-        case = Case.from_dict(entry["case"])
-    try:
-        image = case.sized(read_volume(case.images[0], case.series))
-        names = f"{image.source} and {wanted.source}"
-        check_same_grid(
-            image.affine, image.spatial_shape, wanted.affine, wanted.spatial_shape, names
-        )
-    except LaminaError as error:
-        log.warning("%s is shown without its scan: %s", case.case_id, error)
-        return None
-    return image
 
 
 def _about_run(run: RunFolder, record: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from lamina.bundle import VIT, Bundle, save_bundle
 from lamina.data.case import Case
 from lamina.data.plan import Plan
+from lamina.data.ranges import KEY
 from lamina.data.workers import num_cores
 from lamina.errors import DatasetError, FileError, LaminaError, TrainingError
 from lamina.files import read_json, sha256, write_json
@@ -171,6 +172,7 @@ def write_bundle(run: RunFolder) -> Path:
             "epochs": checkpoint["run"]["epochs_done"],
             "steps": int(state["steps_done"]),
             "seconds": round(checkpoint["run"]["elapsed_s"]),
+            **({KEY: manifest[KEY]} if KEY in manifest else {}),
         },
         metrics=_metrics(history[-1]) if history else {},
         provenance={

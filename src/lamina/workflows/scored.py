@@ -1,8 +1,8 @@
 """Scores on disk: what ``evaluate`` left of one method, read back to be compared with others'."""
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lamina.errors import DatasetError, FileError
-from lamina.evaluation.metrics import Unit
+from lamina.evaluation.records import read_recorded
+from lamina.evaluation.scores import Scores
 from lamina.files import read_json
-from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows import RECORD
 from lamina.workflows.record import read_record
@@ -30,35 +30,46 @@ class Evaluation:
     """The scores of one set of segmentations."""
 
     path: Path
-    unit: Unit
-    """What lengths are measured in."""
-    labels: LabelSet
+    scores: Scores
     metrics: Mapping[str, Mapping[str, Any]]
-    """Name -> definition, unit, and rule for empty masks."""
-    values: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Metric -> case -> structure or region -> value; NaN where the metric does not apply."""
-    present: Mapping[str, Mapping[str, bool]]
-    """Case -> structure or region -> whether the reference has it."""
-    missed: frozenset[tuple[str, str]]
-    """Cases with structures or regions of which the segmentation has nothing."""
-    failed: frozenset[str]
-    """Cases that were tried and have no score."""
-    not_predicted: frozenset[str]
-    """Cases that have a reference and no segmentation."""
+    """Name -> definition, unit, and rule for empty masks, as they were measured."""
     patients: Mapping[str, str]
     """Case -> patient, where it is recorded."""
     references: Mapping[str, str]
     """Case -> SHA-256 of its reference, where it is recorded."""
 
+    @cached_property
+    def values(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Metric -> case -> structure or region -> value; NaN where the metric does not apply."""
+        values: dict[str, dict[str, dict[str, float]]] = {name: {} for name in self.metrics}
+        for row in self.scores.rows:
+            values[row.metric].setdefault(row.case, {})[row.label] = row.value
+        return values
+
+    @cached_property
+    def present(self) -> Mapping[str, Mapping[str, bool]]:
+        """Case -> structure or region -> whether the reference has it."""
+        present: dict[str, dict[str, bool]] = {}
+        for row in self.scores.rows:
+            there = row.rule not in ("reference empty", "both empty")
+            present.setdefault(row.case, {})[row.label] = there
+        return present
+
+    @cached_property
+    def missed(self) -> frozenset[tuple[str, str]]:
+        """Cases with structures or regions of which the segmentation has nothing."""
+        rows = self.scores.rows
+        return frozenset((r.case, r.label) for r in rows if r.rule == "prediction empty")
+
     @property
     def tried(self) -> frozenset[str]:
         """Cases that were segmented, or that failed."""
-        return frozenset(self.present) | self.failed
+        return frozenset(self.present) | frozenset(self.scores.failures)
 
     @property
     def cases(self) -> frozenset[str]:
         """Those, and the ones that only have a reference."""
-        return self.tried | self.not_predicted
+        return self.tried | frozenset(self.scores.not_predicted)
 
 
 def fingerprint(reference: Volume) -> str:
@@ -85,71 +96,45 @@ def read_evaluation(place: Path) -> Evaluation:
         FileError: They are not what ``evaluate`` wrote.
     """
     file = _find(place)
-    content = read_json(file)
+    recorded = read_recorded(file)
     beside = file.parent / CASES
-    recorded = read_json(beside) if beside.is_file() else {}
+    patients, references = _known(beside) if beside.is_file() else ({}, {})
+    if not references and (file.parent / RECORD).is_file():
+        patients = recorded_patients(file.parent)
+    found = Evaluation(
+        path=file,
+        scores=recorded.scores,
+        metrics=recorded.declared,
+        patients=patients,
+        references=references,
+    )
+    _check_complete(found)
+    return found
+
+
+def _known(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return each case's patient, where there is one, and the hash of its reference."""
+    told = read_json(file)
     try:
-        return _evaluation(file, content, recorded)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        patients = {case: known["patient"] for case, known in told.items() if known["patient"]}
+        return patients, {case: known["reference_sha256"] for case, known in told.items()}
+    except (AttributeError, KeyError, TypeError) as error:
         raise FileError(
             f"{file}: is not what evaluate writes ({type(error).__name__}: {error}).",
             remedy="Score the segmentations again with lamina evaluate --out.",
         ) from error
 
 
-def _evaluation(file: Path, content: Mapping[str, Any], recorded: Mapping[str, Any]) -> Evaluation:
-    labels = LabelSet.from_dict(content["labels"])
-    values: dict[str, dict[str, dict[str, float]]] = {name: {} for name in content["rules"]}
-    present: dict[str, dict[str, bool]] = {}
-    missed = set()
-    for row in content["rows"]:
-        case, label, value = row["case"], row["label"], row["value"]
-        values[row["metric"]].setdefault(case, {})[label] = _number(value)
-        present.setdefault(case, {})[label] = row["rule"] not in ("reference empty", "both empty")
-        if row["rule"] == "prediction empty":
-            missed.add((case, label))
-    _check_complete(values, present, {*labels.values, *labels.regions})
-    patients = {case: known["patient"] for case, known in recorded.items() if known["patient"]}
-    if not recorded and (file.parent / RECORD).is_file():
-        patients = recorded_patients(file.parent)
-    return Evaluation(
-        path=file,
-        unit="px" if content.get("unit") == "px" else "mm",
-        labels=labels,
-        metrics={
-            name: {
-                "definition": content["definitions"][name],
-                "unit": content["units"][name],
-                "empty masks": content["rules"][name],
-            }
-            for name in content["rules"]
-        },
-        values=values,
-        present=present,
-        missed=frozenset(missed),
-        failed=frozenset(content["failures"]),
-        not_predicted=frozenset(content["not_predicted"]),
-        patients=patients,
-        references={case: known["reference_sha256"] for case, known in recorded.items()},
-    )
-
-
-def _number(value: float | None) -> float:
-    number = math.nan if value is None else float(value)
-    if math.isinf(number):
-        raise ValueError("a value is infinite")
-    return number
-
-
-def _check_complete(
-    values: Mapping[str, Mapping[str, Mapping[str, float]]],
-    cases: Collection[str],
-    labels: Collection[str],
-) -> None:
-    for name, found in values.items():
-        for case in cases:
-            if found.get(case, {}).keys() != labels:
-                raise ValueError(f"{case} lacks {name} of a structure, or has one too many")
+def _check_complete(found: Evaluation) -> None:
+    labels = found.scores.labels
+    wanted = {*labels.values, *labels.regions}
+    for name, of_cases in found.values.items():
+        for case in found.present:
+            if of_cases.get(case, {}).keys() != wanted:
+                raise FileError(
+                    f"{found.path}: {case} lacks {name} of a structure, or has one too many.",
+                    remedy="Score the segmentations again with lamina evaluate --out.",
+                )
 
 
 def _find(place: Path) -> Path:

@@ -11,19 +11,21 @@ from statistics import fmean, stdev
 from typing import Any
 
 from lamina.config import layered, resolve
-from lamina.errors import ConfigError, DatasetError, FileError, LaminaError
+from lamina.errors import ConfigError, LaminaError
 from lamina.files import read_json, write_json
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
+from lamina.workflows.earlier import made_from, read_earlier
 from lamina.workflows.fan_out import run_jobs
-from lamina.workflows.run import RunFolder, hashes
+from lamina.workflows.run import RunFolder
 from lamina.workflows.train import Training, train
 from lamina.workflows.work import WorkFolder
 
 RECORD = "sweep.json"
 
-_SIGNALS = ("SIGINT", "SIGTERM")
+SIGNALS = ("SIGINT", "SIGTERM")
+"""Why a run stops that is to go on later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def sweep(
     for fold in folds:
         folder.fold(fold)
     planned = _planned(base, grid or {}, seeds, folds)
-    record = _Record(out.resolve(), _made_from(folder, base))
+    record = _Record(out.resolve(), made_from(folder, base))
     open_runs = [run for run in planned if not record.has(run)]
 
     def on_done(number: int, outcome: Training | LaminaError) -> None:
@@ -158,7 +160,7 @@ def finish_run(
     """
     begun = RunFolder(out).manifest_file.is_file()
     result = train(work, out, settings, fold=fold, resume=begun, **listeners)
-    if result.stopped_because in _SIGNALS:
+    if result.stopped_because in SIGNALS:
         raise KeyboardInterrupt(result.stopped_because)
     return result
 
@@ -170,7 +172,8 @@ class _Record:
         self.out = out
         self.made_from = made_from
         self.told: dict[str, SweepRun] = {}
-        self.finished = self._earlier()
+        earlier = read_earlier(out / RECORD, made_from, "sweep")
+        self.finished: dict[str, dict[str, Any]] = earlier.get("finished", {})
         self._write({})
 
     def has(self, run: SweepRun) -> bool:
@@ -199,34 +202,6 @@ class _Record:
     def _write(self, more: dict[str, Any]) -> None:
         content = {"made_from": self.made_from, "finished": self.finished} | more
         write_json(self.out / RECORD, content)
-
-    def _earlier(self) -> dict[str, dict[str, Any]]:
-        file = self.out / RECORD
-        if not file.is_file():
-            if self.out.is_dir() and any(self.out.iterdir()):
-                raise DatasetError(
-                    f"{self.out}: holds files that no sweep wrote.", remedy="Choose another --out."
-                )
-            return {}
-        earlier = read_json(file)
-        try:
-            made_from, finished = dict(earlier["made_from"]), dict(earlier["finished"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{file}: not the record of a sweep.", remedy="Remove it.") from error
-        others = [name for name, value in self.made_from.items() if made_from.get(name) != value]
-        if others:
-            raise ConfigError(
-                f"{self.out}: holds a sweep of another {' and another '.join(others)}.",
-                remedy="Choose another --out, or ask for the same again.",
-            )
-        return finished
-
-
-def _made_from(folder: WorkFolder, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all runs of a sweep must have in common to be compared."""
-    files = hashes({"plan.json": folder.plan_file, "splits.json": folder.splits_file})
-    plain = json.loads(json.dumps(base))
-    return {"work": str(folder.root), "preparation": files, "settings": plain}
 
 
 def _planned(

@@ -124,7 +124,7 @@ def train(
     """
     folder, run = WorkFolder(work), RunFolder(out)
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
-    split = folder.fold(fold)
+    split = folder.fold(fold, config.training_share)
     network = network_of(config, plan)
     loss = loss_of(config, plan)
     torch.manual_seed(config.seed)
@@ -200,8 +200,9 @@ def _begun(
             f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
         )
     plan = folder.plan()
-    num_cases = len(folder.fold(fold or 0).train)
-    config = completed(resolve(TrainConfig, settings), plan, num_cases)
+    given = resolve(TrainConfig, settings)
+    num_cases = len(folder.fold(fold or 0, given.training_share).train)
+    config = completed(given, plan, num_cases)
     return _overruled(plan, config), fold or 0, config
 
 
@@ -281,6 +282,7 @@ def _manifest(
         ),
         "fold": fold,
         "num_training_cases": len(split.train),
+        **folder.ranges(plan, split.train),
         "val_cases": [cases[case_id].as_dict() for case_id in split.val],
         "test_cases": [cases[case_id].as_dict() for case_id in split.test],
         "network": {"name": config.model, "fields": asdict(network)},

@@ -1,11 +1,17 @@
 """The files of a work folder, which ``prepare`` writes and ``train`` reads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from lamina.config import resolve
 from lamina.data.case import Cohort
+from lamina.data.fingerprint import Fingerprint
 from lamina.data.folds import Fold, read_fold
 from lamina.data.plan import Plan
+from lamina.data.ranges import KEY, training_ranges
+from lamina.data.share import share_of
 from lamina.errors import DatasetError
 from lamina.files import read_json
 
@@ -72,8 +78,23 @@ class WorkFolder:
         self._check()
         return Plan.from_dict(read_json(self.plan_file))
 
-    def fold(self, number: int) -> Fold:
+    def ranges(self, plan: Plan, cases: Iterable[str]) -> dict[str, Any]:
+        """Return what the cases to train on are like, as a record of training keeps it.
+
+        Nothing, where the folder does not know what its cases are like.
+        """
+        if not self.fingerprint_file.is_file():
+            return {}
+        found = resolve(Fingerprint, read_json(self.fingerprint_file))
+        ranges = training_ranges(found, plan, cases)
+        return {KEY: ranges.as_dict()} if ranges else {}
+
+    def fold(self, number: int, share: float = 1.0) -> Fold:
         """Read one fold.
+
+        Args:
+            number: From 0.
+            share: Of its training patients, as :func:`~lamina.data.share.share_of` takes it.
 
         Raises:
             DatasetError: There is none, or the cases are not all prepared for one plan.
@@ -84,7 +105,8 @@ class WorkFolder:
                 f"{self.root}: its cases are being prepared for another plan, or that broke off.",
                 remedy=f"Wait for it, or run lamina plan {self.root} --model auto.",
             )
-        return read_fold(self.splits_file, number)
+        whole = read_fold(self.splits_file, number)
+        return whole if share == 1 else share_of(whole, self.cohort().cases, share)
 
     def _check(self) -> None:
         if not self.splits_file.is_file():

@@ -21,7 +21,7 @@ def test_an_odd_scan_is_segmented_where_it_lies_or_its_fault_is_named(
     number, tmp_path, monkeypatch
 ):
     odd = odd_scan(number, tmp_path)
-    model = Model(SimpleNamespace(plan=odd.predictor.plan), odd.predictor)
+    model = Model(SimpleNamespace(plan=odd.predictor.plan, training={}), odd.predictor)
     monkeypatch.setattr(workflow, "load", lambda *_, **__: model)
     (tmp_path / "model.lamina").touch()
     out = tmp_path / "out"

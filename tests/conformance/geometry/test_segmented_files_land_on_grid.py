@@ -36,7 +36,7 @@ def segment(monkeypatch, tmp_path):
         unit = "px" if spatial_dims == 2 else "mm"
         spacing = (6.0, 5.5, 6.5)[:spatial_dims]
         chosen = predictor("SPL"[-spatial_dims:], spacing, unit=unit)
-        model = Model(SimpleNamespace(plan=chosen.plan), chosen)
+        model = Model(SimpleNamespace(plan=chosen.plan, training={}), chosen)
         monkeypatch.setattr(workflow, "load", lambda *_, **__: model)
         (tmp_path / "model.lamina").write_bytes(b"stands for a bundle")
         done = workflow.predict(tmp_path / "model.lamina", tmp_path / "out", path)

@@ -2,20 +2,16 @@
 
 import numpy as np
 
-from lamina.evaluation.calibration import probabilities_around
+from lamina.evaluation.calibration import BINS, probabilities_around, reliability
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS, Metric, when_wrong
-
-BINS = 20
-"""Bins of equal width between 0 and 1."""
 
 
 def ece(comparison: Comparison) -> float:
     """Return the mean gap, weighted by voxels, between probability and frequency in each bin."""
     probability, there = comparison.part(probabilities_around)
-    bins = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(bins, probability - there, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(probability))
+    _, likely, frequent = reliability(probability, there)
+    return float(np.abs(likely - frequent).sum() / len(probability))
 
 
 METRICS.register("ece")(

@@ -23,12 +23,15 @@ from lamina.io.derived.source import EMPTY_TAGS, Source, reference, references
 from lamina.terminology import Code, Term
 
 if TYPE_CHECKING:
+    from pydicom.dataelem import RawDataElement
     from pydicom.dataset import Dataset, FileMetaDataset
 
 _STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _STUDY = "1.2.840.10008.3.1.2.3.1"
 """What the standard calls a study where it wants a class."""
 _DECIMALS = 4
+_DATA = "ContourData"
+_IMPLICIT_LITTLE = (True, True)
 
 
 def structure_set(segments: Segments, source: Source) -> "Dataset":
@@ -125,6 +128,7 @@ def _drawn(number: int, term: Term, contours: list["Dataset"]) -> "Dataset":
 
 def _contours(mask: NDArray[np.bool_], source: Source) -> Iterator["Dataset"]:
     """Yield the contours of a mask ``(i, j, k)``."""
+    from pydicom.charset import default_encoding
     from pydicom.dataset import Dataset
 
     steps = np.stack([source.across, source.down])
@@ -136,8 +140,23 @@ def _contours(mask: NDArray[np.bool_], source: Source) -> Iterator["Dataset"]:
             contour.ContourImageSequence = [reference(plane)]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(points)
-            contour.ContourData = [f"{value:.{_DECIMALS}f}" for value in points.ravel().tolist()]
+            contour[_DATA] = _coordinates(points)
+            contour.set_original_encoding(*_IMPLICIT_LITTLE, default_encoding)
             yield contour
+
+
+def _coordinates(points: NDArray[np.float64]) -> "RawDataElement":
+    """Return points as they are stored.
+
+    Else pydicom makes an object of each of a million numbers; it leaves alone what says that it is
+    encoded already as the file will be.
+    """
+    from pydicom.dataelem import RawDataElement
+    from pydicom.tag import Tag
+
+    text = "\\".join([f"{value:.{_DECIMALS}f}" for value in points.ravel().tolist()])
+    stored = (text + " " * (len(text) % 2)).encode("ascii")
+    return RawDataElement(Tag(_DATA), "DS", len(stored), stored, 0, *_IMPLICIT_LITTLE)
 
 
 def _observation(number: int, term: Term) -> "Dataset":

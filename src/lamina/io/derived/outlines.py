@@ -16,6 +16,8 @@ _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 """Directions in which the edges of a pixel follow one another, the pixel on their same side."""
 _SIDES = (((0, 0), (-1, 0)), ((0, 1), (0, 1)), ((1, 1), (1, 0)), ((1, 0), (0, -1)))
 """Of each direction: the corner of the pixel where its edge starts, and the pixel beyond it."""
+_TURNS = np.array([1, 0, 3])
+"""Changes of direction, the first that there is being the way on around the same pixel."""
 _LEFT = 2
 _SEAM = 0.25
 """Where a seam leaves an edge: beside its middle, for it must not pass the centres of pixels."""
@@ -54,30 +56,39 @@ def outlines(mask: NDArray[np.bool_]) -> list[Outline]:
 
 def _loops(padded: NDArray[np.bool_]) -> list[list[_Edge]]:
     """Return the closed ways along all edges, around parts and around holes."""
-    edges: dict[_Edge, None] = {}
-    for way, ((down, right), beyond) in enumerate(_SIDES):
+    starts = np.zeros((*padded.shape, len(_STEPS)), np.bool_)
+    for way, (corner, beyond) in enumerate(_SIDES):
         edge = padded & ~np.roll(padded, (-beyond[0], -beyond[1]), (0, 1))
-        edges.update(((row + down, column + right, way), None) for row, column in _where(edge))
-    every, loops = frozenset(edges), []
-    while edges:
-        loop = [edges.popitem()[0]]
-        while (following := _following(loop[-1], every)) != loop[0]:
-            del edges[following]
-            loop.append(following)
-        loops.append(loop)
+        starts[..., way] = np.roll(edge, corner, (0, 1))
+    edges = np.argwhere(starts)
+    following = _following(starts, edges).tolist()
+    corners: list[_Edge] = [(row, column, way) for row, column, way in edges.tolist()]
+    loops, passed = [], [False] * len(corners)
+    for first in range(len(corners)):
+        loop, number = [], first
+        while not passed[number]:
+            passed[number] = True
+            loop.append(corners[number])
+            number = following[number]
+        if loop:
+            loops.append(loop)
     return loops
 
 
-def _where(edge: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    return [(row, column) for row, column in np.argwhere(edge).tolist()]
+def _following(starts: NDArray[np.bool_], edges: NDArray[np.int_]) -> NDArray[np.int32]:
+    """Return the number of each edge's next; where two parts touch, the one of the same pixel.
 
-
-def _following(edge: _Edge, every: frozenset[_Edge]) -> _Edge:
-    """Return the next edge; where two parts touch at a corner, the one of the same pixel."""
-    row, column, way = edge
-    row, column = row + _STEPS[way][0], column + _STEPS[way][1]
-    ahead = ((row, column, (way + turn) % 4) for turn in (1, 0, 3))
-    return next(one for one in ahead if one in every)
+    Args:
+        starts: Whether an edge starts at a corner in a direction, ``(rows, columns, 4)``.
+        edges: The places at which it holds, ``(N, 3)``.
+    """
+    row, column = (edges[:, :2] + np.array(_STEPS)[edges[:, 2]]).T[..., None]
+    ways = (edges[:, 2:] + _TURNS) % len(_STEPS)
+    first = starts[row, column, ways].argmax(axis=1)
+    numbers = np.zeros(starts.shape, np.int32)
+    numbers[starts] = np.arange(len(edges))
+    found: NDArray[np.int32] = numbers[row, column, ways][np.arange(len(edges)), first]
+    return found
 
 
 def _from_top(loop: list[_Edge]) -> list[_Edge]:

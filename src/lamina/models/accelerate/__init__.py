@@ -6,22 +6,21 @@ multiplied into convolutions, operators of one voxel run together on pieces that
 everything lies channels last.
 """
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor, nn
 
 from lamina.models.accelerate import glims as glims
 from lamina.models.accelerate import lightmedseg as lightmedseg
-from lamina.models.accelerate.convolution import DilatedDepthwise
+from lamina.models.accelerate.algebra import simplified
+from lamina.models.accelerate.convolution import DilatedDepthwise, DirectConvolution
 from lamina.models.accelerate.forms import fast
 from lamina.models.accelerate.memory import keep_freed_memory
 from lamina.models.accelerate.steps import Pointwise
 
-__all__ = ["Accelerated", "for_inference", "keep_freed_memory"]
+__all__ = ["Accelerated", "for_inference", "keep_freed_memory", "simplified"]
 
 _CONV = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_MULTIPLIES = (nn.Linear, *_CONV, Pointwise, DilatedDepthwise)
+_MULTIPLIES = (nn.Linear, *_CONV, Pointwise, DilatedDepthwise, DirectConvolution)
 
 
 class Accelerated(nn.Module):
@@ -50,7 +49,7 @@ def for_inference(network: nn.Module, *, bfloat16: bool = False) -> Accelerated:
         bfloat16: Whether maps and what is multiplied are of bfloat16; statistics are of float32
             all the same. Worth it where the processor multiplies in bfloat16.
     """
-    network = fast(deepcopy(network).eval().requires_grad_(False))
+    network = fast(simplified(network))
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     for module in network.modules():
         if isinstance(module, _MULTIPLIES):

@@ -6,7 +6,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from lamina.models.accelerate.convolution import DilatedDepthwise, folded, is_dilated_depthwise
+from lamina.models.accelerate.convolution import (
+    DilatedDepthwise,
+    DirectConvolution,
+    folded,
+    is_dilated_depthwise,
+    is_direct,
+)
 from lamina.models.accelerate.steps import Chain, Pointwise, has_moments, is_pointwise, is_step
 
 Form = TypeVar("Form", bound=Callable[[Any], nn.Module])
@@ -35,6 +41,8 @@ def fast(module: Any) -> nn.Module:
         return Pointwise(module)
     if is_dilated_depthwise(module):
         return DilatedDepthwise(module)
+    if is_direct(module):
+        return DirectConvolution(module)
     return fast_parts(module)
 
 

@@ -19,11 +19,13 @@ class LMS(nn.Module):
     ``channels`` is a multiple of four. Groups of the group normalisation are those quarters.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, norm: Layer) -> None:
+    def __init__(
+        self, spatial_dims: int, channels: int, norm: Layer, kernels: tuple[int, ...] = KERNELS
+    ) -> None:
         super().__init__()
         quarter = channels // len(KERNELS)
         self.depthwise = nn.ModuleList(
-            conv(spatial_dims, quarter, quarter, k, groups=quarter) for k in KERNELS
+            conv(spatial_dims, quarter, quarter, k, groups=quarter) for k in kernels
         )
         self.norm = nn.GroupNorm(len(KERNELS), channels)
         self.activation = nn.GELU()
@@ -40,10 +42,15 @@ class LMS(nn.Module):
 
 
 def lms_stage(
-    spatial_dims: int, in_channels: int, out_channels: int, norm: Layer, depth: int = 1
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    norm: Layer,
+    depth: int = 1,
+    kernels: tuple[int, ...] = KERNELS,
 ) -> nn.Sequential:
     """Return ``depth`` blocks as wide as the input, and the unit that changes the width."""
-    blocks = (LMS(spatial_dims, in_channels, norm) for _ in range(depth))
+    blocks = (LMS(spatial_dims, in_channels, norm, kernels) for _ in range(depth))
     return nn.Sequential(*blocks, conv_unit(spatial_dims, in_channels, out_channels, 1, norm))
 
 

@@ -6,6 +6,9 @@ from torch.nn import functional as F
 
 from lamina.models.layers.convolution import conv
 
+_QUERIES = 512
+"""Positions whose attention to all others exists at a time."""
+
 
 class PositionAttention(nn.Module):
     """Adds to every position a learned share of all positions that resemble it; at first nothing.
@@ -29,6 +32,14 @@ class PositionAttention(nn.Module):
         query, key = F.pad(query, missing), F.pad(key, missing)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return x + self.share * mixed.transpose(-1, -2).reshape(x.shape)
+
+    def received(self, x: Tensor) -> Tensor:
+        """Return how much all positions read from each: ``(B, C, *S) -> (B, 1, *S)``, mean 1."""
+        query, key = _tokens(self.query(x)), _tokens(self.key(x))
+        total = x.new_zeros(len(x), key.shape[2])
+        for part in query.split(_QUERIES, dim=2):
+            total += (part @ key.mT).softmax(dim=-1).sum(dim=(1, 2))
+        return total.reshape(len(x), 1, *x.shape[2:])
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -123,6 +123,20 @@ class WindowAttention(nn.Module):
         attended: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return attended
 
+    def received(self, x: Tensor, positions: Tensor, blocked: Tensor | None) -> Tensor:
+        """Return how much the tokens of a window read from each: ``(B * windows, tokens)``, mean 1.
+
+        Arguments are those of a forward pass.
+        """
+        query, key, _ = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = query @ key.mT * query.shape[-1] ** -0.5
+        scores = scores + F.embedding(positions, self.bias_table).permute(2, 0, 1)
+        if blocked is not None:
+            hidden = blocked.repeat(x.shape[0] // blocked.shape[0], 1, 1)
+            scores = scores.masked_fill(hidden.unsqueeze(1), -torch.inf)
+        shares: Tensor = scores.softmax(dim=-1).mean(dim=1).sum(dim=1)
+        return shares
+
 
 class SwinBlock(nn.Module):
     """Attention within windows, then two layers per token, each beside an identity (Eq. 3).
@@ -147,6 +161,14 @@ class SwinBlock(nn.Module):
         x = x + windows.join(self.attention(tokens, positions, blocked))
         mixed: Tensor = x + self.mlp(self.norm2(x))
         return mixed
+
+    def received(
+        self, x: Tensor, windows: Windows, positions: Tensor, blocked: Tensor | None
+    ) -> Tensor:
+        """Return how much the tokens of its window read from each: ``(B, 1, *S)``, mean about 1."""
+        tokens = windows.split(self.norm1(x))
+        shares = self.attention.received(tokens, positions, blocked)
+        return windows.join(shares.unsqueeze(-1)).movedim(-1, 1)
 
 
 class SwinBlocks(nn.ModuleList):

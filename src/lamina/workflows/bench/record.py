@@ -1,5 +1,6 @@
 """What was measured, kept as JSON and shown as a page."""
 
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ def new_record() -> dict[str, Any]:
     """Return a record of this machine in which nothing was measured yet."""
     about = {key: value for key, value in machine().items() if key != "threads"}
     return {
-        "machine": {"processor": _processor(), **about},
+        "machine": {"processor": _processor(), "scheduling": _scheduling(), **about},
         "software": software() | {name: _version(name) for name in _RUNTIMES},
         "networks": {},
         "scans": {},
@@ -30,8 +31,8 @@ def read_benchmarks(folder: Path) -> dict[str, Any]:
     """Return the record of a folder, or a new one.
 
     Raises:
-        ConfigError: It was made on another machine or with other versions, whose figures must not
-            stand beside those of today.
+        ConfigError: It was made on another machine, with other versions or under another
+            scheduling policy, whose figures must not stand beside those of today.
     """
     fresh, file = new_record(), folder / f"{NAME}.json"
     if not file.is_file():
@@ -39,7 +40,8 @@ def read_benchmarks(folder: Path) -> dict[str, Any]:
     known: dict[str, Any] = read_json(file)
     if any(known.get(part) != fresh[part] for part in ("machine", "software")):
         raise ConfigError(
-            f"{file}: was measured on another machine, or with other versions.",
+            f"{file}: was measured on another machine, with other versions, or under another "
+            "scheduling policy.",
             remedy="Choose another --out, or remove the file.",
         )
     return known
@@ -61,6 +63,15 @@ def _processor() -> str:
     lines = info.read_text("utf-8").splitlines() if info.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
+
+
+def _scheduling() -> str | None:
+    """Return the name of the policy by which the system gives this process its turns."""
+    if not hasattr(os, "sched_getscheduler"):  # not everywhere
+        return None
+    used = os.sched_getscheduler(0)
+    policies = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE", "SCHED_FIFO", "SCHED_RR")
+    return next((name for name in policies if getattr(os, name) == used), f"{used}")
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,69 @@
+"""The verb that shows what a model looked at, and how sure it is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lamina.cli.options import Device
+from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from lamina.workflows.explain import Explanation
+
+
+@app.command(epilog="Example: lamina explain -m run -i ct.nii.gz -o why", rich_help_panel=RESULTS)
+def explain(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    scan: Annotated[Path, typer.Option("--input", "-i", help="A scan.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for maps and picture.")],
+    method: Annotated[
+        Literal["gradcam", "attention", "uncertainty"],
+        typer.Option(help="What speaks for it; what is attended to; how sure it is."),
+    ] = "gradcam",
+    layer: Annotated[
+        str | None, typer.Option(help="Module to look into, such as decoder.1.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this structure, for gradcam; may be given again."),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a model looked at in a scan, or how sure it is, as maps on the scan's grid."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows import explain as workflow
+
+        with terminal.bar() as progress:
+            result = workflow.explain(
+                model,
+                scan,
+                out,
+                method=method,
+                layer=layer,
+                labels=label or (),
+                device=device,
+                progress=progress,
+            )
+        terminal.result(result.as_dict(), *_shown(result))
+
+
+def _shown(result: "Explanation") -> Iterator[str]:
+    """Say what was found, what of it is unusual, and where the maps are."""
+    for name, told in result.structures.items():
+        more = [f"{what} {value:.2f}" for what, value in told.items() if what != "size"]
+        yield ", ".join([f"{name}: {told['size']:.3g} {result.unit}", *more])
+    yield from result.remarks
+    if result.flags is None:
+        yield "Not checked: the model does not know the range of the scans it was trained on."
+    for flag in result.flags or ():
+        yield f"Unusual: {flag.text}"
+    layer = f" of {result.layer}" if result.layer else ""
+    yield f"{len(result.maps)} maps{layer}: {next(iter(result.maps.values())).parent}"
+    yield f"Picture: {result.sheet}"

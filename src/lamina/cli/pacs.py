@@ -1,0 +1,253 @@
+"""The verbs that speak with a PACS."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lamina.cli.options import Device, RamLimit, ResampleOblique
+from lamina.cli.program import HOSPITAL, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from lamina.io.pacs import Access
+
+pacs = typer.Typer(
+    help="Series from a PACS, objects to it, and the loop that segments what arrives.",
+    no_args_is_help=True,
+)
+app.add_typer(pacs, name="pacs", rich_help_panel=HOSPITAL)
+
+Url = Annotated[
+    str, typer.Option(metavar="URL", help="https://HOST/dicom-web or dicom://AET@HOST:PORT.")
+]
+WebUrl = Annotated[str, typer.Option("--url", metavar="URL", help="https://HOST/dicom-web.")]
+User = Annotated[str, typer.Option(help="Name to log in by; --secret is its password then.")]
+Secret = Annotated[
+    str,
+    typer.Option(metavar="file:PATH|env:NAME", help="Where the password or bearer token is."),
+]
+Ca = Annotated[Path | None, typer.Option(help="Certificates to trust, PEM.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for an answer.")]
+Aet = Annotated[str, typer.Option(help="Our own AE title.")]
+RuleFile = Annotated[Path | None, typer.Option("--rule", help="YAML of the settings below.")]
+Modality = Annotated[list[str] | None, typer.Option(help="Such as CT; may come again.")]
+Description = Annotated[
+    list[str] | None, typer.Option(help="Pattern of the series' description: '*abdomen*'.")
+]
+NotDescription = Annotated[list[str] | None, typer.Option(help="Pattern that it must not have.")]
+BodyPart = Annotated[list[str] | None, typer.Option(help="Pattern of the body part.")]
+MinSlices = Annotated[int | None, typer.Option(min=1, help="Least number of slices.")]
+MaxSlices = Annotated[int | None, typer.Option(min=1, help="Largest number of slices.")]
+Days = Annotated[int | None, typer.Option(min=1, help="Only studies of the last so many days.")]
+
+
+@pacs.command(epilog="Example: lamina pacs echo --url https://pacs.example/dicom-web")
+def echo(
+    url: Url,
+    user: User = "",
+    secret: Secret = "",
+    ca: Ca = None,
+    timeout: Timeout = 60.0,
+    aet: Aet = "LAMINA",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Ask whether an archive answers and lets us in."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows.pacs import transfer
+
+        name = transfer.echo(url, _access(user, secret, ca, timeout, aet))
+        terminal.result({"archive": name}, f"{name} answers.")
+
+
+@pacs.command(
+    epilog="Example: lamina pacs pull --url https://pacs.example/dicom-web --modality CT -o scans"
+)
+def pull(
+    url: WebUrl,
+    out: Annotated[Path, typer.Option("--output", "-o", help="Gets a folder for each series.")],
+    study: Annotated[str, typer.Option(help="Only the study of this UID.")] = "",
+    series: Annotated[str, typer.Option(help="Only the series of this UID.")] = "",
+    patient: Annotated[str, typer.Option(help="Only the patient of this ID.")] = "",
+    rule: RuleFile = None,
+    modality: Modality = None,
+    description: Description = None,
+    not_description: NotDescription = None,
+    body_part: BodyPart = None,
+    min_slices: MinSlices = None,
+    max_slices: MaxSlices = None,
+    days: Days = None,
+    user: User = "",
+    secret: Secret = "",
+    ca: Ca = None,
+    timeout: Timeout = 60.0,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Copy series out of an archive, each into a folder of its own."""
+    given = _rule_options(locals())
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import pacs_views as views
+        from lamina.workflows.pacs import transfer
+        from lamina.workflows.pacs.rule import rule_of
+
+        with terminal.bar() as progress:
+            result = transfer.pull(
+                url,
+                out,
+                rule_of(rule, given),
+                access=_access(user, secret, ca, timeout),
+                study=study,
+                series=series,
+                patient=patient,
+                progress=progress,
+            )
+        terminal.result(result.as_dict(), views.pulled(result))
+        terminal.failures(result.failures, "Failed")
+
+
+@pacs.command(epilog="Example: lamina pacs push seg.dcm --url dicom://ORTHANC@pacs.example:4242")
+def push(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
+    url: Url,
+    user: User = "",
+    secret: Secret = "",
+    ca: Ca = None,
+    timeout: Timeout = 60.0,
+    aet: Aet = "LAMINA",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Send DICOM files to an archive."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows.pacs import transfer
+
+        access = _access(user, secret, ca, timeout, aet)
+        with terminal.bar() as progress:
+            result = transfer.push(url, paths, access=access, progress=progress)
+        terminal.result(result.as_dict(), f"{result.stored} objects stored in {result.archive}.")
+        terminal.failures(result.failures, "Failed")
+
+
+@pacs.command(
+    epilog="Example: lamina pacs watch -m liver.lamina --url https://pacs.example/dicom-web "
+    "--state watched --modality CT"
+)
+def watch(
+    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    url: WebUrl,
+    state: Annotated[Path, typer.Option(help="Folder that remembers what was done.")],
+    rule: RuleFile = None,
+    modality: Modality = None,
+    description: Description = None,
+    not_description: NotDescription = None,
+    body_part: BodyPart = None,
+    min_slices: MinSlices = None,
+    max_slices: MaxSlices = None,
+    days: Days = None,
+    output_format: Annotated[
+        Literal["seg", "labelmap", "rtstruct"], typer.Option("--format", help="What is stored.")
+    ] = "seg",
+    store_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store there instead; dicom:// too.")
+    ] = None,
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Leave the patient out of what is stored.")
+    ] = False,
+    every: Annotated[float, typer.Option(help="Seconds from look to look.")] = 30.0,
+    settle: Annotated[
+        float,
+        typer.Option(help="Seconds without a new slice after which a series is complete."),
+    ] = 60.0,
+    tries: Annotated[int, typer.Option(min=1, help="After so many a series has failed.")] = 3,
+    once: Annotated[bool, typer.Option("--once", help="End when what is there is done.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what was given up.")
+    ] = False,
+    user: User = "",
+    secret: Secret = "",
+    ca: Ca = None,
+    timeout: Timeout = 60.0,
+    aet: Aet = "LAMINA",
+    ram: RamLimit = None,
+    device: Device = None,
+    backend: Annotated[
+        str, typer.Option(help="torch, onnx, openvino; auto: what is quickest here.")
+    ] = "torch",
+    tta: Annotated[bool, typer.Option("--tta", help="Look at mirror images too.")] = False,
+    resample_oblique: ResampleOblique = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Segment each new series of an archive that fits, and store what was found."""
+    given = _rule_options(locals())
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import pacs_views as views
+        from lamina.workflows.pacs import watch as workflow
+        from lamina.workflows.pacs.loop import Pace
+        from lamina.workflows.pacs.rule import rule_of
+
+        result = workflow.watch(
+            model,
+            url,
+            state,
+            rule_of(rule, given),
+            access=_access(user, secret, ca, timeout, aet),
+            pace=Pace(every=every, settle=settle, tries=tries),
+            output_format=output_format,
+            store_url=store_url,
+            anonymise=anonymise,
+            once=once,
+            retry_failed=retry_failed,
+            tell=terminal.tell,
+            device=device,
+            backend=backend,
+            tta=tta,
+            ram_bytes=ram,
+            resample_oblique=resample_oblique,
+        )
+        terminal.result(result.as_dict(), *views.watched(result))
+        terminal.failures(result.failures, "Failed")
+
+
+@pacs.command(epilog="Example: lamina pacs status watched")
+def status(
+    state: Annotated[Path, typer.Argument(help="Folder that watch was given by --state.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what became of each series that watch has seen."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.cli import pacs_views as views
+        from lamina.workflows.pacs.watch import status as workflow
+
+        result = workflow(state)
+        terminal.result(result.as_dict(), *views.watched(result))
+
+
+def _access(
+    user: str, secret: str, ca: Path | None, timeout: float, aet: str = "LAMINA"
+) -> "Access":
+    from lamina.io.pacs import Access
+
+    return Access(user=user, secret=secret, ca=ca, timeout=timeout, title=aet)
+
+
+def _rule_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return those options of a verb that are settings of a rule."""
+    names = (
+        *("modality", "description", "not_description", "body_part"),
+        *("min_slices", "max_slices", "days"),
+    )
+    return {name: given[name] for name in names}

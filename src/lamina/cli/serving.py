@@ -1,0 +1,92 @@
+"""The verb that offers models to browsers, programs and 3D Slicer."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lamina.cli.options import Device, RamLimit, ResampleOblique
+from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+from lamina.cli.units import duration, memory
+
+
+@app.command(epilog="Example: lamina serve --models models/", rich_help_panel=MAIN)
+def serve(
+    models: Annotated[
+        Path, typer.Option("--models", "-m", help="Folder of .lamina files or of runs.")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(help="Secret of the clients; made up at each start.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File that holds it, unseen by other users.")
+    ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let all users of this machine in.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name that clients may call it by; repeatable.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the queue; ~/.cache/lamina/serve.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Scans segmented at a time.")] = 1,
+    max_upload: Annotated[
+        float, typer.Option(parser=memory, metavar="SIZE", help="Largest upload.")
+    ] = "2G",  # type: ignore[assignment]
+    max_queue: Annotated[int, typer.Option(min=1, help="Scans that may wait.")] = 64,
+    max_tries: Annotated[
+        int, typer.Option(min=1, help="How often a scan is begun whose worker dies.")
+    ] = 3,
+    job_timeout: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="Longest time for one scan.")
+    ] = "1h",  # type: ignore[assignment]
+    keep: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long results are kept.")
+    ] = "7d",  # type: ignore[assignment]
+    ram: RamLimit = None,
+    device: Device = None,
+    backend: Annotated[
+        str, typer.Option(help="torch, onnx, openvino; auto: what is quickest here.")
+    ] = "torch",
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="As for predict.")] = "fp32",
+    tta: Annotated[bool, typer.Option("--tta", help="Look at mirror images too.")] = False,
+    resample_oblique: ResampleOblique = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Offer models to a page in the browser, to programs, and to 3D Slicer."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows import serve as workflow
+
+        def tell(url: str) -> None:
+            terminal.result({"url": url}, f"Open {url}", "Stop with Ctrl-C.")
+            sys.stdout.flush()  # a program that started the server waits for it
+
+        workflow.serve(
+            models,
+            tell,
+            token=workflow.read_token(token, token_file, no_token=no_token),
+            data=data or workflow.data_folder(),
+            host=host,
+            port=port,
+            allowed_hosts=tuple(allow_host or ()),
+            workers=workers,
+            max_upload_bytes=int(max_upload),
+            max_queue=max_queue,
+            max_tries=max_tries,
+            job_timeout_s=job_timeout,
+            keep_s=keep,
+            ram_bytes=ram,
+            device=device,
+            backend=backend,
+            precision=precision,
+            tta=tta,
+            resample_oblique=resample_oblique,
+        )

@@ -1,0 +1,188 @@
+"""The verb that fills the papers' tables with what is measured here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lamina.cli.compare import sheet_table
+from lamina.cli.options import Cluster
+from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+from lamina.cli.units import duration, numbers, spoken
+from lamina.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lamina.study.schema import Study
+    from lamina.workflows.study import Studied
+
+_CHARACTERS = 17
+"""Width of a column of figures with an interval."""
+
+
+@app.command(
+    epilog="Example: lamina study glims/table4 --data work --budget 2h --out study",
+    rich_help_panel=RESULTS,
+)
+def study(
+    name: Annotated[
+        str | None, typer.Argument(help="Such as glims/table4; without it, all are listed.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="WORK", help="Folder that prepare wrote.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for runs, scores and table.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="To train all runs in, together: 2h."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Length of each run instead.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 1,
+    fold: Annotated[
+        str, typer.Option(metavar="N,N|all", help="Which splits of splits.json.")
+    ] = "0",
+    rows: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Only these rows, by their short names.")
+    ] = None,
+    unseen: Annotated[
+        Path | None,
+        typer.Option(metavar="WORK", help="Another prepared dataset to score the networks on."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="In place of the paper's settings; auto: as the scans are planned."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="One setting that all runs have."),
+    ] = None,
+    cluster: Cluster = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a run, with --cluster.")] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs of a run, or a share; 1 where the cluster has any."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be trained, and for how long.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fill a table of the papers: published, measured here, the difference, and why they differ.
+
+    Without --data, networks are counted and nothing is trained. The same command again goes on
+    where this one was stopped.
+    """
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.config import layered, load_yaml, parse_overrides
+        from lamina.study.schema import list_studies
+        from lamina.workflows import study as workflow
+
+        if name is None:
+            found = list_studies()
+            terminal.result({"studies": [_entry(each) for each in found]}, _listed(found))
+            return
+        if budget is not None and epochs is not None:
+            raise ConfigError("--budget and --epochs: give one of them.")
+        with terminal.bar() as progress:
+            result = workflow.study(
+                name,
+                data,
+                out,
+                layered(load_yaml(config) if config else {}, parse_overrides(set_ or [])),
+                recipe=recipe,
+                rows=[row.strip() for row in rows.split(",")] if rows else None,
+                seeds=range(seeds),
+                folds=None if fold == "all" else numbers("--fold", fold),
+                budget_s=budget,
+                epochs=epochs,
+                unseen=unseen,
+                cluster=cluster,
+                cpus=cpus,
+                gpus=gpus,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        shown = _outline(result) if dry_run and result.runs else _table(terminal, result)
+        terminal.result(result.as_dict(), *shown)
+        terminal.failures(result.failures, "Failed")
+
+
+def _entry(study: "Study") -> dict[str, object]:
+    return {
+        "name": study.name,
+        "title": study.title,
+        "source": study.source,
+        "dataset": study.dataset,
+        "unseen": study.unseen,
+        "recipe": study.recipe,
+        "rows": list(study.rows),
+        "runnable": list(study.runnable),
+    }
+
+
+def _listed(studies: tuple["Study", ...]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption="More: lamina study NAME")
+    for header in ("Study", "What", "Scans"):
+        table.add_column(header, no_wrap=header == "Study", overflow="fold")
+    table.add_column("Rows", justify="right", no_wrap=True)
+    for study in studies:
+        scans = " -> ".join(filter(None, (study.dataset, study.unseen))) or "none"
+        rows = f"{len(study.runnable)} of {len(study.rows)}"
+        table.add_row(study.name, Text(study.title), scans, rows)
+    return table
+
+
+def _table(terminal: Terminal, result: "Studied") -> Iterator[RenderableType]:
+    """Show the table in pieces as wide as the terminal, then what to know of it."""
+    from lamina.workflows.study.table import heading, legend, sheet
+
+    found = result.filled
+    yield Text(heading(found))
+    width = terminal.out.width - max(len(row.title) for row in found.rows) - len("difference") - 4
+    step, count = max(1, width // _CHARACTERS), len(found.study.columns)
+    for first in range(0, count, step):
+        yield sheet_table(sheet(found, first, first + step))
+    for line in legend(found):
+        yield Padding(Text(line, style="dim"), (0, 0, 1, 2))
+    if notes := list(found.notes()):
+        yield Text("Why not comparable", style="bold")
+    for note in notes:
+        bullet = Table.grid(padding=(0, 1, 0, 0))
+        bullet.add_row("  •", Text(note))
+        yield bullet
+    if result.out:
+        yield f"Table: {result.out}"
+
+
+def _outline(result: "Studied") -> Iterator[RenderableType]:
+    """Show what would be trained."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for header in ("Run", "State", "Length"):
+        table.add_column(header, overflow="fold")
+    total = 0.0
+    for run in result.runs:
+        length = result.lengths[run.name]
+        seconds = length.get("seconds", length.get("estimated_seconds", 0.0))
+        total += 0 if run.state == "finished" else seconds
+        about = spoken(seconds) if "seconds" in length else f"about {spoken(seconds)}"
+        steps = (
+            f"{length['epochs']} epochs, {length['steps']:,} steps" if "epochs" in length else ""
+        )
+        told = ", ".join(filter(None, (steps, about if seconds else "")))
+        table.add_row(run.name, run.state, "" if run.state == "finished" else told)
+    yield table
+    left = sum(run.state != "finished" for run in result.runs)
+    yield f"To train: {left} of {len(result.runs)} runs, {spoken(total)} without scoring them."
+    for row in result.filled.rows:
+        if row.why and row.key in result.filled.study.runnable and "yet" not in row.why:
+            yield f"Left out: {row.title}: {row.why}"

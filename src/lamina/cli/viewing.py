@@ -1,0 +1,35 @@
+"""The verb that shows scans in a browser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.terminal import Terminal
+
+
+@app.command(epilog="Example: lamina view scan.nii.gz liver.nii.gz", rich_help_panel=RESULTS)
+def view(
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="A scan, picture or DICOM folder.")],
+    segmentation: Annotated[
+        Path | None,
+        typer.Argument(metavar="SEG", help="A label map, DICOM SEG or RTSTRUCT of it."),
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address only.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look at a scan and a segmentation in a browser on this machine, until Ctrl-C."""
+    terminal = Terminal(json, quiet, verbose)
+    with terminal.guard():
+        from lamina.workflows import view as workflow
+
+        def ready(url: str) -> None:
+            terminal.result({"url": url}, f"Viewer: {url}", "Ctrl-C stops it.")
+
+        workflow.view(scan, segmentation, port=port, browser=not no_browser, ready=ready)

@@ -1,0 +1,89 @@
+"""Tables of strings, and how they are written in Markdown and in LaTeX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "–": "--",
+    "±": r"$\pm$",
+    "<": "$<$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    names: int
+    """Columns at the left that hold words; the others hold figures."""
+    bold: tuple[bool, ...]
+    """Rows that stand out."""
+
+
+def markdown_page(
+    sheets: Sequence[Sheet], legend: str, heading: str, notes: Sequence[str], *, title: str = ""
+) -> str:
+    """Return tables, what stands in their columns, and notes as a Markdown page.
+
+    Args:
+        sheets: The tables.
+        legend: What their columns are.
+        heading: Over the notes, where there are any.
+        notes: One sentence or more each.
+        title: Of the page; where it is empty, the title of the only table is.
+    """
+    parts = [f"# {_cell(title)}"] if title else []
+    for sheet in sheets:
+        parts += [f"{'##' if title else '#'} {_cell(sheet.title)}", _markdown_table(sheet)]
+    parts += [legend] if legend else []
+    if notes:
+        parts += [f"## {heading}", "\n".join(f"- {_cell(note)}" for note in notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(sheet: Sheet) -> str:
+    rule = ["---"] * sheet.names + ["---:"] * (len(sheet.header) - sheet.names)
+    lines = [[_cell(c) for c in sheet.header], rule]
+    for row, bold in zip(sheet.rows, sheet.bold, strict=True):
+        lines.append([f"**{_cell(c)}**" if bold and c else _cell(c) for c in row])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def latex_table(sheet: Sheet, caption: str) -> str:
+    """Return a table for a paper that loads ``booktabs``."""
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_escaped(caption)}}}",
+        rf"  \begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.header) - sheet.names)}}}",
+        r"    \toprule",
+        f"    {' & '.join(map(_escaped, sheet.header))} \\\\",
+        r"    \midrule",
+    ]
+    for row, bold in zip(sheet.rows, sheet.bold, strict=True):
+        cells = [rf"\textbf{{{_escaped(c)}}}" if bold and c else _escaped(c) for c in row]
+        lines.append(f"    {' & '.join(cells)} \\\\")
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign; what rounds to zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _cell(text: str) -> str:
+    return "".join(rf"\{c}" if c in "\\|*_`<[" else c for c in " ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))

@@ -1,0 +1,90 @@
+"""Scans and label maps as the viewer of the web page takes them: NIfTI, names, colours, volumes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.files import atomic_path
+from lamina.geometry import Affine
+from lamina.io import smallest_integer, write_volume
+from lamina.labels import LabelSet
+from lamina.volume import Volume
+
+_RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def write_viewable(volume: Volume, path: Path) -> None:
+    """Write a scan for the viewer: pictures as one slice, in colour, of an unknown unit.
+
+    Voxels that are no number get the lowest value; doubles become single.
+
+    Args:
+        volume: Any scan or picture.
+        path: ``.nii`` or ``.nii.gz``.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    array = volume.array if volume.spatial_dims == 3 else volume.array[..., None]
+    if array.dtype.kind == "f":
+        array = _finite(array)
+    if volume.unit == "px":
+        _write_picture(array, volume.affine, path)
+    else:
+        write_volume(replace(volume, array=array), path)
+
+
+def structures_in(
+    labels: LabelSet, counts: Mapping[int, int], voxel_ml: float | None
+) -> list[dict[str, Any]]:
+    """Return what the page lists of each structure.
+
+    Args:
+        labels: Names and values.
+        counts: Value -> voxels that have it.
+        voxel_ml: Volume of a voxel in millilitres; ``None`` for pictures.
+
+    Returns:
+        Name, value, colour as ``#rrggbb``, millilitres or ``None``, and flags, in class order.
+    """
+    return [
+        {
+            "name": name,
+            "value": value,
+            "color": hex_colour(labels, name),
+            "ml": None if voxel_ml is None else counts.get(value, 0) * voxel_ml,
+            "flags": [] if counts.get(value) else ["not found"],
+        }
+        for name, value in labels.values.items()
+    ]
+
+
+def hex_colour(labels: LabelSet, name: str) -> str:
+    """Return a structure's colour as ``#rrggbb``."""
+    return "#" + "".join(f"{part:02x}" for part in labels.term(name).colour or (0, 0, 0))
+
+
+def _finite(array: NDArray[Any]) -> NDArray[Any]:
+    single = array.astype(np.float32)
+    known = np.isfinite(single)
+    if not known.all():
+        single[~known] = single[known].min() if known.any() else 0
+    return single
+
+
+def _write_picture(array: NDArray[Any], affine: Affine, path: Path) -> None:
+    from nibabel.nifti1 import Nifti1Image
+
+    stored = np.ascontiguousarray(np.moveaxis(array, 0, -1))
+    if array.dtype == np.uint8 and len(array) == 3:
+        stored = stored.view(_RGB)[..., 0]
+    elif array.dtype.kind in "biu":
+        stored = stored.astype(smallest_integer(stored))
+    image = Nifti1Image(stored, affine)
+    image.header.set_xyzt_units("unknown")
+    with atomic_path(path) as part:
+        image.to_filename(part)

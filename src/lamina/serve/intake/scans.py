@@ -1,0 +1,171 @@
+"""Which of the uploaded files are the scan.
+
+Choices: files of channels are taken in the order of their names, as nnU-Net numbers them. All DICOM
+files count as one folder, whatever folders they came in; of several series the one with most slices
+is taken, and the user is told so.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.errors import FileError
+from lamina.io import FORMATS, is_scan
+from lamina.serve.intake.uploads import is_clutter
+
+MOST_VALUES = 2**31
+"""Numbers that a scan may hold, all channels counted."""
+
+_HEADER_BYTES = 1 << 16
+_SIZES = re.compile(
+    rb"^(?:sizes|DimSize|ElementNumberOfChannels)\s*[:=]([ \t\d]+)\r?$", re.I | re.M
+)
+_DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Where the image lies."""
+
+    images: tuple[Path, ...]
+    """One file, one file per channel, or the folder of a DICOM series."""
+    series: str = ""
+    """SeriesInstanceUID, where the folder holds several."""
+    flags: tuple[str, ...] = ()
+    """What the user should know about the choice."""
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is a series."""
+        return self.images[0].is_dir()
+
+
+def find_scan(files: Mapping[Path, str], num_channels: int) -> Scan:
+    """Return the scan that an upload holds.
+
+    Args:
+        files: Where a file lies -> what the user called it; all in one folder.
+        num_channels: How many the model takes.
+
+    Raises:
+        FileError: There is none, there are several, or it claims to be too large.
+    """
+    kept = {path: name for path, name in files.items() if not is_clutter(name)}
+    dicom = FORMATS.get("dicom").suffixes
+    scans = sorted(
+        (p for p in kept if is_scan(p) and not p.name.endswith(dicom)), key=lambda p: kept[p]
+    )
+    if not scans:
+        return _series(kept)
+    if len(scans) not in {1, num_channels}:
+        raise FileError(
+            f"{len(scans)} scans were sent; the model takes one of {num_channels} channels.",
+            remedy="Send them one by one.",
+        )
+    for path in scans:
+        if path.suffix in _DETACHED:
+            raise FileError(
+                f"{kept[path]}: its voxels would be in a second file.",
+                remedy=f"Save it as {_DETACHED[path.suffix]}, which holds both, and send that.",
+            )
+        if _values(path) > MOST_VALUES:
+            raise _too_large(kept[path])
+    return Scan(images=tuple(scans))
+
+
+def _series(files: Mapping[Path, str]) -> Scan:
+    from lamina.io.dicom import list_series
+
+    folders = {path.parent for path in files}
+    if not folders:
+        raise FileError("No file was sent.", remedy="Send a scan, a zip or a folder of DICOM.")
+    for path, name in files.items():
+        _check_deflation(path, name)
+    (folder,) = folders
+    try:
+        found = list_series(folder)
+    except FileError as error:
+        if "without DICOM images" not in error.message:
+            raise
+        known = sorted(s for each in FORMATS for s in FORMATS.get(each).suffixes)
+        raise FileError(
+            "No scan is among the files that were sent.", remedy=f"Known: {', '.join(known)}."
+        ) from error
+    first = found[0]
+    if sum(_pixels(path) for path in first.files) > MOST_VALUES:
+        raise _too_large("The series")
+    if len(found) == 1:
+        return Scan(images=(folder,), series=first.uid)
+    if found[1].num_slices == first.num_slices:
+        raise FileError(
+            f"{len(found)} series were sent, and the largest have {first.num_slices} slices each.",
+            remedy="Send one of them.",
+        )
+    flag = (
+        f"{len(found)} series were sent; the largest was segmented "
+        f"({first.modality}, {first.num_slices} slices)."
+    )
+    return Scan(images=(folder,), series=first.uid, flags=(flag,))
+
+
+def _values(path: Path) -> int:
+    """Return how many numbers a header claims; 0 where the reader itself sees to that."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        return _nifti_values(path)
+    if path.suffix in (".nrrd", ".mha"):
+        with path.open("rb") as stream:
+            sizes = _SIZES.findall(stream.read(_HEADER_BYTES))
+        return math.prod(int(size) for found in sizes for size in found.split())
+    return 0
+
+
+def _nifti_values(path: Path) -> int:
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        return math.prod(nibabel.load(path).header.get_data_shape())
+    except (ImageFileError, OSError, EOFError, ValueError, LookupError):
+        return 0  # the reader says what is wrong
+
+
+def _pixels(path: Path) -> int:
+    from lamina.io.dicom_headers import count_of, guarded, parse
+
+    header = parse(path, ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"), pixels=False)
+    with guarded(path):
+        samples = int(header.get("SamplesPerPixel") or 1)
+        return int(header.Rows) * int(header.Columns) * count_of(header, path) * samples
+
+
+def _check_deflation(path: Path, name: str) -> None:
+    """Refuse what pydicom would unpack as a whole, however large it becomes."""
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_file_meta_info
+
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    except (
+        InvalidDicomError,
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):
+        return
+    if syntax == _DEFLATED:
+        raise FileError(
+            f"{name}: is a deflated DICOM file, which is not unpacked here.",
+            remedy="Send it uncompressed.",
+        )
+
+
+def _too_large(name: str) -> FileError:
+    return FileError(
+        f"{name}: claims more than {MOST_VALUES:,} voxels.", remedy="Crop it, or send a part."
+    )

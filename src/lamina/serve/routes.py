@@ -1,0 +1,286 @@
+"""The routes of the page and of programs: models, jobs, their progress, their files, health."""
+
+import asyncio
+import json
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Path as InPath
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+
+from lamina.serve import schemas
+from lamina.serve.errors import Refusal
+from lamina.serve.intake import Limits, Upload, receive, unpack
+from lamina.serve.intake.uploads import base_name
+from lamina.serve.jobs.store import ENDED
+from lamina.serve.metrics import CONTENT_TYPE, exposition
+
+if TYPE_CHECKING:
+    from lamina.serve.app import Service
+
+router = APIRouter()
+
+_POLL_S = 0.25
+_BEAT_S = 15.0
+_RETRY_S = 5
+_HISTORY = 200
+_FREE_BYTES = 1 << 28
+"""Room that must be left on the disk besides an upload."""
+_INDEX = Path(__file__).parent / "static" / "index.html"
+_PAGE_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""For pages that hold their own scripts: they run, but as nobody's, and reach nothing."""
+_UPLOAD_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+_Responses = dict[int | str, dict[str, Any]]
+
+_EVENTS: _Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+_FILE: _Responses = {200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
+_TEXT: _Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+
+def service_of(request: Request) -> "Service":
+    """Return what the routes share."""
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Any, Depends(service_of)]
+JobId = Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]
+
+
+@router.get("/", include_in_schema=False)
+async def page(service: Shared) -> Response:
+    """The page; a token in its address becomes a cookie."""
+    if not _INDEX.is_file():
+        raise Refusal(404, "This installation has no page.", "Use the interface under /api.")
+    response = FileResponse(_INDEX)
+    if service.settings.token is not None:
+        response.set_cookie(
+            service.settings.cookie, service.settings.token, httponly=True, samesite="strict"
+        )
+    return response
+
+
+@router.get("/api/models")
+async def models(service: Shared) -> list[schemas.Model]:
+    """Models that can be asked for."""
+    return list(service.models.values())
+
+
+@router.post("/api/jobs", status_code=202, openapi_extra=_UPLOAD_SCHEMA)
+async def create_job(
+    request: Request, response: Response, service: Shared, model: Annotated[str, Query()]
+) -> schemas.Job:
+    """Send a scan: a file, one file per channel, the files of a DICOM series, or one zip."""
+    if model not in service.models:
+        raise Refusal(404, "There is no such model.", "GET /api/models lists them.")
+    job_id = await take_upload(request, service, model)
+    response.headers["Location"] = f"/api/jobs/{job_id}"
+    return _job(service, job_id)
+
+
+@router.get("/api/jobs")
+def jobs(
+    service: Shared,
+    limit: Annotated[int, Query(ge=1, le=1000)] = _HISTORY,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> list[schemas.Job]:
+    """Jobs, newest first."""
+    return [schemas.Job(**job) for job in service.store.jobs(limit, offset)]
+
+
+@router.get("/api/jobs/{job_id}")
+def job(service: Shared, job_id: JobId) -> schemas.Job:
+    """One job."""
+    return _job(service, job_id)
+
+
+@router.get("/api/jobs/{job_id}/events", responses=_EVENTS, response_class=StreamingResponse)
+async def events(service: Shared, job_id: JobId) -> StreamingResponse:
+    """The job whenever it changes, until it has ended."""
+    _job(service, job_id)
+    return StreamingResponse(_stream(service, job_id), media_type="text/event-stream")
+
+
+@router.post("/api/jobs/{job_id}/cancel")
+def cancel(service: Shared, job_id: JobId) -> schemas.Job:
+    """End a job; what has ended stays as it is."""
+    _job(service, job_id)
+    service.store.cancel(job_id)
+    return _job(service, job_id)
+
+
+@router.delete("/api/jobs/{job_id}", status_code=204, response_class=Response)
+def remove(service: Shared, job_id: JobId) -> None:
+    """Cancel a job and remove its scan and results."""
+    _job(service, job_id)
+    service.store.remove(job_id)
+
+
+@router.get("/api/jobs/{job_id}/files/{name}", responses=_FILE, response_class=FileResponse)
+def result(service: Shared, job_id: JobId, name: str) -> FileResponse:
+    """One of the files that the job lists."""
+    path = service.store.result_file(job_id, name)
+    if path is None:
+        raise Refusal(404, "There is no such file.", "The job lists those that there are.")
+    if path.suffix == ".html":
+        return FileResponse(path, headers={"Content-Security-Policy": _PAGE_POLICY})
+    return FileResponse(path, filename=name, media_type="application/octet-stream")
+
+
+@router.get("/metrics", responses=_TEXT, response_class=PlainTextResponse)
+def metrics(service: Shared) -> PlainTextResponse:
+    """Figures for Prometheus."""
+    text = exposition(service.store, service.pool, service.requests)
+    return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+
+@router.get("/healthz")
+async def health() -> dict[str, str]:
+    """Whether the server answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def ready(service: Shared) -> dict[str, str]:
+    """Whether jobs would be begun."""
+    if service.stopping.is_set() or service.pool.num_ready == 0:
+        raise Refusal(503, "No worker is ready yet.", headers={"Retry-After": "1"})
+    service.store.counts()
+    return {"status": "ready"}
+
+
+async def take_upload(
+    request: Request, service: "Service", model: str, *, hidden: bool = False
+) -> str:
+    """Receive a scan and file the job; return its id.
+
+    Raises:
+        Refusal: The queue is full, or the upload is refused.
+    """
+    check_room(service)
+    job_id = uuid.uuid4().hex
+    service.uploading.add(job_id)
+    try:
+        upload = await receive_files(request, service, service.store.upload_folder(job_id))
+        name = _called(list(upload.files.values()))
+        files = await run_in_threadpool(_unpacked, upload, service)
+        await run_in_threadpool(service.store.submit, job_id, model, name, files, hidden=hidden)
+    except BaseException:
+        if service.store.job(job_id) is None:  # else it was filed just before the end came
+            service.store.forget_upload(job_id)
+        raise
+    finally:
+        service.uploading.discard(job_id)
+    return job_id
+
+
+async def receive_files(request: Request, service: "Service", folder: Path) -> Upload:
+    """Write what a request holds into a folder.
+
+    Raises:
+        UploadError: It is malformed or too large.
+    """
+    settings = service.settings
+    return await receive(
+        request.stream(),
+        request.headers.get("content-type", ""),
+        request.headers.get("content-length"),
+        folder,
+        Limits(
+            max_bytes=settings.max_upload_bytes,
+            max_files=settings.max_files,
+            idle_s=settings.upload_idle_s,
+        ),
+    )
+
+
+def check_room(service: "Service") -> None:
+    """Refuse more work than can wait here.
+
+    Raises:
+        Refusal: The queue or the disk is full, or the server is about to stop.
+    """
+    later = {"Retry-After": str(_RETRY_S)}
+    if service.stopping.is_set():
+        raise Refusal(503, "The server is stopping.", "Try again soon.", later)
+    waiting = service.store.counts()["queued"] + len(service.uploading)
+    if waiting >= service.settings.max_queue:
+        raise Refusal(503, f"{waiting} scans are waiting already.", "Try again soon.", later)
+    if shutil.disk_usage(service.settings.data).free < _FREE_BYTES:
+        raise Refusal(503, "The server's disk is full.", "Try again later.", later)
+
+
+def _unpacked(upload: Upload, service: "Service") -> dict[Path, str]:
+    zips = [path for path in upload.files if path.suffix == ".zip"]
+    if not upload.files:
+        raise Refusal(422, "No file was sent.", "Send the scan as fields named 'files'.")
+    if not zips:
+        return upload.files
+    if len(upload.files) > 1:
+        raise Refusal(422, "An archive was sent with other files.", "Send it alone.")
+    settings = service.settings
+    (archive,) = zips
+    return unpack(
+        archive, archive.parent, max_bytes=settings.max_unpacked_bytes, max_files=settings.max_files
+    )
+
+
+def _called(names: list[str]) -> str:
+    """Return what the user calls a scan: the folder of several files, or the only file."""
+    if not names:
+        return "scan"
+    folder = names[0].replace("\\", "/").strip("/").partition("/")
+    return (folder[0] if len(names) > 1 and folder[1] else base_name(names[0])) or "scan"
+
+
+def _job(service: "Service", job_id: str) -> schemas.Job:
+    found = service.store.job(job_id)
+    if found is None:
+        raise Refusal(404, "There is no such job.", "GET /api/jobs lists them.")
+    return schemas.Job(**found)
+
+
+async def _stream(service: "Service", job_id: str) -> AsyncIterator[str]:
+    last, silent_s = "", 0.0
+    while not service.stopping.is_set():
+        found = await run_in_threadpool(service.store.job, job_id)
+        if found is None:
+            return
+        text = json.dumps(found)
+        if text != last:
+            yield f"data: {text}\n\n"
+            last, silent_s = text, 0.0
+        elif silent_s >= _BEAT_S:
+            yield ": still there\n\n"
+            silent_s = 0.0
+        if found["state"] in ENDED:
+            return
+        await asyncio.sleep(_POLL_S)
+        silent_s += _POLL_S

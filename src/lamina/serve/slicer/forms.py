@@ -1,0 +1,75 @@
+"""Forms that Slicer sends: described, received, taken apart."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+
+from lamina.serve.errors import Refusal
+from lamina.serve.intake import Upload
+from lamina.serve.intake.uploads import base_name
+from lamina.serve.routes import check_room, receive_files
+
+if TYPE_CHECKING:
+    from lamina.serve.app import Service
+
+_FILE = {"type": "string", "format": "binary"}
+_TEXT = {"type": "string"}
+
+
+def form(required: tuple[str, ...], *, kind: str = "multipart/form-data") -> dict[str, Any]:
+    """Return the description of a form; clients may send further fields."""
+    known = {"files": _FILE, "file": _FILE, "label": _FILE, "params": _TEXT, "password": _TEXT}
+    properties = {name: known[name] for name in dict.fromkeys((*required, "params"))}
+    schema = {"type": "object", "required": list(required), "properties": properties}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+async def received(request: Request, service: "Service") -> Upload:
+    """Receive a form into a folder of its own.
+
+    Raises:
+        Refusal: The queue is full, or the form is refused.
+    """
+    check_room(service)
+    folder = service.datastore.incoming()
+    try:
+        return await receive_files(request, service, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def forget(upload: Upload) -> None:
+    """Remove what is left of a form."""
+    shutil.rmtree(upload.folder, ignore_errors=True)
+
+
+def only_file(upload: Upload, fields: tuple[str, ...]) -> tuple[Path, str]:
+    """Return the file of a field, and what the user calls it.
+
+    Raises:
+        Refusal: None of the fields has one.
+    """
+    for name in fields:
+        if name in upload.parts:
+            path = upload.parts[name]
+            return path, base_name(upload.files[path])
+    raise Refusal(422, f"The form has no file {fields[0]!r}.")
+
+
+def params(upload: Upload) -> dict[str, Any]:
+    """Return what the client told besides.
+
+    Raises:
+        Refusal: It is no JSON object.
+    """
+    try:
+        told = json.loads(upload.fields.get("params") or "{}")
+    except (ValueError, RecursionError) as error:
+        raise Refusal(422, "params is no JSON.") from error
+    if not isinstance(told, dict):
+        raise Refusal(422, "params is no JSON object.")
+    return told

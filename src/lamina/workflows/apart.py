@@ -1,0 +1,49 @@
+"""Scans segmented on a cluster, each by itself in a hidden folder of the output."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina.data.case import Case
+from lamina.errors import LaminaError
+from lamina.workflows import no_progress
+from lamina.workflows.fan_out import spread
+from lamina.workflows.record import Outcome, read_record
+
+if TYPE_CHECKING:
+    from lamina.workflows.batch import Batch
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A cluster, and how a batch comes to be there."""
+
+    cluster: str
+    """As for :func:`~lamina.workflows.fan_out.run_jobs`."""
+    make: "Callable[[], Batch]"
+    """Makes the batch anew in another process, and loads its model there; picklable."""
+
+    def segmented(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Outcome | LaminaError]]:
+        """Yield every case with what became of it; its files lie in :func:`own_folder`."""
+        yield from spread(partial(_alone, self.make), cases, workers=0, cluster=self.cluster)
+
+
+def own_folder(out: Path, case: Case) -> Path:
+    """Return the folder that a case has to itself while others are segmented."""
+    return out / f".part-{case.case_id}"
+
+
+def _alone(make: "Callable[[], Batch]", case: Case) -> Outcome:
+    """Segment a case; once, however often it is asked for."""
+    batch = _made(make)
+    folder = own_folder(batch.out, case)
+    earlier = read_record(folder)["cases"]
+    (outcome,) = replace(batch, out=folder, resume=True).run([case], [], earlier, no_progress)
+    return outcome
+
+
+@cache
+def _made(make: "Callable[[], Batch]") -> "Batch":
+    return make()

@@ -1,0 +1,189 @@
+"""Explain: maps of what a model looked at in a scan, or of how sure it is of what it says."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from lamina.data.case import Case
+from lamina.data.ranges import ranges_of
+from lamina.errors import ConfigError, DatasetError, FileError
+from lamina.explain.quality import Flag, flags, sizes, unit_of
+from lamina.explain.scan import Prepared
+from lamina.files import sha256, write_json
+from lamina.io import write_volume
+from lamina.report.heat import Heat, save_heat
+from lamina.training.device import chosen_device
+from lamina.volume import Volume
+from lamina.workflows import Progress, no_progress
+from lamina.workflows.explanations import METHODS, Found, Method, Subject, explained
+from lamina.workflows.load import find_bundle, load
+from lamina.workflows.predict import scans_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What ``explain`` found out and wrote."""
+
+    case_id: str
+    method: Method
+    layer: str
+    """Layer that was looked at; empty where all were, or none."""
+    maps: Mapping[str, Path]
+    """Name -> file on the scan's own grid."""
+    sheet: Path
+    """Picture of all of them."""
+    structures: Mapping[str, Mapping[str, float]]
+    """Structure -> how much of it was found, and how sure the model is of it."""
+    unit: str
+    """Of how much there is of structures."""
+    flags: tuple[Flag, ...] | None
+    """``None`` where the model does not know what it was trained on."""
+    remarks: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "case_id": self.case_id,
+            "method": self.method,
+            "layer": self.layer,
+            "maps": {name: file.name for name, file in self.maps.items()},
+            "sheet": self.sheet.name,
+            "unit": self.unit,
+            "structures": {name: dict(told) for name, told in self.structures.items()},
+            "flags": None if self.flags is None else [flag.as_dict() for flag in self.flags],
+            "remarks": list(self.remarks),
+        }
+
+
+def explain(
+    model: Path,
+    scan: Path,
+    out: Path,
+    *,
+    method: Method = "gradcam",
+    layer: str | None = None,
+    labels: Sequence[str] = (),
+    device: str | None = None,
+    progress: Progress = no_progress,
+) -> Explanation:
+    """Write maps of one scan on its own grid, a picture of them, and what they amount to.
+
+    Args:
+        model: A ``.lamina`` file or a run folder.
+        scan: A file, or the folder of a DICOM series.
+        out: Folder; files are named after the scan and the method.
+        method: ``"gradcam"``: where the features of a layer lie that speak for a structure;
+            ``"attention"``: what the network itself attends to; ``"uncertainty"``: entropy over
+            mirror images and members of an ensemble, and how far these agree.
+        layer: Module to look into; for Grad-CAM one on the way up by default, for attention all.
+        labels: Structures, or regions, to explain by Grad-CAM; by default all that are found.
+        device: As for :func:`load`.
+        progress: Called after each window.
+
+    Raises:
+        BundleError: The model cannot be loaded.
+        ConfigError: The method is unknown, the layer or labels are not for it, or the network has
+            no attention.
+        DatasetError: There is no such scan, or nothing to explain is found in it.
+        GeometryError: Axes are not at right angles.
+        UnknownNameError: There is no such layer or structure.
+        FileError: The scan cannot be read, or ``out`` cannot be written.
+    """
+    _check(method, layer, labels)
+    case = _one(scan)
+    loaded = load(model, device)
+    plan = loaded.bundle.plan
+    image = case.read_image(plan.channels)
+    prepared = Prepared.of(image, loaded.predictor)
+    with _scratch(out) as folder:
+        subject = Subject(
+            model=loaded,
+            image=image,
+            prepared=prepared,
+            device=chosen_device(device),
+            folder=folder,
+            progress=progress,
+        )
+        found = explained(subject, method, layer, labels)
+        stem = f"{case.case_id}_{method}"
+        flat = tuple(
+            f"{heat.name}: {heat.high:.2f} everywhere." for heat in found.heats if heat.is_flat
+        )
+        files = dict(_write(found.heats, image, out, stem))
+        sheet = out / f"{stem}.png"
+        title = " · ".join(filter(None, (case.case_id, method, found.layer)))
+        save_heat(sheet, image, found.segmentation, plan.labels, found.heats, title=title)
+    ranges = ranges_of(loaded.bundle.training, plan)
+    raised = flags(image, found.segmentation, plan, ranges, found.agreement)
+    explanation = Explanation(
+        case_id=case.case_id,
+        method=method,
+        layer=found.layer,
+        maps=files,
+        sheet=sheet,
+        structures=_told(found, sizes(found.segmentation, plan.labels)),
+        unit=unit_of(image),
+        flags=raised if ranges or raised else None,
+        remarks=(*found.remarks, *flat),
+    )
+    about = {"model": {"file": loaded.bundle.source, "sha256": sha256(find_bundle(model))}}
+    write_json(out / f"{stem}.json", about | explanation.as_dict())
+    return explanation
+
+
+def _check(method: str, layer: str | None, labels: Sequence[str]) -> None:
+    if method not in METHODS:
+        raise ConfigError(f"method {method!r} is unknown.", remedy=f"Known: {', '.join(METHODS)}.")
+    if layer and method == "uncertainty":
+        raise ConfigError("layer: uncertainty looks at no layer.", remedy="Leave it out.")
+    if labels and method != "gradcam":
+        raise ConfigError(
+            f"labels: {method} is not of single structures.", remedy="Leave them out, or gradcam."
+        )
+
+
+def _one(scan: Path) -> Case:
+    cases = scans_in(scan)
+    if len(cases) > 1:
+        raise DatasetError(f"{scan}: holds {len(cases)} scans.", remedy="Give one of them.")
+    return cases[0]
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Yield a folder beside the results for what is too large to hold, and remove it at the end."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".part-", dir=out) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise FileError(f"{out}: cannot be written: {error.strerror or error}.") from error
+
+
+def _write(
+    heats: Sequence[Heat], image: Volume, out: Path, stem: str
+) -> Iterator[tuple[str, Path]]:
+    """Write each map as NIfTI, that of a picture as 16-bit TIFF, whose white is ``high``."""
+    for heat in heats:
+        name = re.sub(r"[^\w.-]+", "_", heat.name)
+        array = np.asarray(heat.array[None], np.float32)
+        if image.unit == "px":
+            array = np.asarray(np.rint(65535 * array / heat.high), np.uint16)
+        file = out / f"{stem}_{name}{'.tif' if image.unit == 'px' else '.nii.gz'}"
+        write_volume(replace(image, array=array), file)
+        yield heat.name, file
+
+
+def _told(found: Found, amounts: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return what is known of each structure that was found."""
+    return {
+        name: {"size": size, **found.structures.get(name, {})}
+        for name, size in amounts.items()
+        if size
+    }

@@ -1,0 +1,194 @@
+"""The ways to explain what a model says of one scan, each as maps of the scan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lamina.bundle import Bundle, Ensemble, build_network
+from lamina.data.plan import Plan
+from lamina.errors import ConfigError, DatasetError
+from lamina.explain.attention import AttentionMaps, sites_of
+from lamina.explain.gradcam import GradCAM
+from lamina.explain.layers import default_layer, find_layer, layers_of, unknown
+from lamina.explain.scan import Prepared
+from lamina.explain.uncertainty import Uncertainty, by_structure, views_of
+from lamina.inference.backend import fast_network
+from lamina.models import configure
+from lamina.report.heat import Heat
+from lamina.volume import Volume
+from lamina.workflows import Progress
+from lamina.workflows.load import Model
+
+Method = Literal["gradcam", "attention", "uncertainty"]
+METHODS: tuple[Method, ...] = ("gradcam", "attention", "uncertainty")
+
+_HEADS = "vit.heads"
+"""Name of the maps of a transformer's heads, which a network reads with the image."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What a method makes of a scan."""
+
+    heats: Sequence[Heat]
+    segmentation: Volume
+    layer: str = ""
+    structures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A scan, a model, and where maps are held while they are made."""
+
+    model: Model
+    image: Volume
+    prepared: Prepared
+    device: str
+    folder: Path
+    progress: Progress
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model as it lies in its file."""
+        return self.model.bundle
+
+    def room(self, count: int) -> NDArray[np.float32]:
+        """Return an array of zeros ``(count, *S)`` on the disk."""
+        return np.lib.format.open_memmap(
+            self.folder / f"{len([*self.folder.iterdir()])}.npy",
+            mode="w+",
+            dtype=np.float32,
+            shape=(count, *self.image.spatial_shape),
+        )
+
+    def tell(self, what: str) -> Any:
+        """Return a listener for windows."""
+        return lambda done, total: self.progress(done, total, what)
+
+    def segment(self) -> Volume:
+        """Return what the model makes of the scan."""
+        return self.model.predictor(self.image, self.tell("Segmenting"))
+
+    def network(self) -> torch.nn.Module:
+        """Return the network to look into, as its file defines it; of an ensemble the first."""
+        network = build_network(self.bundle)
+        first = network.members[0] if isinstance(network, Ensemble) else network
+        return first.to(self.device)
+
+
+def explained(subject: Subject, method: Method, layer: str | None, labels: Sequence[str]) -> Found:
+    """Explain a scan by one of the methods; errors are those of ``explain``."""
+    if method == "gradcam":
+        return _gradcam(subject, layer, labels)
+    return _attention(subject, layer) if method == "attention" else _uncertainty(subject)
+
+
+def _gradcam(subject: Subject, name: str | None, labels: Sequence[str]) -> Found:
+    plan = subject.bundle.plan
+    config = configure(subject.bundle.network["name"], **subject.bundle.network["fields"])
+    layers = layers_of(config)
+    layer = find_layer(layers, name) if name else default_layer(layers, config.num_classes)
+    channels = _channels(plan, labels)
+    cam = GradCAM(subject.network(), layer, [*channels.values()], exclusive=not plan.region_based)
+    there = cam.weigh(subject.prepared.windows())
+    seen = [each for each, found in zip(channels, there, strict=True) if found]
+    lost = [each for each in channels if each not in seen]
+    if not seen:
+        raise DatasetError(
+            f"{subject.image.source}: the model finds no {' or '.join(lost)}; there is nothing to "
+            "explain."
+        )
+    maps = subject.room(len(channels))
+    subject.prepared.apply(cam, maps, progress=subject.tell("Grad-CAM"))
+    heats = []
+    for name, array in zip(channels, maps, strict=True):
+        if name in seen:
+            array /= max(float(array.max()), 1e-12)
+            heats.append(Heat(name=name, array=array, high=1.0, structures=_members(plan, name)))
+    remarks = tuple(f"{name}: the model finds none, so it has no map." for name in lost)
+    return Found(heats=heats, segmentation=subject.segment(), layer=layer.name, remarks=remarks)
+
+
+def _channels(plan: Plan, labels: Sequence[str]) -> dict[str, int]:
+    """Return which channel of the logits says what: structures, or regions."""
+    names = [*plan.labels.regions] if plan.region_based else [*plan.labels.foreground]
+    first = 0 if plan.region_based else 1
+    known = {name: index for index, name in enumerate(names, start=first)}
+    for name in labels:
+        if name not in known:
+            raise unknown("structure", name, known)
+    return {name: known[name] for name in labels or known}
+
+
+def _members(plan: Plan, name: str) -> tuple[str, ...]:
+    return plan.labels.regions.get(name, (name,))
+
+
+def _attention(subject: Subject, name: str | None) -> Found:
+    network, prepared = subject.network(), subject.prepared
+    sites = sites_of(network)
+    plan, drawn = subject.bundle.plan, len(prepared.array) - len(subject.bundle.plan.channels)
+    names = [*([_HEADS] if drawn else []), *(site.name for site in sites)]
+    if not names:
+        raise ConfigError(
+            f"{subject.bundle.network['name']}: has no attention of its own.",
+            remedy="Explain it with gradcam.",
+        )
+    if name and name not in names:
+        raise unknown("layer", name, names)
+    heats = []
+    if drawn and name in (None, _HEADS):
+        maps = subject.room(drawn)
+        prepared.alignment.restore_maps(prepared.array[len(plan.channels) :], maps)
+        heats += [
+            Heat(name=f"{_HEADS} {head}", array=array, high=1.0)
+            for head, array in enumerate(maps, start=1)
+        ]
+    looked = [site for site in sites if name in (None, site.name)]
+    if looked:
+        titles = [f"{site.name} {channel}" for site in looked for channel in site.channels]
+        maps = subject.room(len(titles))
+        seer = AttentionMaps(network, looked)
+        prepared.apply(seer, maps, progress=subject.tell("Attention"))
+        heats += [_to_its_height(title, array) for title, array in zip(titles, maps, strict=True)]
+    return Found(heats=heats, segmentation=subject.segment(), layer=name or "")
+
+
+def _to_its_height(name: str, array: NDArray[np.float32]) -> Heat:
+    return Heat(name=name, array=array, high=max(float(array.max()), 1e-6))
+
+
+def _uncertainty(subject: Subject) -> Found:
+    plan, network = subject.bundle.plan, build_network(subject.bundle)
+    members = [*network.members] if isinstance(network, Ensemble) else [network]
+    networks = [fast_network(member, subject.device) for member in members]
+    seer = Uncertainty(views_of(networks, plan, tta=True), plan)
+    maps = subject.room(3)
+    subject.prepared.apply(
+        seer, maps, finish=seer.finish, progress=subject.tell("Looking at all views")
+    )
+    entropy, apart, indices = maps[0], maps[1], maps[2].astype(np.uint8)
+    named = {"entropy": entropy, "disagreement": apart}
+    agreement = seer.tally.take()
+    told = by_structure(named, indices, plan)
+    remarks: tuple[str, ...] = ()
+    if seer.tally.alone:
+        named.pop("disagreement")
+        remarks = ("There is one view only: no ensemble, and nothing to mirror.",)
+    return Found(
+        heats=[_to_its_height(name, array) for name, array in named.items()],
+        segmentation=replace(subject.image, array=plan.labels.decode(indices[None])),
+        structures={
+            name: values | ({"agreement": agreement[name]} if name in agreement else {})
+            for name, values in told.items()
+        },
+        agreement=agreement,
+        remarks=remarks,
+    )

@@ -1,0 +1,1 @@
+"""Series from a PACS, objects to it, and the loop that segments each new series that arrives."""

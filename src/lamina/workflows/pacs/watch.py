@@ -1,0 +1,147 @@
+"""Watch: segment each new series of an archive that a rule means, and store what was found."""
+
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lamina.data.case import Case
+from lamina.errors import ConfigError
+from lamina.files import locked, sha256
+from lamina.io.pacs import Access, archive_at
+from lamina.workflows.load import Model, find_bundle, load
+from lamina.workflows.pacs.loop import Pace, Tell, Watcher
+from lamina.workflows.pacs.rule import Rule
+from lamina.workflows.pacs.state import STORED, Entry, State, read_state
+from lamina.workflows.pacs.transfer import web_archive
+from lamina.workflows.written import OBJECTS, Output, output_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a loop knows of all its series."""
+
+    entries: tuple[Entry, ...]
+    tried: frozenset[int] = frozenset()
+    """Numbers of the series that were just worked on."""
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Name of each series that was tried in vain -> why."""
+        return {
+            f"series {entry.number}": entry.reason
+            for entry in self.entries
+            if entry.number in self.tried and entry.status != STORED
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"series": [asdict(entry) for entry in self.entries], "tried": sorted(self.tried)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter:
+    """Makes a DICOM object of a series."""
+
+    model: Model
+    sha256: str
+    output: Output
+
+    def __call__(self, folder: Path, path: Path) -> None:
+        """Segment the series in ``folder`` and write what was found to ``path``.
+
+        Raises:
+            LaminaError: The series cannot be read, or does not fit the model.
+        """
+        plan = self.model.bundle.plan
+        case = Case(case_id=folder.name, group="", images=(folder,))
+        self.output.check(case, plan.labels)
+        found = self.model.predictor(case.read_image(plan.channels))
+        self.output.write(found, case, plan.labels, self.sha256, path)
+
+
+def watch(
+    model: Path,
+    url: str,
+    state: Path,
+    rule: Rule,
+    *,
+    access: Access,
+    pace: Pace,
+    output_format: str = "seg",
+    store_url: str | None = None,
+    anonymise: bool = False,
+    once: bool = False,
+    retry_failed: bool = False,
+    tell: Tell,
+    **loading: Any,
+) -> Watched:
+    """Segment each new series that a rule means, and store what was found; see :class:`Watcher`.
+
+    Args:
+        model: A ``.lamina`` file or a run folder; of one channel.
+        url: Of the archive, which speaks DICOMweb.
+        state: Folder that remembers what was done; another run goes on with it.
+        rule: Which series are meant.
+        access: How to be let in.
+        pace: How often and how long.
+        output_format: What is made of a series: ``"seg"``, ``"labelmap"`` or ``"rtstruct"``.
+        store_url: Where objects go, if not to where the series are.
+        anonymise: As for :func:`lamina.workflows.predict.predict`.
+        once: End when what is there is done, rather than go on.
+        retry_failed: Try again what was given up.
+        tell: Is told what goes on.
+        loading: As for :func:`lamina.workflows.load.load`.
+
+    Raises:
+        BundleError: The model cannot be loaded.
+        ConfigError: A setting is wrong, or the model is not for volumes of one channel.
+        FileError: The state cannot be written, or another program is at it.
+        PacsError: The archive refuses us; with ``once`` also if it does not answer.
+    """
+    if output_format not in OBJECTS:
+        raise ConfigError(
+            f"format {output_format!r}: is no DICOM object.", remedy=f"Known: {', '.join(OBJECTS)}."
+        )
+    archive = web_archive(url, access)
+    target = archive_at(store_url, access) if store_url else archive
+    bundle = find_bundle(model)
+    loaded = load(bundle, **loading)
+    _check_fit(model, loaded)
+    digest = sha256(bundle)
+    segmenter = Segmenter(
+        model=loaded, sha256=digest, output=output_of(output_format, anonymise=anonymise)
+    )
+    with locked(state), closing(State(state, output_format)) as table:
+        watcher = Watcher(
+            archive=archive,
+            target=target,
+            segment=segmenter,
+            model=digest,
+            folder=state,
+            state=table,
+            rule=rule,
+            pace=pace,
+            tell=tell,
+        )
+        if retry_failed:
+            table.retry(watcher.clock())
+        watcher.once() if once else watcher.forever()
+        return Watched(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
+
+
+def _check_fit(path: Path, model: Model) -> None:
+    plan = model.bundle.plan
+    if plan.spatial_dims != 3:
+        raise ConfigError(f"{path}: segments pictures, and a series is a volume.")
+    if len(plan.channels) != 1:
+        raise ConfigError(f"{path}: needs {len(plan.channels)} channels, and a series has one.")
+
+
+def status(state: Path) -> Watched:
+    """Return what a loop knows, though it may be running.
+
+    Raises:
+        FileError: The folder is not a loop's.
+    """
+    return Watched(entries=tuple(read_state(state)))

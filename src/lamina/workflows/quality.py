@@ -1,0 +1,60 @@
+"""What ``predict`` says of a scan beside its segmentation: sizes of structures, and flags."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.data.ranges import Ranges, ranges_of
+from lamina.explain.quality import flags, sizes
+from lamina.explain.uncertainty import Agreeing, views_of
+from lamina.inference.predictor import Predictor, Progress
+from lamina.volume import Volume
+from lamina.workflows.load import Model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watched:
+    """A model whose views of a scan, where it takes several, are compared while it segments."""
+
+    predictor: Predictor
+    ranges: Ranges | None
+    seer: Agreeing | None
+    """``None`` where the model looks at a scan once."""
+
+    @classmethod
+    def of(cls, model: Model) -> "Watched":
+        """Watch a model; what it predicts stays the same.
+
+        Raises:
+            ConfigError: The model's ranges are damaged.
+        """
+        predictor, ranges = model.predictor, ranges_of(model.bundle.training, model.bundle.plan)
+        if not predictor.tta:
+            return cls(predictor=predictor, ranges=ranges, seer=None)
+        plan = predictor.plan
+        seer = Agreeing(views_of([predictor.network], plan, tta=True), plan)
+        watched = replace(predictor, network=seer, tta=False)
+        return cls(predictor=watched, ranges=ranges, seer=seer)
+
+    def segment(
+        self, image: Volume, progress: Progress, probabilities: NDArray[np.floating[Any]] | None
+    ) -> Volume:
+        """Segment a scan, as the predictor does."""
+        if self.seer is not None:
+            if self.predictor.ram_bytes is not None:
+                self.predictor.predicted_memory(image)  # looks at a window that is of no scan
+            self.seer.tally.take()
+        return self.predictor(image, progress, probabilities)
+
+    def judge(self, image: Volume, segmentation: Volume) -> dict[str, Any]:
+        """Return sizes and flags of the scan that was just segmented, as plain data."""
+        plan = self.predictor.plan
+        agreement = None if self.seer is None else self.seer.tally.take()
+        found = flags(image, segmentation, plan, self.ranges, agreement)
+        looked = self.ranges is not None or agreement
+        return {
+            "sizes": sizes(segmentation, plan.labels),
+            "flags": [flag.as_dict() for flag in found] if looked else None,
+        }

@@ -1,0 +1,225 @@
+"""The job of a server's worker: one upload in, a segmentation in every form out.
+
+The scan is read, segmented and written as ``predict`` does it, so that both agree voxel by voxel.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lamina import __version__
+from lamina.data.case import Case
+from lamina.errors import ConfigError, LaminaError
+from lamina.files import sha256
+from lamina.io import write_volume
+from lamina.io.derived import Kind, Producer, write_structures
+from lamina.report.segmentation import save_segmentation_page
+from lamina.serve.intake import Scan, find_scan
+from lamina.serve.jobs import Tell, Work
+from lamina.serve.structures import describe_structures
+from lamina.volume import Volume
+from lamina.workflows.load import Model, load
+from lamina.workflows.mesh import mesh
+from lamina.workflows.quality import Watched
+
+log = logging.getLogger(__name__)
+
+SEGMENTATION = "segmentation.nii.gz"
+"""The file of label values."""
+
+_KEPT_MODELS = 4
+_MAX_FACES = 60_000
+_SHARES = {"reading": 0.0, "segmenting": 0.05, "writing": 0.85, "drawing": 0.92}
+"""Progress at which each stage begins."""
+_OBJECTS: dict[str, Kind] = {"segmentation.dcm": "seg", "rtstruct.dcm": "rtstruct"}
+
+
+@dataclass(kw_only=True)
+class _Result:
+    segmentation: Volume
+    scan: Volume
+    files: dict[str, str] = field(default_factory=dict)
+    """Name -> kind."""
+    flags: list[str] = field(default_factory=list)
+
+
+class Segmenter:
+    """Segments uploads with models that it keeps in memory, the last ones used.
+
+    Args:
+        models: Name -> ``.lamina`` file.
+        threads: For the network.
+        options: As for :func:`~lamina.workflows.load.load`.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Path],
+        *,
+        threads: int = 1,
+        device: str | None = None,
+        backend: str = "torch",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        resample_oblique: bool = False,
+        tta: bool = False,
+        ram_bytes: float | None = None,
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.models = dict(models)
+        self.options: dict[str, Any] = {
+            "device": device,
+            "backend": backend,
+            "precision": precision,
+            "resample_oblique": resample_oblique,
+            "tta": tta,
+            "ram_bytes": ram_bytes,
+        }
+        self._loaded: OrderedDict[str, tuple[Model, str]] = OrderedDict()
+
+    def __call__(self, work: Work, tell: Tell) -> Mapping[str, Any]:
+        """Do a job; see :data:`lamina.serve.jobs.Job`.
+
+        Raises:
+            LaminaError: The upload is no scan for the model; server's paths are not in its message.
+        """
+        try:
+            return self._segment(work, tell)
+        except LaminaError as error:
+            raise _shown(error, work) from error
+
+    def _segment(self, work: Work, tell: Tell) -> Mapping[str, Any]:
+        tell("reading", _SHARES["reading"])
+        model, digest = self._model(work.model)
+        plan = model.bundle.plan
+        scan = find_scan(work.files, len(plan.channels))
+        case = Case(case_id="scan", group="", images=scan.images, series=scan.series)
+        image = case.read_image(plan.channels)
+
+        def on_window(done: int, in_all: int) -> None:
+            first, end = _SHARES["segmenting"], _SHARES["writing"]
+            tell("segmenting", first + (end - first) * done / in_all)
+
+        watched = Watched.of(model)
+        found = watched.segment(image, on_window, None)
+        unusual = watched.judge(image, found)["flags"] or []
+        tell("writing", _SHARES["writing"])
+        flags = [*scan.flags, *(flag["text"] for flag in unusual)]
+        result = _Result(segmentation=found, scan=image, flags=flags)
+        _write_volumes(result, work.out)
+        if scan.is_dicom and image.unit == "mm" and image.spatial_dims == 3:
+            _write_objects(result, work.out, scan, model, digest)
+        tell("drawing", _SHARES["drawing"])
+        structures = describe_structures(found, plan.labels)
+        _write_pictures(result, work, model, structures)
+        return {
+            "structures": structures,
+            "flags": result.flags,
+            "affine": image.affine.tolist(),
+            "files": result.files,
+        }
+
+    def _model(self, name: str) -> tuple[Model, str]:
+        """Return a model and the SHA-256 of its file."""
+        if name not in self.models:
+            raise ConfigError(f"The model {name!r} is not served any more.")
+        if name not in self._loaded:
+            file = self.models[name]
+            self._loaded[name] = load(file, **self.options), sha256(file)
+            if len(self._loaded) > _KEPT_MODELS:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+
+def _write_volumes(result: _Result, out: Path) -> None:
+    if result.segmentation.unit == "mm":
+        write_volume(result.scan, out / "scan.nii.gz")
+        write_volume(result.segmentation, out / SEGMENTATION)
+    else:
+        _save_picture(result.scan, out / "scan.nii.gz")
+        _save_picture(result.segmentation, out / SEGMENTATION)
+        write_volume(result.segmentation, out / "segmentation.png")
+        result.files["segmentation.png"] = "picture"
+    result.files |= {"scan.nii.gz": "scan", SEGMENTATION: "segmentation"}
+
+
+def _save_picture(volume: Volume, path: Path) -> None:
+    """Write a picture as NIfTI for the viewer, which then says that its unit is not known."""
+    import nibabel
+
+    array = volume.array[0][..., None]
+    if volume.num_channels == 3 and volume.array.dtype == np.uint8:
+        colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+        array = np.ascontiguousarray(np.moveaxis(volume.array, 0, -1)).view(colours)
+    image = nibabel.Nifti1Image(array, volume.affine)
+    image.header.set_xyzt_units("unknown")
+    nibabel.save(image, path)
+
+
+def _write_objects(result: _Result, out: Path, scan: Scan, model: Model, digest: str) -> None:
+    """Write DICOM objects; one that cannot be made is flagged, the others are there."""
+    for name, kind in _OBJECTS.items():
+        try:
+            write_structures(
+                result.segmentation,
+                model.bundle.plan.labels,
+                out / name,
+                kind=kind,
+                scan=scan.images[0],
+                series_uid=scan.series,
+                producer=Producer(name="Lamina", version=__version__, model=digest),
+            )
+        except LaminaError as error:
+            result.flags.append(f"{name} was not made: {_plain(error.message, out)}")
+        else:
+            result.files[name] = {"seg": "seg", "rtstruct": "rtstruct"}[kind]
+
+
+def _write_pictures(
+    result: _Result, work: Work, model: Model, structures: list[dict[str, Any]]
+) -> None:
+    """Write surfaces and a page, as far as the packages for it are installed."""
+    labels, out = model.bundle.plan.labels, work.out
+    found = any("not found" not in each["flags"] for each in structures)
+    try:
+        if found and result.segmentation.unit == "mm" and result.segmentation.spatial_dims == 3:
+            glb = out / "segmentation.glb"
+            mesh(out / SEGMENTATION, glb, smooth=True, max_faces=_MAX_FACES, labels=labels)
+            result.files[glb.name] = "mesh"
+        save_segmentation_page(
+            out / "report.html",
+            result.scan,
+            result.segmentation,
+            labels,
+            name=work.name,
+            structures=structures,
+            flags=result.flags,
+            about={"Model": work.model, "Network": model.bundle.network["name"]},
+        )
+        result.files["report.html"] = "report"
+    except LaminaError as error:
+        result.flags.append(f"A result was not made: {_plain(error.message, out)}")
+    except ModuleNotFoundError as error:
+        log.info("%s is not installed; no surfaces or page.", error.name)
+
+
+def _shown(error: LaminaError, work: Work) -> LaminaError:
+    """Return an error that calls files what the user calls them."""
+    known = {str(path): name for path, name in work.files.items()}
+    shown = error.message
+    for path in sorted(known, key=len, reverse=True):
+        shown = shown.replace(path, known[path])
+    for folder in {path.parent for path in work.files}:
+        shown = shown.replace(str(folder), work.name)
+    return LaminaError(_plain(shown, work.out), remedy=error.remedy)
+
+
+def _plain(message: str, out: Path) -> str:
+    return message.replace(f"{out}/", "").replace(f"{out.parent}/", "")

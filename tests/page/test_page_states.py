@@ -1,0 +1,164 @@
+"""The page as a job comes and goes, against a server that stands in for the real one."""
+
+import re
+
+import pytest
+from stand_in import StandIn, job, model, running
+
+HOSTILE = """\
+# Card of <b>a\\_model</b>
+
+| Structure | Value \\| more |
+| --- | --- |
+| liver <img src=x onerror="window.hurt = 1"> | **1** |
+
+- [click](javascript:window.hurt=1) `code`
+- <script>window.hurt = 1</script>
+
+    lamina predict -i "<SCAN>"
+"""
+
+
+@pytest.fixture
+def server():
+    with running(StandIn([model(), model("second", channels=["T1", "T2"])])) as started:
+        yield started
+
+
+def text(page, selector):
+    return " ".join(page.inner_text(selector).split())
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_scan_is_sent_waits_runs_and_fails_with_a_remedy(server, visit):
+    name = "<img src=x onerror=hurt()>.nii.gz"
+    with visit(server.url) as page:
+        assert page.is_disabled("#go")
+        page.set_input_files("#files", [{"name": name, "mimeType": "", "buffer": b"voxels"}])
+        page.check("#models input[value=second]")
+        assert "T1, T2" in text(page, "#needs")
+        page.click("#go")
+        page.wait_for_selector("#running:not([hidden])")
+        assert server.uploads == [("second", {name: b"voxels"})]
+        assert text(page, "#job-name") == name
+        assert text(page, "#elapsed") == "2 before it in the queue"
+        assert fits(page)
+
+        (job_id,) = server.jobs
+        server.tell(job_id, state="running", stage="segmenting", progress=0.42, position=None)
+        page.wait_for_selector("#percent:text-is('42 %')")
+        assert text(page, "#stage") == "Segmenting"
+        assert page.evaluate("document.querySelector('#progress').value") == 0.42
+        assert text(page, "#live") == "Segmenting"
+
+        error = {"message": "scan: is <b>damaged</b>.", "remedy": "Get the file again."}
+        server.tell(job_id, state="failed", error=error)
+        page.wait_for_selector("#ended:not([hidden])")
+        assert "scan: is <b>damaged</b>. Get the file again." in text(page, "#ended")
+        assert text(page, "#live") == "Failed"
+
+        kept = page.evaluate("JSON.stringify([document.title, location.href, {...localStorage}])")
+        assert "onerror" not in kept
+        assert page.locator("img").count() == 1  # the brand
+
+
+def test_cards_are_shown_and_never_obeyed(visit):
+    with running(StandIn([model(card=HOSTILE)])) as server, visit(server.url) as page:
+        page.click("#card summary")
+        card = page.locator("#card-text")
+        assert card.locator("h3").inner_text() == "Card of <b>a_model</b>"
+        assert card.locator("th").all_inner_texts() == ["Structure", "Value | more"]
+        assert card.locator("td strong").inner_text() == "1"
+        assert "<script>" in card.locator("li").all_inner_texts()[1]
+        assert card.locator("pre").inner_text().startswith("lamina predict")
+        assert card.locator("img, script, b, a").count() == 0
+        assert page.evaluate("window.hurt") is None
+
+
+def test_jobs_are_cancelled_and_deleted_only_after_asking(visit):
+    with running(StandIn([model()], [job(1)])) as server, visit(server.url) as page:
+        page.click("#history a")
+        page.click("#cancel")
+        page.wait_for_selector("#ended:not([hidden])")
+        assert "Cancelled" in text(page, "#ended")
+        page.click("#delete")
+        page.click("#confirm button[value=no]")
+        assert server.removed == []
+        page.click("#delete")
+        page.click("#confirm button[value=yes]")
+        page.wait_for_selector("#no-history:not([hidden])")
+        assert server.removed == [f"{1:032x}"]
+        assert page.is_visible("#new")
+
+
+def test_history_is_reached_by_keys_and_fits_a_telephone(visit):
+    error = {"message": "No scan.", "remedy": "Send one."}
+    past = [job(1), job(2, state="failed", error=error, name="long_" * 30 + ".nii.gz")]
+    with running(StandIn([model()], past)) as server, visit(server.url, width=390) as page:
+        assert fits(page)
+        page.focus("[data-tab=history]")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#history a >> visible=true")
+        assert fits(page)
+        page.keyboard.press("Tab")
+        for _ in range(4):
+            if page.evaluate("document.activeElement.closest('#history') !== null"):
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#ended:not([hidden])")
+        assert "Send one." in text(page, "#ended")
+        assert fits(page)
+
+
+def test_a_dropped_folder_is_read_to_its_end(server, visit):
+    with visit(server.url) as page:
+        found = page.evaluate("""async () => {
+            const { fromDrop } = await import("/static/picking.js");
+            const made = (name) => new File(["x"], name);
+            const file = (name) => ({ isFile: true, name, file: (give) => give(made(name)) });
+            const folder = (name, inside) => ({ isFile: false, name, createReader: () => {
+                const left = [...inside]; // browsers hand out a hundred at a time
+                return { readEntries: (give) => give(left.splice(0, 100)) };
+            }});
+            const slices = Array.from({ length: 230 }, (_, i) => file(`${i}.dcm`));
+            const entry = folder("CT", [folder("series", slices), file(".DS_Store")]);
+            const items = [{ kind: "string" }, { kind: "file", webkitGetAsEntry: () => entry }];
+            return (await fromDrop({ items })).map(({ path }) => path);
+        }""")
+    assert sorted(found) == sorted(f"CT/series/{i}.dcm" for i in range(230))
+
+
+def test_a_server_that_refuses_is_heard(server, browser):
+    server.refusal = {"error": {"message": "The queue is full.", "remedy": "Try again soon."}}
+    page = browser.new_page()
+    page.goto(server.url)
+    page.wait_for_selector("#trouble:not([hidden])")
+    assert "The queue is full. Try again soon." in text(page, "#trouble")
+    page.context.close()
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(server, visit):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    with visit(server.url, color_scheme="dark") as page:
+        dark = page.evaluate(ground)
+        page.click("#theme")
+        light = page.evaluate(ground)
+        assert sum(map(int, re.findall(r"\d+", light))) > sum(map(int, re.findall(r"\d+", dark)))
+        page.reload()
+        assert page.evaluate(ground) == light
+        assert page.get_attribute("#theme", "aria-label") == "Theme: light"
+
+
+def test_keys_are_explained_and_can_be_switched_off(server, visit):
+    with visit(server.url) as page:
+        page.wait_for_selector(".choice")
+        page.keyboard.press("?")
+        assert page.is_visible("#help-dialog")
+        page.uncheck("#keys-on")
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        assert not page.is_visible("#help-dialog")

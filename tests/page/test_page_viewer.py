@@ -1,0 +1,113 @@
+"""The viewer in a browser, on files of this machine as ``lamina view`` serves them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand_in import running
+
+from lamina.data.phantom import PHANTOM_LABELS, make_phantom
+from lamina.files import write_json
+from lamina.io import write_volume
+from lamina.volume import Volume
+from lamina.workflows.view import served
+
+READY = "#screen[data-ready]"
+
+
+def pixels(page, selector="#planes-box"):
+    shot = page.locator(selector).screenshot()
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+
+
+def coloured(picture):
+    """Count the pixels that are not grey: structures, and the thin cross."""
+    return int(np.count_nonzero(np.ptp(picture, axis=2) > 40))
+
+
+def near(picture, colour, within=60):
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int(np.count_nonzero(np.abs(picture - wanted).sum(axis=2) < within))
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
+    image, label = make_phantom(3)
+    write_volume(image, folder / "scan.nii.gz")
+    write_volume(label, folder / "label.nii.gz")
+    write_json(folder / "dataset.json", {"labels": {"background": 0, **PHANTOM_LABELS.values}})
+    return folder / "scan.nii.gz", folder / "label.nii.gz"
+
+
+def test_structures_are_drawn_and_each_control_changes_the_picture(phantom, visit):
+    for package in ("skimage", "trimesh", "fast_simplification"):
+        pytest.importorskip(package)
+    with served(*phantom) as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+        assert "token" not in page.url
+        names = page.locator("#structures .name").all_inner_texts()
+        assert names == list(PHANTOM_LABELS.values)
+        assert not page.is_visible("#side")
+
+        page.keyboard.press("2")
+        assert page.is_checked("#views input[value=axial]")
+        shown = pixels(page)
+        page.keyboard.press("o")
+        bare = pixels(page)
+        page.keyboard.press("o")
+        assert coloured(shown) > coloured(bare) + 5000
+        assert np.array_equal(pixels(page), shown)
+
+        page.keyboard.press("Shift+Digit1")
+        assert "liver hidden" in page.inner_text("#live")
+        assert coloured(pixels(page)) < coloured(shown) - 2000
+        page.keyboard.press("Shift+Digit1")
+
+        page.fill("#opacity", "0")
+        page.keyboard.press("l")
+        assert 0 < coloured(pixels(page)) - coloured(bare) < coloured(shown) - coloured(bare)
+
+        place, slice_number = page.inner_text("#place"), page.inner_text("#slice-number")
+        page.focus("#planes")
+        page.keyboard.press("ArrowUp")
+        assert page.inner_text("#slice-number") != slice_number
+        assert page.inner_text("#place") != place
+        page.select_option("#window", label="Bone")
+        assert not np.array_equal(pixels(page), shown)
+
+        page.click("#structures .name >> text=aorta")
+        assert page.inner_text("#place").endswith("aorta")
+        page.keyboard.press("5")
+        page.wait_for_selector("#loading", state="hidden")
+        assert near(pixels(page, "#solid-box"), "#56b4e9", within=150) > 1000
+
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.keyboard.press("1")
+        page.wait_for_timeout(300)
+        planes = pixels(page)
+        height, width = planes.shape[0] // 2, planes.shape[1] // 2
+        for quarter in (planes[:height, :width], planes[:height, width:], planes[height:, :width]):
+            assert np.count_nonzero(quarter.max(axis=2) > 60) > 3000
+
+
+def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
+    colours = np.zeros((3, 40, 30), np.uint8)
+    colours[0], colours[1, :, 15:] = 200, 180
+    affine = np.diag([-1.0, -1, 1, 1])
+    write_volume(Volume(colours, affine, unit="px"), tmp_path / "a.png")
+    with (
+        served(tmp_path / "a.png") as server,
+        running(server),
+        visit(server.url, width=390, height=844, color_scheme="dark") as page,
+    ):
+        page.wait_for_selector(READY)
+        assert page.inner_text("#place").startswith("x ")
+        for hidden in ("#views", "#window-box", "#overlay-tools", "#structures-card"):
+            assert not page.is_visible(hidden)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown = pixels(page)
+        half = shown.shape[0] // 2
+        assert near(shown[:half], "#c80000") > 5000  # the first rows are on top
+        assert near(shown[half:], "#c8b400") > 5000

@@ -1,0 +1,197 @@
+"""Uploads from strangers: taken apart, unpacked, and found out what they are."""
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from served import zipped
+
+from lamina.errors import FileError
+from lamina.io import write_volume
+from lamina.serve.errors import UploadError
+from lamina.serve.intake import find_scan, unpack
+from lamina.serve.intake.scans import MOST_VALUES
+from lamina.volume import Volume
+
+NIFTI_DIMS = 40
+
+
+def unpacked(folder, content, max_bytes=10**6, max_files=10):
+    archive = folder / "00000.zip"
+    archive.write_bytes(content)
+    return unpack(archive, folder, max_bytes=max_bytes, max_files=max_files)
+
+
+def entry(name, mode=0o100644, method=zipfile.ZIP_DEFLATED):
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr, info.compress_type = 3, mode << 16, method
+    return info
+
+
+def test_members_get_names_of_the_servers_making(tmp_path):
+    names = ["../../a.nii.gz", "/etc/b.dcm", "c/../../d", "__MACOSX/e.nii", "f/._g.nii", "h/"]
+    found = unpacked(tmp_path, zipped([(name, b"x") for name in names]))
+    assert list(found.values()) == names[:3]
+    assert [path.name for path in found] == ["m00000.nii.gz", "m00001.dcm", "m00002"]
+    assert all(path.parent == tmp_path and path.read_bytes() == b"x" for path in found)
+    assert not (tmp_path / "00000.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (zipped([("zeros.nii", bytes(4 << 20))]), "grows more than"),
+        (zipped([(f"{n}.nii", bytes(900_000)) for n in range(2)]), "unpacks to more"),
+        (zipped([(f"{n}.nii", b"") for n in range(11)]), "more than 10 files"),
+        (zipped([("inner.zip", zipped([("a.nii", b"a")]))]), "another archive"),
+        (zipped([("a.nii", b"Rar!....")]), "another archive"),
+        (zipped([(entry("link", 0o120777), b"/etc/passwd")]), "link"),
+        (zipped([(entry("a.nii", method=zipfile.ZIP_BZIP2), b"a" * 99)]), "uncommon"),
+        (zipped([("a.nii", b"a" * 999)])[:-30], "no zip archive"),
+        (b"", "no zip archive"),
+    ],
+    ids=["bomb", "large", "many", "nested", "rar", "link", "bzip2", "cut", "empty"],
+)
+def test_unsafe_archives_are_refused(tmp_path, content, said):
+    with pytest.raises(UploadError, match=said):
+        unpacked(tmp_path, content)
+
+
+def test_an_archive_that_lies_about_its_sizes_is_not_believed(tmp_path):
+    content = zipped([("a.nii", np.random.default_rng(0).bytes(50_000))])
+    true, small = struct.pack("<I", 50_000), struct.pack("<I", 10)
+    with pytest.raises(UploadError, match="damaged"):
+        unpacked(tmp_path, content.replace(true, small))
+    assert sum(path.stat().st_size for path in tmp_path.glob("m*")) <= 10
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    content = bytearray(zipped([("a.nii", b"abc")]))
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(UploadError, match="encrypted"):
+        unpacked(tmp_path, bytes(content))
+
+
+def test_a_huge_directory_is_refused_before_it_is_read(tmp_path):
+    content = bytearray(zipped([("a.nii", b"abc")]))
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 12 : end + 16] = struct.pack("<I", 1 << 30)
+    with pytest.raises(UploadError, match="more than"):
+        unpacked(tmp_path, bytes(content))
+
+
+def test_an_archive_of_the_64_bit_kind_is_refused(tmp_path):
+    content = zipped([("a.nii", b"abc")])
+    end = content.rindex(b"PK\x05\x06")
+    with pytest.raises(UploadError, match="64-bit"):
+        unpacked(tmp_path, content[:end] + b"PK\x06\x07" + bytes(16) + content[end:])
+
+
+def volume(folder, name, channels=1):
+    path = folder / name
+    write_volume(Volume(np.ones((channels, 4, 5, 6), np.int16), np.eye(4)), path)
+    return path
+
+
+def test_channels_are_taken_in_the_order_of_their_names(tmp_path):
+    second, first = volume(tmp_path, "00000.nii.gz"), volume(tmp_path, "00001.nii.gz")
+    scan = find_scan({second: "brain_0001.nii.gz", first: "brain_0000.nii.gz"}, 2)
+    assert scan.images == (first, second)
+    assert not scan.is_dicom
+
+
+@pytest.mark.parametrize(
+    ("files", "channels", "said"),
+    [
+        ({"a.nii.gz": "a", "b.nii.gz": "b"}, 1, "2 scans were sent"),
+        ({}, 1, "No file was sent"),
+        ({"notes.txt": "a"}, 1, "No scan is among"),
+        ({"a.mhd": "a"}, 1, "Save it as .mha"),
+    ],
+)
+def test_what_is_no_scan_for_the_model_is_refused(tmp_path, files, channels, said):
+    for name in files:
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(FileError) as error:
+        find_scan({tmp_path / name: given for name, given in files.items()}, channels)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_header_that_claims_too_much_is_refused_before_it_is_read(tmp_path, suffix):
+    path = tmp_path / f"00000{suffix}"
+    side = int(np.ceil(MOST_VALUES ** (1 / 3))) + 1
+    if suffix.startswith(".nii"):
+        volume(tmp_path, "small.nii")
+        content = bytearray((tmp_path / "small.nii").read_bytes())
+        content[NIFTI_DIMS : NIFTI_DIMS + 8] = struct.pack("<4h", 3, *[side] * 3)
+        if suffix == ".nii.gz":
+            import gzip
+
+            content = gzip.compress(content)
+    else:
+        sizes = f"{side} {side} {side}"
+        nrrd = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {sizes}\nencoding: gzip\n\n"
+        meta = f"ObjectType = Image\nNDims = 3\nDimSize = {sizes}\nElementDataFile = LOCAL\n"
+        content = (nrrd if suffix == ".nrrd" else meta).encode()
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"mine: claims more than 2,147,483,648 voxels"):
+        find_scan({path: "mine"}, 1)
+
+
+class TestDicom:
+    """Series among the files that were sent."""
+
+    @pytest.fixture(autouse=True)
+    def _writer(self):
+        pytest.importorskip("pydicom")
+
+    def sent(self, *folders):
+        return {path: f"x/{path.name}" for folder in folders for path in sorted(folder.iterdir())}
+
+    def test_the_largest_series_is_taken_and_the_user_told(self, tmp_path):
+        from dicom_scans import write_series
+
+        write_series(tmp_path, size=(6, 5, 4))
+        other = tmp_path / "other"
+        scout = write_series(other, size=(6, 5, 2))
+        for path in other.iterdir():
+            path.rename(tmp_path / f"scout-{path.name}")
+        other.rmdir()
+        (tmp_path / "notes.txt").write_text("no image")
+        scan = find_scan(self.sent(tmp_path), 1)
+        assert scan.is_dicom
+        assert scan.images == (tmp_path,)
+        assert scan.series != scout[0].SeriesInstanceUID
+        assert scan.flags == ("2 series were sent; the largest was segmented (CT, 4 slices).",)
+
+    def test_equally_large_series_are_not_chosen_from(self, tmp_path):
+        from dicom_scans import write_series
+
+        write_series(tmp_path, size=(6, 5, 2))
+        for path in list(tmp_path.iterdir()):
+            path.rename(tmp_path / f"first-{path.name}")
+        write_series(tmp_path, size=(6, 5, 2))
+        with pytest.raises(FileError, match="Send one of them"):
+            find_scan(self.sent(tmp_path), 1)
+
+    def test_claims_of_many_pixels_are_refused(self, tmp_path):
+        from dicom_scans import write_series
+
+        write_series(tmp_path, size=(6, 5, 1), NumberOfFrames=60_000, Columns=60_000)
+        with pytest.raises(FileError, match="claims more than"):
+            find_scan(self.sent(tmp_path), 1)
+
+    def test_deflated_files_are_not_unpacked(self, tmp_path):
+        import pydicom
+
+        from dicom_scans import write_series
+
+        write_series(tmp_path, size=(6, 5, 1))
+        (path,) = tmp_path.iterdir()
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+        dataset.save_as(path)
+        with pytest.raises(FileError, match="deflated"):
+            find_scan(self.sent(tmp_path), 1)

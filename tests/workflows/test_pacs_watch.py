@@ -1,0 +1,506 @@
+"""The loop against a real Orthanc: nothing is stored twice, nothing is lost, whoever is killed."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from dicom_scans import PATIENT, write_series
+from lamina.bundle import save_bundle
+from lamina.errors import ConfigError, FileError, PacsError, UnreachableError
+from lamina.files import locked
+from lamina.io.pacs import Access, Series, WebArchive, address_of, archive_at
+from lamina.workflows.load import load
+from lamina.workflows.pacs import transfer
+from lamina.workflows.pacs.loop import Pace, Watcher
+from lamina.workflows.pacs.rule import Rule
+from lamina.workflows.pacs.state import State
+from lamina.workflows.pacs.watch import Segmenter, status, watch
+from lamina.workflows.written import output_of
+from small_bundles import small_bundle
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+pytest.importorskip("dicomweb_client")
+pytest.importorskip("pynetdicom")
+
+ACCESS = Access(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny network that nobody trained."""
+    file = tmp_path_factory.mktemp("model") / "tiny.lamina"
+    save_bundle(small_bundle("lightmedseg", roi_size=(16, 16, 32)), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def segment(model):
+    return Segmenter(model=load(model), sha256="f" * 64, output=output_of("seg"))
+
+
+class Stop(Exception):
+    """Ends the endless loop of a test."""
+
+
+class Ward:
+    """What a test has of an archive: its own series, told by their description, and a clock."""
+
+    def __init__(self, pacs, folder, name):
+        self.pacs, self.folder, self.rule = pacs, folder, Rule(description=(name,))
+        self.now, self.lines = time.time(), []
+
+    def arrives(self, slices=12, only=None, **tags):
+        """Store a series in a study of its own; return the study."""
+        folder = self.folder / f"scan{len(list(self.folder.glob('scan*')))}"
+        tags = {"SeriesDescription": self.rule.description[0]} | tags
+        headers = write_series(folder, size=(16, 16, slices), PixelSpacing=[1, 1], **tags)
+        uids = {headers[place].SOPInstanceUID for place in only or range(slices)}
+        files = sorted(folder.iterdir())
+        self.push([file for file in files if pydicom.dcmread(file).SOPInstanceUID in uids])
+        self.files = files
+        return headers[0].StudyInstanceUID
+
+    def push(self, files):
+        assert transfer.push(self.pacs.url, files, access=ACCESS).stored == len(files)
+
+    def watcher(self, table, segment, pause=None, settle=0, tries=3, target=None):
+        archive = WebArchive(address_of(self.pacs.url), ACCESS)
+        return Watcher(
+            archive=archive,
+            target=target or archive,
+            segment=segment,
+            model="f" * 64,
+            folder=self.folder / "state",
+            state=table,
+            rule=self.rule,
+            pace=Pace(every=30, settle=settle, tries=tries),
+            tell=self.lines.append,
+            clock=lambda: self.now,
+            pause=pause or self.wait,
+        )
+
+    def wait(self, seconds):
+        self.now += seconds
+
+    def once(self, segment, **options):
+        with self.table() as table:
+            self.watcher(table, segment, **options).once()
+        return self.entries
+
+    def table(self):
+        (self.folder / "state").mkdir(exist_ok=True)
+        return closing(State(self.folder / "state", "seg"))
+
+    @property
+    def entries(self):
+        return status(self.folder / "state").entries
+
+    def segmentations(self, study):
+        return self.pacs.holdings(study, "SEG")
+
+    def left(self):
+        """Return the files beside the table."""
+        state = self.folder / "state"
+        return sorted(p.name for name in ("outbox", "spool") for p in (state / name).iterdir())
+
+
+@pytest.fixture
+def ward(pacs, tmp_path, request):
+    return Ward(pacs, tmp_path, f"scan of {request.node.name[-50:]}".replace("[", " ").strip("]"))
+
+
+def test_a_series_is_segmented_and_stored_once(ward, segment):
+    study = ward.arrives()
+    for _ in range(2):
+        (entry,) = ward.once(segment)
+        assert (entry.status, entry.tries, entry.instances, entry.reason) == ("stored", 1, 12, "")
+    (found,) = ward.segmentations(study)
+    assert found["SOPInstanceUID"] == entry.object
+    assert ward.left() == []
+
+
+def test_what_is_stored_lies_on_the_series(ward, segment, tmp_path):
+    study = ward.arrives()
+    ward.once(segment)
+    pulled = transfer.pull(ward.pacs.url, tmp_path / "back", Rule(), access=ACCESS, study=study)
+    (ct,) = pulled.series  # what holds no image is not meant
+    rule, archive = Rule(), WebArchive(address_of(ward.pacs.url), ACCESS)
+    (seg,) = (one for one in archive.series({"StudyInstanceUID": study}) if one.modality == "SEG")
+    assert not rule.matches(seg, 1)
+    archive.fetch(study, seg.uid, tmp_path / "seg")
+    (file,) = (tmp_path / "seg").iterdir()
+    found = pydicom.dcmread(file)
+    referred = found.ReferencedSeriesSequence[0]
+    assert referred.SeriesInstanceUID == ct.series
+    assert len(referred.ReferencedInstanceSequence) == ct.instances == 12
+    assert found.PatientID == PATIENT["PatientID"]
+
+
+def test_a_series_is_taken_once_it_has_come_in_completely(ward, segment):
+    study = ward.arrives(12, only=range(6))
+    assert [entry.status for entry in ward.once(segment, settle=60, pause=lambda _: None)] == [
+        "waiting"
+    ]
+    ward.now += 50
+    ward.push(ward.files)
+    ward.once(segment, settle=60, pause=lambda _: None)
+    ward.now += 50
+    (entry,) = ward.once(segment, settle=60, pause=lambda _: None)
+    assert (entry.status, entry.instances) == ("waiting", 12)
+    ward.now += 10
+    (entry,) = ward.once(segment, settle=60)
+    assert (entry.status, entry.instances) == ("stored", 12)
+    assert len(ward.segmentations(study)) == 1
+
+
+def test_once_waits_for_what_is_coming_in(ward, segment):
+    ward.arrives()
+    began = ward.now
+    (entry,) = ward.once(segment, settle=60)
+    assert (entry.status, ward.now - began) == ("stored", 60)
+
+
+def test_a_series_that_grows_later_is_segmented_anew(ward, segment):
+    study = ward.arrives(12, only=range(8))
+    ward.once(segment)
+    ward.push(ward.files)
+    (entry,) = ward.once(segment)
+    assert (entry.status, entry.instances) == ("stored", 12)
+    assert len(ward.segmentations(study)) == 2
+
+
+def test_a_series_that_cannot_be_segmented_holds_up_nobody(ward, segment):
+    gap = ward.arrives(12, only=[*range(5), *range(8, 12)])
+    good = ward.arrives()
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        ward.now += 3600
+        if len(pauses) == 5:
+            raise Stop
+
+    with ward.table() as table, pytest.raises(Stop):
+        ward.watcher(table, segment, pause=pause).forever()
+    entries = {entry.study: entry for entry in ward.entries}
+    assert (entries[good].status, entries[gap].status) == ("stored", "failed")
+    assert entries[gap].tries == 3
+    assert entries[gap].reason.startswith("has a gap of 10 mm between slices 5 and 6 of 9")
+    assert (len(ward.segmentations(good)), len(ward.segmentations(gap))) == (1, 0)
+    ward.push(ward.files)
+    with ward.table() as table:
+        table.retry(ward.now)
+    assert {entry.status for entry in ward.entries} == {"stored", "waiting"}
+
+
+def test_the_archive_may_be_killed_in_the_middle(ward, segment):
+    studies = [ward.arrives() for _ in range(2)]
+    killed, pauses = [], []
+
+    def segment_and_kill(folder, path):
+        segment(folder, path)
+        if not killed:
+            ward.pacs.kill()
+            killed.append(True)
+
+    def pause(seconds):
+        pauses.append(seconds)
+        assert len(pauses) < 5, ward.lines
+        if len(pauses) == 2:  # still away at the first look after
+            ward.pacs.start()
+        if {entry.status for entry in ward.entries} == {"stored"}:
+            raise Stop
+
+    with ward.table() as table, pytest.raises(Stop):
+        ward.watcher(table, segment_and_kill, pause=pause).forever()
+    assert pauses == [1, 2, 30]
+    assert [entry.tries for entry in ward.entries] == [1, 1]
+    assert [len(ward.segmentations(study)) for study in studies] == [1, 1]
+    assert any("cannot be reached" in line for line in ward.lines)
+    assert "answers again" in ward.lines[-1]
+
+
+def test_an_archive_that_is_away_at_the_start_is_waited_for_unless_once(ward, segment):
+    ward.arrives()
+    ward.pacs.kill()
+    with ward.table() as table, pytest.raises(UnreachableError):
+        ward.watcher(table, segment).once()
+
+    def pause(seconds):
+        if seconds == 30:
+            raise Stop
+        ward.pacs.start()
+
+    with ward.table() as table, pytest.raises(Stop):
+        ward.watcher(table, segment, pause=pause).forever()
+    assert [entry.status for entry in ward.entries] == ["stored"]
+
+
+def test_an_archive_that_refuses_is_not_waited_for_at_the_start(ward, segment):
+    with ward.table() as table:
+        watcher = ward.watcher(table, segment)
+        watcher.archive = WebArchive(address_of(f"{ward.pacs.rest}/nowhere"), ACCESS)
+        with pytest.raises(PacsError, match="404"):
+            watcher.forever()
+
+
+KILLS = [
+    *((State, "begin"), (WebArchive, "fetch"), (Segmenter, "__call__")),
+    *((State, "segmented"), (WebArchive, "store"), (State, "stored")),
+]
+"""After each of these the program may be killed; the fifth is between store and record."""
+
+
+def killed_after(number, rule, url, folder, model):
+    """Watch in a process of its own, which is killed after a step."""
+    kind, name = KILLS[number]
+    step = getattr(kind, name)
+
+    def last_step(*args, **options):
+        step(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(kind, name, last_step)
+    watch(
+        model,
+        url,
+        folder,
+        rule,
+        access=ACCESS,
+        pace=Pace(settle=0),
+        once=True,
+        tell=lambda _: None,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
+@pytest.mark.parametrize("number", range(len(KILLS)), ids=[name for _, name in KILLS])
+def test_a_watcher_that_is_killed_stores_neither_twice_nor_never(ward, segment, model, number):
+    study = ward.arrives()
+    told = (number, ward.rule, ward.pacs.url, ward.folder / "state", model)
+    child = multiprocessing.get_context("fork").Process(target=killed_after, args=told)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    before = [found["SOPInstanceUID"] for found in ward.segmentations(study)]
+    assert len(before) == (number >= 4)
+    ward.now = time.time()
+    (entry,) = ward.once(segment)
+    assert entry.status == "stored"
+    assert entry.tries == (1 if KILLS[number][1] == "stored" else 2)
+    assert [found["SOPInstanceUID"] for found in ward.segmentations(study)] == [entry.object]
+    assert before in ([], [entry.object])
+    assert ward.left() == []
+
+
+def test_a_series_that_ends_the_program_each_time_is_given_up(ward, segment):
+    ward.arrives()
+
+    def end(folder, path):
+        raise SystemExit
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            ward.once(end, tries=2)
+    (entry,) = ward.once(end, tries=2)
+    assert (entry.status, entry.tries) == ("failed", 2)
+    assert "the program ended" in entry.reason
+
+
+def test_being_told_to_end_is_no_failed_try(ward, segment):
+    ward.arrives()
+
+    def end(folder, path):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ward.once(end)
+    (entry,) = ward.entries
+    assert (entry.status, entry.tries) == ("waiting", 0)
+
+
+def test_objects_may_go_elsewhere_by_dimse(ward, segment):
+    study = ward.arrives()
+    (entry,) = ward.once(segment, target=archive_at(ward.pacs.node, ACCESS))
+    assert entry.status == "stored"
+    assert len(ward.segmentations(study)) == 1
+
+
+class Refusing:
+    """An archive whose token has expired."""
+
+    name = "https://pacs"
+
+    def echo(self):
+        raise PacsError("https://pacs: does not let us in (HTTP 401).")
+
+    def holds(self, instance):
+        self.echo()
+
+
+def test_being_shut_out_is_no_fault_of_a_series(ward, segment):
+    study = ward.arrives()
+    for _ in range(4):
+        with pytest.raises(PacsError, match="401"):
+            ward.once(segment, target=Refusing())
+    (entry,) = ward.entries
+    assert (entry.status, entry.tries) == ("segmented", 0)
+    assert [one.status for one in ward.once(segment)] == ["stored"]
+    assert len(ward.segmentations(study)) == 1
+
+
+def test_two_watchers_keep_out_of_each_others_way(ward, model):
+    with locked(ward.folder / "state"), pytest.raises(FileError, match="another process"):
+        watch(
+            model,
+            ward.pacs.url,
+            ward.folder / "state",
+            ward.rule,
+            access=ACCESS,
+            pace=Pace(),
+            tell=print,
+        )
+
+
+def test_a_folder_is_about_one_form(ward):
+    with ward.table():
+        pass
+    with pytest.raises(ConfigError, match="remembers what was stored as seg, not rtstruct"):
+        State(ward.folder / "state", "rtstruct")
+    (ward.folder / "state" / "state.sqlite").write_bytes(b"no table" * 99)
+    with pytest.raises(FileError, match="cannot be read or written"):
+        ward.table()
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "said"),
+    [("lightmedseg", 2, "needs 2 channels"), ("tinyunet", 1, "segments pictures")],
+)
+def test_a_model_that_fits_no_series_is_refused(ward, tmp_path, network, channels, said):
+    save_bundle(small_bundle(network, channels=channels), tmp_path / "other.lamina")
+    with pytest.raises(ConfigError, match=said):
+        watch(
+            tmp_path / "other.lamina",
+            ward.pacs.url,
+            ward.folder / "state",
+            ward.rule,
+            access=ACCESS,
+            pace=Pace(),
+            tell=print,
+        )
+
+
+class TestCommands:
+    """The same from the command line, whose output never says who a patient is."""
+
+    def test_all_of_them(self, ward, cli, model, tmp_path):
+        name = ward.rule.description[0]
+        ward.arrives()
+        ward.arrives(12, only=[*range(5), *range(8, 12)])
+        url, state = ("--url", ward.pacs.url), tmp_path / "state"
+        (tmp_path / "rule.yaml").write_text(f"modality: CT\ndescription: ['{name}']\n")
+        rule = ("--rule", tmp_path / "rule.yaml")
+        done = [
+            cli("pacs", "echo", *url),
+            cli("pacs", "echo", "--url", ward.pacs.node),
+            cli("pacs", "pull", *url, *rule, "-o", tmp_path / "out"),
+            cli("pacs", "push", tmp_path / "out", "--url", ward.pacs.node),
+            cli(
+                *("pacs", "watch", "-m", model, *url, *rule, "--state", state, "--once"),
+                *("--settle", 0, "--anonymise", "--verbose"),
+            ),
+            cli("pacs", "status", state),
+        ]
+        assert [one.exit_code for one in done] == [0, 0, 0, 0, 1, 0]
+        assert f"{ward.pacs.node} answers." in done[1].stdout
+        assert "21 objects stored" in done[3].stdout
+        assert ": stored." in done[4].stderr
+        assert "slice" in done[4].stderr
+        assert "stored" in done[5].stdout
+        told = json.loads(cli("pacs", "status", state, "--json").stdout)
+        assert sorted(one["status"] for one in told["series"]) == ["stored", "waiting"]
+        kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+        for secret in PATIENT.values():
+            assert not any(secret in one.output for one in done)
+            assert secret.encode() not in kept
+
+    @pytest.mark.parametrize(
+        ("verb", "said"),
+        [
+            (["pull", "--url", "dicom://a@b:1", "-o", "out"], "by DICOMweb only"),
+            (["echo", "--url", "https://a", "--secret", "s3cret"], "is not the secret"),
+            (["push", "nowhere", "--url", "https://a"], "nowhere: does not exist"),
+            (["status", "nowhere"], "no folder of lamina pacs watch"),
+            (["watch", "-m", "m", "--url", "http://a", "--state", "s", "--every", "0"], "every"),
+            (
+                ["watch", "-m", "m", "--url", "http://a", "--state", "s", "--rule", "rule.yaml"],
+                "body_parts: unknown; did you mean body_part?",
+            ),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_one_line(self, cli, tmp_path, monkeypatch, verb, said):
+        monkeypatch.chdir(tmp_path)
+        Path("rule.yaml").write_text("body_parts: [HEAD]\n")
+        done = cli("pacs", *verb)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rule", "meant"),
+    [
+        ({}, "abc"),
+        ({"modality": ("ct",)}, "ab"),
+        ({"description": ("*THORAX*", "*head*")}, "bc"),
+        ({"not_description": ("*thorax*",)}, "ac"),
+        ({"body_part": ("abdo*",)}, "a"),
+        ({"min_slices": 11}, "bc"),
+        ({"min_slices": 5, "max_slices": 15}, "ab"),
+    ],
+)
+def test_rules_mean_what_fits_in_all_that_is_given(rule, meant):
+    told = [
+        ("a", "CT", "", "ABDOMEN", 10),
+        ("b", "CT", "Thorax 1 mm", "", 15),
+        ("c", "MR", "t1 Head", "HEAD", 20),
+        ("d", "SEG", "Thorax", "", 12),
+    ]
+    series = [
+        Series(uid=u, study="", modality=m, description=d, body_part=b, instances=n)
+        for u, m, d, b, n in told
+    ]
+    found = [one.uid for one in series if Rule(**rule).matches(one, one.instances)]
+    assert found == list(meant)
+
+
+def test_rules_ask_for_days_and_one_modality():
+    today = date(2024, 3, 1)
+    assert Rule(days=1, modality=("CT",)).filters(today) == {
+        "Modality": "CT",
+        "StudyDate": "20240301-",
+    }
+    assert Rule(days=2, modality=("CT", "MR")).filters(today) == {"StudyDate": "20240229-"}
+    with pytest.raises(ConfigError, match="SEG: holds no images"):
+        Rule(modality=("seg",))
+
+
+def test_the_table_survives_a_write_that_breaks_off(tmp_path):
+    def half(table):
+        with table._transaction():
+            table.connection.execute("DELETE FROM about")
+            raise Stop
+
+    with closing(State(tmp_path, "seg")) as table, pytest.raises(Stop):
+        half(table)
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as raw:
+        assert raw.execute("SELECT form FROM about").fetchall() == [("seg",)]

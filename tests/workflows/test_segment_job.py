@@ -1,0 +1,206 @@
+"""What a server's worker does with an upload is what predict does with the file."""
+
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from small_bundles import small_bundle
+
+pytest.importorskip("fastapi")
+
+from lamina.bundle import save_bundle
+from lamina.errors import ConfigError, DatasetError, LaminaError
+from lamina.io import read_labels, read_volume, write_volume
+from lamina.serve.jobs import Cancelled, Work
+from lamina.volume import Volume
+from lamina.workflows.predict import predict
+from lamina.workflows.segment_job import Segmenter
+from lamina.workflows.serve import described, find_models, read_token
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two untrained models, of volumes and of pictures."""
+    folder = tmp_path_factory.mktemp("models")
+    save_bundle(small_bundle("lightmedseg"), folder / "volumes.lamina")
+    flat = small_bundle("tinyunet", channels=3)
+    flat = replace(flat, plan=replace(flat.plan, unit="px"))
+    save_bundle(flat, folder / "pictures.lamina")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(models):
+    return Segmenter(find_models(models))
+
+
+@pytest.fixture
+def segment(segmenter, tmp_path):
+    """Do one job on files that were uploaded by these names."""
+    told = []
+
+    def doing(files, model="volumes", tell=lambda *call: told.append(call)):
+        upload, out = tmp_path / "job" / "upload", tmp_path / "job" / "result"
+        upload.mkdir(parents=True)
+        out.mkdir()
+        stored = {}
+        for name, content in files.items():
+            path = upload / f"{len(stored):05d}{name[name.index('.') :] if '.' in name else ''}"
+            path.write_bytes(content)
+            stored[path] = name
+        result = segmenter(
+            Work(job_id="1", model=model, name="Nobody", files=stored, out=out), tell
+        )
+        return json.loads(json.dumps(result, allow_nan=False)), out, told
+
+    return doing
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """An oblique scan that no grid fits by chance."""
+    rng, turn = np.random.default_rng(3), np.deg2rad(20)
+    affine = np.diag([1.1, 0.9, 2.2, 1.0])
+    affine[:2, :2] = [[-np.cos(turn), np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    affine[:3, 3] = 7, -8, 9
+    path = tmp_path / "Nobody Known.nii.gz"
+    write_volume(Volume(rng.normal(100, 9, (1, 21, 18, 13)).astype(np.float32), affine), path)
+    return path
+
+
+def test_label_values_are_those_of_predict(segment, scan, models, tmp_path):
+    result, out, told = segment({scan.name: scan.read_bytes()})
+    predict(models / "volumes.lamina", tmp_path / "cli", scan)
+    mine, theirs = (
+        read_labels(out / "segmentation.nii.gz"),
+        read_labels(tmp_path / "cli" / scan.name),
+    )
+    assert mine.array.dtype == theirs.array.dtype
+    assert mine.array.tobytes() == theirs.array.tobytes()
+    assert np.array_equal(mine.affine, theirs.affine)
+    assert (out / "segmentation.nii.gz").read_bytes() == (tmp_path / "cli" / scan.name).read_bytes()
+    shown = read_volume(out / "scan.nii.gz")
+    assert np.array_equal(shown.array, read_volume(scan).array)
+    assert np.allclose(result["affine"], mine.affine)
+    stages = list(dict.fromkeys(stage for stage, _ in told))
+    assert stages == ["reading", "segmenting", "writing", "drawing"]
+    assert set(result["files"].values()) == {"scan", "segmentation", "mesh", "report"}
+    assert all((out / name).is_file() for name in result["files"])
+
+
+def test_structures_are_measured_and_what_is_odd_is_flagged(segment, scan):
+    result, out, _ = segment({scan.name: scan.read_bytes()})
+    found = read_labels(out / "segmentation.nii.gz")
+    voxel_ml = np.prod(found.spacing) / 1000
+    for structure in result["structures"]:
+        count = np.count_nonzero(found.array == structure["value"])
+        assert structure["ml"] == pytest.approx(count * voxel_ml, abs=1e-3)
+        assert ("not found" in structure["flags"]) == (count == 0)
+    page = (out / "report.html").read_text()
+    assert "Nobody" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_picture_comes_back_as_predict_writes_it_and_for_the_viewer(segment, models, tmp_path):
+    pixels, content = np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    result, out, _ = segment({"mole.png": content.getvalue()}, "pictures")
+    (tmp_path / "mole.png").write_bytes(content.getvalue())
+    predict(models / "pictures.lamina", tmp_path / "cli", tmp_path / "mole.png")
+    theirs = (tmp_path / "cli" / "mole.png").read_bytes()
+    assert (out / "segmentation.png").read_bytes() == theirs
+    assert result["files"]["segmentation.png"] == "picture"
+    shown = read_labels(out / "segmentation.nii.gz").array
+    assert np.array_equal(shown[0].squeeze(), read_labels(out / "segmentation.png").array[0])
+    assert {structure["ml"] for structure in result["structures"]} == {None}
+
+
+def test_a_series_comes_back_as_dicom_objects_too(segment, models, tmp_path):
+    pytest.importorskip("highdicom")
+    from dicom_scans import OBLIQUE, PATIENT, write_series
+
+    write_series(tmp_path / "series", OBLIQUE, size=(24, 20, 8))
+    files = {f"Nobody/{path.name}": path.read_bytes() for path in (tmp_path / "series").iterdir()}
+    result, out, _ = segment(files)
+    kinds = {"scan", "segmentation", "seg", "rtstruct", "mesh", "report"}
+    assert set(result["files"].values()) == kinds
+    predict(models / "volumes.lamina", tmp_path / "cli", tmp_path / "series")
+    theirs = read_labels(tmp_path / "cli" / "series.nii.gz")
+    assert read_labels(out / "segmentation.nii.gz").array.tobytes() == theirs.array.tobytes()
+    assert PATIENT["PatientID"] not in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"Nobody Known.nii.gz": b"nothing"}, "Nobody Known.nii.gz: is no NIfTI file"),
+        ({"a/IM1": b"nothing"}, "No scan is among the files"),
+        ({"picture.png": b"nothing"}, "picture.png: "),
+    ],
+)
+def test_errors_call_files_as_the_user_does_and_tell_no_path(segment, tmp_path, files, said):
+    with pytest.raises(LaminaError) as error:
+        segment(files)
+    assert error.value.message.startswith(said)
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_a_job_ends_between_two_windows_where_it_is_cancelled(segment, scan):
+    def tell(stage, progress):
+        if stage == "segmenting":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        segment({scan.name: scan.read_bytes()}, tell=tell)
+
+
+def test_models_are_found_by_name_and_damaged_ones_left_out(models, tmp_path, caplog):
+    assert list(find_models(models)) == ["pictures", "volumes"]
+    assert list(find_models(models / "volumes.lamina")) == ["volumes"]
+    run = tmp_path / "runs" / "liver"
+    run.mkdir(parents=True)
+    (run / "model.lamina").write_bytes((models / "volumes.lamina").read_bytes())
+    (tmp_path / "runs" / "bad.lamina").write_bytes(b"bad")
+    assert list(find_models(tmp_path / "runs")) == ["liver"]
+    assert "bad.lamina is left out" in caplog.text
+    assert list(find_models(run)) == ["liver"]
+    with pytest.raises(DatasetError, match="no model"):
+        find_models(tmp_path)
+
+
+def test_a_model_is_described_by_its_bundle(models):
+    told = described("volumes", models / "volumes.lamina")
+    assert [(label.name, label.value) for label in told.labels] == [("rim", 3), ("core", 7)]
+    assert (told.network, told.channels, told.spatial_dims) == ("lightmedseg", ["channel 0"], 3)
+    assert told.scores == {"mean_dice": 0.5}
+    assert told.card.startswith(f"# {told.title}\n")
+
+
+def test_a_token_comes_from_one_place(tmp_path):
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    assert read_token(None, tmp_path / "token") == "0123456789abcdef"
+    assert read_token(None, None) is None
+    assert read_token(None, None, no_token=True) == ""
+    for wrong in [("x", tmp_path / "token"), ("", None)]:
+        with pytest.raises(ConfigError, match="token"):
+            read_token(*wrong)
+    with pytest.raises(LaminaError, match="cannot be read"):
+        read_token(None, tmp_path / "gone")
+
+
+def test_what_is_unusual_about_a_scan_is_told(tiny_run, tiny_dataset, tmp_path):
+    first = read_volume(tiny_dataset / "imagesTr" / "ball_000.nii.gz")
+    file = tmp_path / "upload" / "00000.nii.gz"
+    write_volume(replace(first, affine=first.affine @ np.diag([1, 1, 3, 1])), file)
+    (tmp_path / "result").mkdir()
+    work = Work(
+        job_id="1", model="balls", name="thick", files={file: "t.nii.gz"}, out=tmp_path / "result"
+    )
+    told = Segmenter({"balls": tiny_run / "model.lamina"})(work, lambda *_: None)
+    (spacing,) = (flag for flag in told["flags"] if flag.startswith("Voxels"))
+    assert spacing.startswith("Voxels are 6 mm from head to foot; in training they were 2")
