@@ -14,6 +14,7 @@ from small_bundles import small_bundle
 pytest.importorskip("fastapi")
 
 from lamina.bundle import save_bundle
+from lamina.bundle.shipped import FOLDER
 from lamina.errors import ConfigError, DatasetError, LaminaError
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.serve.jobs import Cancelled, Work
@@ -204,3 +205,8 @@ def test_what_is_unusual_about_a_scan_is_told(tiny_run, tiny_dataset, tmp_path):
     told = Segmenter({"balls": tiny_run / "model.lamina"})(work, lambda *_: None)
     (spacing,) = (flag for flag in told["flags"] if flag.startswith("Voxels"))
     assert spacing.startswith("Voxels are 6 mm from head to foot; in training they were 2")
+
+
+def test_the_models_that_come_along_can_be_served():
+    assert "hippocampus" in find_models(FOLDER)
+    assert described("hippocampus", find_models(FOLDER)["hippocampus"]).labels

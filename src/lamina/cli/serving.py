@@ -15,8 +15,9 @@ from lamina.cli.units import duration, memory
 @app.command(epilog="Example: lamina serve --models models/", rich_help_panel=MAIN)
 def serve(
     models: Annotated[
-        Path, typer.Option("--models", "-m", help="Folder of .lamina files or of runs.")
-    ],
+        Path | None,
+        typer.Option("--models", "-m", help="Folder of .lamina files or of runs; what ships."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,
     token: Annotated[

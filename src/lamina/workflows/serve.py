@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamina.bundle import load_bundle, model_card
+from lamina.bundle.shipped import FOLDER
 from lamina.data.workers import num_cores
 from lamina.errors import BundleError, ConfigError, DatasetError, FileError
 from lamina.export.backends import cache_folder
@@ -25,7 +26,7 @@ _TOKEN_BYTES = 24
 
 
 def serve(
-    models: Path,
+    models: Path | None,
     tell: Callable[[str], None],
     *,
     token: str | None = None,
@@ -40,7 +41,8 @@ def serve(
     """Serve models until told to stop.
 
     Args:
-        models: Folder of ``.lamina`` files and of run folders, or one of them.
+        models: Folder of ``.lamina`` files and of run folders, or one of them; ``None``: those that
+            come with the package.
         tell: Told the address to open, with its token, once it can be reached.
         token: What clients prove themselves with; ``None`` makes one up, ``""`` asks for none.
         device: As for :func:`~lamina.workflows.load.load`, like the next five, in every worker.
@@ -59,7 +61,7 @@ def serve(
     if token is None:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
     known = Settings(token=token or None, **settings)
-    files = find_models(models)
+    files = find_models(models or FOLDER)
     make_job = partial(
         Segmenter,
         files,
