@@ -66,7 +66,7 @@ def test_a_mistake_of_ours_is_not_hidden():
 
 
 def test_an_item_that_kills_its_worker_is_reported_and_no_other_is_lost():
-    jobs = [(number, MAIN) for number in range(6)]
+    jobs, others = [(number, MAIN) for number in range(6)], multiprocessing.active_children()
     outcomes = dict(run_over(kills_itself, jobs, 2))
     assert list(outcomes) == jobs
     for (number, _), found in outcomes.items():
@@ -76,7 +76,7 @@ def test_an_item_that_kills_its_worker_is_reported_and_no_other_is_lost():
             assert found.remedy
         else:
             assert found == -number
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 def test_work_for_other_processes_is_a_function_of_a_module():
