@@ -40,7 +40,7 @@ async function attached(canvas, options) {
     backColor: BACK,
     crosshairColor: CROSS,
     dragAndDropEnabled: false,
-    fontColor: [0.75, 0.8, 0.86, 1],
+    fontColor: [1, 0.78, 0.2, 1],
     isRadiologicalConvention: true,
     loadingText: "",
     logLevel: "silent",
