@@ -65,6 +65,10 @@ class Term:
     """Which one of its type, such as left."""
     colour: Colour | None = None
 
+    def hex_colour(self) -> str:
+        """Return the colour as ``#rrggbb``; grey where there is none."""
+        return "#{:02x}{:02x}{:02x}".format(*(self.colour or (128, 128, 128)))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :func:`read_terms` reads it back."""
         codes = {"category": self.category, "type": self.type, "modifier": self.modifier}

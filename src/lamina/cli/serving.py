@@ -16,7 +16,9 @@ from lamina.cli.units import duration, memory
 def serve(
     models: Annotated[
         Path | None,
-        typer.Option("--models", "-m", help="Folder of .lamina files or of runs; what ships."),
+        typer.Option(
+            "--models", "-m", help="Folder of .lamina files or of runs; Lamina's own by default."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,

@@ -55,17 +55,12 @@ def structures_in(
         {
             "name": name,
             "value": value,
-            "color": hex_colour(labels, name),
+            "color": labels.term(name).hex_colour(),
             "ml": None if voxel_ml is None else counts.get(value, 0) * voxel_ml,
             "flags": [] if counts.get(value) else ["not found"],
         }
         for name, value in labels.values.items()
     ]
-
-
-def hex_colour(labels: LabelSet, name: str) -> str:
-    """Return a structure's colour as ``#rrggbb``."""
-    return "#" + "".join(f"{part:02x}" for part in labels.term(name).colour or (0, 0, 0))
 
 
 def _finite(array: NDArray[Any]) -> NDArray[Any]:

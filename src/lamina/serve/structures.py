@@ -7,22 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.labels import LabelSet
-from lamina.terminology import Term
 from lamina.volume import Volume
 
 _PIECE = 0.1
 """A second part counts as a piece of its own from this share of the largest on."""
 
 
-def hex_colour(term: Term) -> str:
-    """Return a colour as ``#rrggbb``."""
-    return "#{:02x}{:02x}{:02x}".format(*(term.colour or (128, 128, 128)))
-
-
 def describe_labels(labels: LabelSet) -> list[dict[str, Any]]:
     """Return name, value in files and colour of each structure."""
     return [
-        {"name": name, "value": value, "color": hex_colour(labels.term(name))}
+        {"name": name, "value": value, "color": labels.term(name).hex_colour()}
         for name, value in labels.values.items()
     ]
 

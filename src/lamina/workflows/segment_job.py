@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from lamina import __version__
 from lamina.data.case import Case
 from lamina.errors import ConfigError, LaminaError
@@ -19,6 +17,7 @@ from lamina.files import sha256
 from lamina.io import write_volume
 from lamina.io.derived import Kind, Producer, write_structures
 from lamina.report.segmentation import save_segmentation_page
+from lamina.report.viewable import write_viewable
 from lamina.serve.intake import Scan, find_scan
 from lamina.serve.jobs import Tell, Work
 from lamina.serve.structures import describe_structures
@@ -143,24 +142,11 @@ def _write_volumes(result: _Result, out: Path) -> None:
         write_volume(result.scan, out / "scan.nii.gz")
         write_volume(result.segmentation, out / SEGMENTATION)
     else:
-        _save_picture(result.scan, out / "scan.nii.gz")
-        _save_picture(result.segmentation, out / SEGMENTATION)
+        write_viewable(result.scan, out / "scan.nii.gz")
+        write_viewable(result.segmentation, out / SEGMENTATION)
         write_volume(result.segmentation, out / "segmentation.png")
         result.files["segmentation.png"] = "picture"
     result.files |= {"scan.nii.gz": "scan", SEGMENTATION: "segmentation"}
-
-
-def _save_picture(volume: Volume, path: Path) -> None:
-    """Write a picture as NIfTI for the viewer, which then says that its unit is not known."""
-    import nibabel
-
-    array = volume.array[0][..., None]
-    if volume.num_channels == 3 and volume.array.dtype == np.uint8:
-        colours = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-        array = np.ascontiguousarray(np.moveaxis(volume.array, 0, -1)).view(colours)
-    image = nibabel.Nifti1Image(array, volume.affine)
-    image.header.set_xyzt_units("unknown")
-    nibabel.save(image, path)
 
 
 def _write_objects(result: _Result, out: Path, scan: Scan, model: Model, digest: str) -> None:
