@@ -17,6 +17,7 @@ from lamina.workflows.plan import read_plan
 from lamina.workflows.run import machine, software
 
 _NNUNET = {
+    "model_options.channels": [32, 64, 128, 256],
     "patch_size": [40, 56, 40],
     "batch_size": 9,
     "optimiser.kind": "sgd",
@@ -31,6 +32,8 @@ _NNUNET = {
     "oversample_foreground": 0.33,
 }
 """What nnU-Net v2 plans for the hippocampus (Isensee et al., Nature Methods, 2021)."""
+_WITHOUT_PAUSE = 1_000_000
+"""More steps than any run has: validated once, at the end."""
 
 
 def main() -> None:
@@ -47,7 +50,6 @@ def main() -> None:
     parser.add_argument(
         "--budgets", type=int, nargs="+", default=[40, 60, 90, 135, 200, 300, 450, 675, 1000]
     )
-    parser.add_argument("--steps", type=int, default=50, help="between two validations")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     print("| network | patches/s | budget (s) | steps | Dice | against the first |")
@@ -80,7 +82,7 @@ def _climbed(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
 def _trained(arguments: argparse.Namespace, model: str, budget: int) -> dict[str, Any]:
     """Train for so many seconds; return what the run came to."""
     name, _, how = model.partition(":")
-    settings = {"steps_per_epoch": arguments.steps, **(_NNUNET if how == "nnunet" else {})}
+    settings = {"steps_per_epoch": _WITHOUT_PAUSE, **(_NNUNET if how == "nnunet" else {})}
     with TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         training = [sys.executable, "-m", "lamina", "train", arguments.work, "--out", run]

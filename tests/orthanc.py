@@ -42,12 +42,16 @@ def alone():
 
 
 class Orthanc:
-    """A server that can be killed and started again on what it has stored."""
+    """A server that can be killed and started again on what it has stored.
 
-    def __init__(self, folder, http=8042, dicom=4242, **settings):
+    With a certificate and its key it speaks DIMSE by TLS alone. HTTPS is for a proxy before it, as
+    in most hospitals: that of Debian's Orthanc 1.10 crashes.
+    """
+
+    def __init__(self, folder, http=8042, dicom=4242, certified=None, **settings):
         self.folder = folder
         self.url = f"http://127.0.0.1:{http}/dicom-web"
-        self.node = f"dicom://ORTHANC@127.0.0.1:{dicom}"
+        self.node = f"dicom{'s' if certified else ''}://ORTHANC@127.0.0.1:{dicom}"
         self.rest = f"http://127.0.0.1:{http}"
         self.process = None
         config = {
@@ -62,6 +66,15 @@ class Orthanc:
             "Plugins": [str(PLUGIN)],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
+        if certified:
+            certificate, key = map(str, certified)
+            settings |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": certificate,
+                "DicomTlsPrivateKey": key,
+                "DicomTlsTrustedCertificates": certificate,
+                "DicomTlsRemoteCertificateRequired": False,
+            }
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "orthanc.json").write_text(json.dumps(config | settings))
 

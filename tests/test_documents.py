@@ -93,3 +93,12 @@ def test_the_page_of_the_server_shows_its_record():
     record = json.loads((ROOT / "docs" / "serving.json").read_text("utf-8"))
     shown = (ROOT / "docs" / "serving.md").read_text("utf-8")
     assert shown == with_section(shown, record)
+
+
+def test_the_pages_of_training_show_their_records():
+    """Made by ``tools/training.py``; run it again where this fails."""
+    tool = runpy.run_path(str(ROOT / "tools" / "training.py"))
+    for name, page in tool["PAGES"].items():
+        record = json.loads((ROOT / "docs" / f"{name}.json").read_text("utf-8"))
+        shown = (ROOT / "docs" / page).read_text("utf-8")
+        assert shown == tool["with_section"](shown, name, record)

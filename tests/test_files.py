@@ -1,11 +1,13 @@
 """Files are whole or absent: exceptions, full disks and kills included."""
 
+import errno
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from lamina.errors import FileError, LabelError
 from lamina.files import (
     atomic_path,
+    locked,
     read_json,
     remove_parts,
     sha256,
@@ -80,6 +83,32 @@ def test_errors_of_our_own_pass_through_unchanged(tmp_path):
         faulty()
 
 
+def test_an_error_within_names_the_file_that_the_user_knows(tmp_path):
+    def nested() -> None:
+        with atomic_path(tmp_path / "A.nii") as part, atomic_path(part):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(FileError, match=r"A\.nii: cannot be written: Input/output") as error:
+        nested()
+    assert ".part-" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
+def test_who_waits_for_a_folder_gets_it_after_the_other(tmp_path):
+    turns = []
+
+    def second() -> None:
+        with locked(tmp_path, wait=True):
+            turns.append("second")
+
+    with locked(tmp_path):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        turns.append("first")
+    waiting.join()
+    assert turns == ["first", "second"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_called_one(tmp_path):
     path = tmp_path / "weights.bin"
@@ -99,6 +128,7 @@ def test_a_full_disk_is_called_one(tmp_path):
 
 FILL = """
 import sys
+import threading
 from pathlib import Path
 import numpy as np
 from lamina.errors import FileError

@@ -57,11 +57,12 @@ CHOICES = """\
   tolerance is 1 mm (1 pixel), whatever the organ.
 - **Specificity, accuracy and MCC** count the background of the whole scan: the larger the scan,
   the better they look.
-- **Lesions** are parts of a mask whose voxels touch at least at corners. Parts of the reference
-  that meet when both are widened by 3 mm (3 pixels) are one lesion, as in BraTS 2023; unlike
-  there, no lesion is too small to count. A lesion is found if one voxel of it is predicted; the
-  Dice of a lesion is that with all predicted parts that touch it; predicted parts that touch
-  none are invented.
+- **Lesions** are parts of a mask whose voxels touch at least at corners. As in BraTS 2023, the
+  reference is widened by 3 mm (3 pixels): parts of it that then meet are one lesion, and predicted
+  parts that reach into it belong to the lesion. A lesion is found if any part belongs to it; its
+  Dice is that of its own voxels with all parts that belong to it; parts that belong to none are
+  invented. BraTS also leaves out lesions below a size, and widens meningiomas and metastases by
+  1 mm; here all lesions count, and all are widened alike.
 - **ECE and Brier** need `CASE_probabilities.npy`, an array `(classes, *S)` on the
   segmentation's grid with the background first, or a `.nii.gz` of as many channels, beside the
   predictions or in the folder that `--probabilities` names. A region's probability is the sum

@@ -24,12 +24,17 @@ RECORDS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 METRICS = ("dice", "iou", "hd95")
-_DROPPED = ("val_cases", "plan", "config", "network", "hashes")
+_DROPPED = ("val_cases", "plan", "config", "network", "hashes", "work")
 _HEAD = """# Results
 
 Networks trained by Lamina's own commands on real scans, scored in full resolution on validation
 scans that also chose the epoch. `make results` writes this page from the records in
 `docs/results/`.
+
+Three networks with the same time and three seeds each, hippocampus, fold 0, one core, compared by
+`lamina compare`: [tables and pictures](results/hippocampus_240s/compare.md). Each was trained by
+`lamina train W --model NAME --fold 0 --seed N --time-budget 240s --set steps_per_epoch=100000`;
+the one validation, at the end, came on top.
 """
 _FOOT = """
 Dice and IoU are means over structures, then over patients, with a BCa bootstrap interval of 95 %

@@ -4,6 +4,7 @@ Defaults < recipe < the user's YAML < ``--set a.b=c``. Unknown keys are refused 
 and the nearest known one. Nothing is read from environment variables.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
@@ -13,6 +14,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 
 from lamina.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -83,6 +86,13 @@ def load_recipe(name: str, *, strict_paper: bool = False) -> dict[str, Any]:
         return settings
     if published is None:
         raise ConfigError(f"--strict-paper: recipe {name!r} has no section strict_paper.")
+    if not published:
+        log.warning(
+            "--strict-paper: no setting of recipe %r departs from its paper; what else does is "
+            "listed by lamina recipes %s.",
+            name,
+            name,
+        )
     return layered(settings, published)
 
 

@@ -35,7 +35,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         _move(part, path)
-    except LaminaError:
+    except LaminaError as error:
+        error.message = error.message.replace(str(part), str(path))  # the name that the user knows
         raise
     except Exception as error:
         if _is_full(path.parent, error):
@@ -58,19 +59,23 @@ def remove_parts(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for the same folder out of it while the block lasts.
 
     The folder is made where it is missing. A process that is killed lets go of it. Windows, and
     some network drives, know no such lock: there nobody is kept out.
 
+    Args:
+        folder: Any.
+        wait: Whether to wait while another process is in it.
+
     Raises:
-        FileError: Another process is in it, or it cannot be made.
+        FileError: Another process is in it and is not waited for, or it cannot be made.
     """
     try:
         made = not folder.is_dir()
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _lock(folder)
+        handle = _lock(folder, wait)
     except OSError as error:
         raise FileError(
             f"{folder}: cannot be made or opened: {error.strerror}.",
@@ -131,14 +136,14 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path, wait: bool) -> int | None:
     if sys.platform == "win32":
         return None
     import fcntl
 
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         os.close(handle)
         raise FileError(

@@ -6,6 +6,7 @@ run by ONNX Runtime or OpenVINO.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from lamina.export.container import Exported, read_exported
 from lamina.export.targets import ATTENTION, MODEL, TARGETS, Precision
 from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor
+from lamina.inference.sparing import Sparing
 from lamina.io import strip_suffix, write_volume
 from lamina.volume import Volume
 
@@ -83,7 +85,7 @@ def load(
     except ConfigError as error:
         raise BundleError(f"{root}: {error}") from error
     predictor = Predictor(
-        network=target.load(root, MODEL, threads, precision),
+        network=Sparing(target.load(root, MODEL, threads, precision)),
         plan=plan,
         resample_oblique=resample_oblique,
         maps=maps,
@@ -101,8 +103,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     began = time.perf_counter()
     out: Path = arguments.output
-    if any(out.resolve() == image.resolve() for image in arguments.input):
-        raise FileError(f"{out}: is the scan itself.", remedy="Choose another name for -o.")
+    _check_output(out, arguments.input)
     model = load(
         arguments.model,
         threads=arguments.threads,
@@ -130,7 +131,11 @@ def main(given: Sequence[str] | None = None) -> None:
     except LaminaError as error:
         _refuse(error, arguments.json)
     except ModuleNotFoundError as error:
-        _refuse(LaminaError(f"{error.name} is not installed.", remedy="Install it."), False)
+        missing = LaminaError(f"{error.name} is not installed.", remedy="Install it.")
+        _refuse(missing, arguments.json)
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or "out of memory"
+        _refuse(LaminaError(f"Cannot be segmented on this machine: {reason}."), arguments.json)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     else:
@@ -148,13 +153,32 @@ def _parser() -> argparse.ArgumentParser:
         *("-i", "--input"), type=Path, required=True, nargs="+", help="scan, or a file per channel"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
-    parser.add_argument("--threads", type=int, help="all cores by default")
+    parser.add_argument("--threads", type=_count, help="all cores by default")
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the network")
     parser.add_argument(
         "--resample-oblique", action="store_true", help="accept scans with a tilted gantry"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return int(text)
+
+
+def _check_output(out: Path, images: Sequence[Path]) -> None:
+    """Check, before anything is segmented, that the segmentation can have this name.
+
+    Raises:
+        FileError: It cannot.
+    """
+    strip_suffix(out)
+    if out.is_dir():
+        raise FileError(f"{out}: is a folder.", remedy="Give the name of a file to -o.")
+    if os.path.realpath(out) in map(os.path.realpath, images):
+        raise FileError(f"{out}: is the scan itself.", remedy="Choose another name for -o.")
 
 
 def _refuse(error: LaminaError, as_json: bool) -> None:

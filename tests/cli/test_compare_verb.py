@@ -1,6 +1,7 @@
 """``lamina compare``: names, groups, tables, JSON, errors."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -39,8 +40,27 @@ def test_shows_methods_pairs_and_what_to_know(cli, scores):
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert lines[0] == "Dice, mean over the structures (↑ higher is better), 10 patients"
     assert "1 100 % 1 1.00" in next(line for line in lines if line.startswith("better 0."))
-    assert any(line.startswith("better worse +0.0500") and "10/0/0" in line for line in lines)
+    assert any(line.startswith("better − worse +0.0500") and "10/0/0" in line for line in lines)
     assert any("One training of better, worse" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 60, 45])
+def test_every_method_has_its_name_beside_its_figures_on_a_narrow_terminal(
+    cli, scores, monkeypatch, width
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    named = ("lightmedseg", "lgmsnet", "unext")
+    for name, source in zip(named, ("better/scores", "worse/scores", "seed_1"), strict=True):
+        shutil.copytree(scores / source, scores / f"{name}_0")
+        shutil.copytree(scores / "seed_0", scores / f"{name}_1")
+    done = cli("compare", *(f"--group={name}={name}_*" for name in named))
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in done.stdout
+    for name in named:
+        assert any(re.match(rf" {name} +0\.\d{{3}} ", line) for line in lines)
+    assert any("SD of" in line for line in lines)
+    assert done.stdout.count("(2)") == len(named)
 
 
 def test_folders_lend_their_names_where_these_differ(cli, scores):

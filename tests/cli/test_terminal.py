@@ -75,6 +75,12 @@ def test_ctrl_c_is_one_line(terminal):
     assert (status, shown) == (INTERRUPTED, "Interrupted: nothing half-written was left behind.\n")
 
 
+def test_a_lack_of_memory_is_no_bug(terminal):
+    status, shown = error_of(terminal(), MemoryError("Unable to allocate 9 GiB"))
+    assert status == REFUSED
+    assert shown.startswith("Error: There is not enough memory: Unable to allocate 9 GiB.\n")
+
+
 def test_a_bug_is_not_hidden(terminal):
     with pytest.raises(ZeroDivisionError), terminal().guard():
         raise ZeroDivisionError

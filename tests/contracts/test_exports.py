@@ -16,7 +16,7 @@ from lamina.errors import ExportError
 from lamina.export import graphs
 from lamina.export.graphs import graphs_of
 from lamina.export.parity import compare
-from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graph
+from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graph, running
 from lamina.inference.backend import TorchNetwork
 from lamina.workflows.transformer import make_maker
 from small_bundles import small_bundle
@@ -91,6 +91,36 @@ def test_an_exported_network_gives_the_logits_of_the_original(built, name, targe
         found = compare(TorchNetwork(made[graph].network), exported, batches, region_based=False)
         assert found.windows == sum(BATCHES)
         assert found.relative_error < TOLERANCE
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_what_goes_wrong_while_a_network_runs_is_an_error_that_everybody_expects(target, tmp_path):
+    needs(target)
+    graph = Graph(network=torch.nn.ReLU(), example=torch.zeros(2, 1, 8, 8))
+    TARGETS.get(target).write(None, {MODEL: graph}, tmp_path)
+    network = TARGETS.get(target).load(tmp_path, MODEL, 1, "fp32")
+    with pytest.raises(RuntimeError):
+        network(np.zeros((1, 1, 8, 9), np.float32))
+
+
+def test_a_runtime_that_lacks_memory_says_so_in_one_line():
+    told = "Exception from src/node.cpp:794:\n[CPU] Failed to allocate 9 bytes of memory\n\n"
+    with pytest.raises(MemoryError) as error, running():
+        raise RuntimeError(told)
+    assert str(error.value) == "[CPU] Failed to allocate 9 bytes of memory"
+
+
+def test_a_file_that_openvino_cannot_write_is_no_fault_of_the_network(tmp_path, monkeypatch):
+    needs("openvino")
+    import openvino
+
+    def full(*arguments, **options):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    graph = Graph(network=torch.nn.ReLU(), example=torch.zeros(2, 1, 8, 8))
+    with pytest.raises(OSError, match="is the disk full"):
+        TARGETS.get("openvino").write(None, {MODEL: graph}, tmp_path)
 
 
 class Airy(torch.nn.Module):

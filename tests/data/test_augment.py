@@ -13,8 +13,8 @@ from lamina.data.augment import (
     NO_AUGMENTATION,
     Augmentation,
     change_intensities,
-    draw_motion,
 )
+from lamina.data.motion import draw_motion
 from lamina.data.sides import lone_sides, side_pairs
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
@@ -50,6 +50,17 @@ def test_shape_and_type_are_kept_and_the_given_image_too(dims, seed):
     assert changed.isfinite().all()
     assert not torch.equal(changed, image)
     assert torch.equal(image, before)
+
+
+def test_tissue_can_be_rescaled_in_every_patch():
+    image = 3 + 2 * noise((3, 12, 10, 8))
+    image[:, :4] = 0
+    changed = change_intensities(image, only(rescale=True), rng(), untouched_channels=1)
+    assert not changed[:2, :4].any()
+    for channel in changed[:2, 4:]:
+        assert channel.mean() == pytest.approx(0, abs=1e-5)
+        assert channel.std(correction=0) == pytest.approx(1, rel=1e-5)
+    assert torch.equal(changed[2], image[2])
 
 
 def test_the_same_generator_makes_the_same_changes():

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from lamina.data.augment import NO_AUGMENTATION, Augmentation, Motion, draw_motion
+from lamina.data.augment import NO_AUGMENTATION, Augmentation
 from lamina.data.cache import PreparedCase
+from lamina.data.motion import Motion, draw_motion
 from lamina.data.patches import PatchDataset, StepSampler, cut, cut_moved, exchange
 from lamina.data.sampling import PatchSampler, random_for
 from lamina.errors import ConfigError

@@ -110,3 +110,17 @@ def test_one_patient_gives_means_and_no_interval():
     assert found.methods[0].interval.missing == "a single patient"
     assert found.friedman.p == pytest.approx(math.exp(-1))
     json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_a_better_mean_that_the_test_speaks_against_is_said_with_its_counts():
+    # A few large successes make the mean; the ranks of the differences favour the other method,
+    # although it is not the better one on most patients.
+    base = np.full(118, 0.5)
+    apart = np.repeat([0.001, 0.4, -0.01], [60, 8, 50])
+    found = compared({"lucky": base + apart, "steady": base})
+    (pair,) = found.pairs
+    assert (pair.first, pair.wins, pair.losses) == ("lucky", 68, 50)
+    assert pair.effect < 0
+    (line,) = (line for line in found.cautions if "decide about the mean" in line)
+    assert "favours steady (68 patients better, 50 worse)" in line
+    assert "most patients" not in line

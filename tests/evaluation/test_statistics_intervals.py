@@ -51,14 +51,19 @@ def test_covers_the_true_mean_about_as_often_as_it_says(monkeypatch):
 
 @pytest.mark.parametrize(
     ("values", "why"),
-    [([], "0 patients"), ([0.5], "a single patient"), ([0.5] * 9, "all values are the same")],
+    [
+        ([], "0 patients"),
+        ([0.5], "a single patient"),
+        ([0.5] * 9, "all values are the same"),
+        ([0.5, 0.5, np.nextafter(0.5, 1)], "all values are the same"),
+    ],
 )
 def test_there_is_no_interval_where_nothing_varies(values, why):
     found = mean_interval(np.array(values))
     assert math.isnan(found.low)
     assert math.isnan(found.high)
     assert found.missing == why
-    assert math.isnan(found.mean) if not values else found.mean == 0.5
+    assert math.isnan(found.mean) if not values else found.mean == pytest.approx(0.5)
 
 
 def test_two_values_bound_their_mean():

@@ -9,7 +9,7 @@ from rich.console import Console
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.summary import Score
-from lamina.evaluation.table import CASES_SHOWN, render_scores
+from lamina.evaluation.table import CASES_SHOWN, number, render_scores
 from lamina.labels import LabelSet
 
 LABELS = LabelSet(values={"[red]liver": 1, "tumour": 2}, regions={"both": ("[red]liver", "tumour")})
@@ -96,6 +96,62 @@ def test_fits_the_console(width):
     assert max(map(len, text.splitlines())) <= width
     if width == 100:
         assert "197 ± 48" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_usual_table_of_a_few_structures_is_never_wrapped_or_cut(width):
+    labels = LabelSet(values={"Anterior": 1, "Posterior": 2})
+    found = Scores(
+        labels=labels,
+        metrics=tuple(METRICS),
+        rows=tuple(
+            row
+            for label in labels.values
+            for name in METRICS
+            for row in rows(
+                label, *((10.25, 21.75) if METRICS.get(name).unit else (0.25, 0.75)), metric=name
+            )
+        ),
+    )
+    text = rendered(found, width)
+    table = text[: text.index("Missed structures")]
+    assert "…" not in table
+    assert table.count("Structure") == 1
+    for label in labels.values:
+        cells = line_with(table, label).removeprefix(f"{label} 2 ").replace(" ± ", "±").split()
+        assert cells == ["0.500±0.354", "16.00±8.13", "0.500±0.354", "+16.00±8.13"]
+    every = rendered(found, width, every=True)
+    every = every[: every.index("Missed structures")]
+    assert "…" not in every
+    assert every.count("Structure") == every.count("Anterior") > 1
+    assert all(word in every for word in ("IoU", "Specificity", "|Volume error| / mean"))
+
+
+def test_few_metrics_are_all_shown():
+    scores = Scores(
+        labels=LABELS,
+        metrics=("iou", "dice"),
+        rows=rows("tumour", 0.5, metric="iou") + rows("tumour", 0.7),
+    )
+    assert line_with(rendered(scores), "tumour") == "tumour 1 0.700 0.500"
+
+
+def test_says_where_a_mean_rests_on_other_cases_than_n_tells():
+    scores = Scores(
+        labels=LABELS,
+        metrics=("dice", "volume_error_ml"),
+        rows=rows("tumour", 0.8, float("nan"))
+        + rows("tumour", -0.5, 0.0, metric="volume_error_ml"),
+    )
+    text = rendered(scores, 80)
+    assert line_with(text, "tumour") == "tumour 1 0.800 −0.25 ± 0.35"
+    assert line_with(text, "n is another") == "n is another Volume error: tumour 2"
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    metric = METRICS.get("volume_error_ml")
+    values = (-0.001, 0.001, 0.0, -0.25, 0.25)
+    assert [number(value, metric) for value in values] == ["0.00", "0.00", "0.00", "−0.25", "+0.25"]
 
 
 def test_scores_in_pixels_say_so():

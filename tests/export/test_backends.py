@@ -13,6 +13,7 @@ from lamina.bundle import save_bundle
 from lamina.errors import ConfigError, FileError
 from lamina.export import backends
 from lamina.export.targets import MODEL, TARGETS, Target
+from lamina.files import locked
 from lamina.geometry import affine_from
 from lamina.inference.backend import TorchNetwork
 from lamina.volume import Volume
@@ -30,12 +31,15 @@ def model(tmp_path_factory):
 def targets(monkeypatch, tmp_path):
     """Stand-ins that run the network in torch, and say what is asked of them."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(backends, "_REPEATS", 1)
     TARGETS.get("onnx")  # the true ones are registered before others take their names
     said, graphs_by_folder = [], {}
 
     def stand_in(name, pause):
         def write(bundle, graphs, folder):
             said.append(f"write {name}")
+            with pytest.raises(FileError, match="another process"), locked(backends.cache_folder()):
+                pass  # two that begin at the same time take turns
             graphs_by_folder[name] = TorchNetwork(graphs[MODEL].network)
             (folder / "model.txt").write_text(name)
 
@@ -51,7 +55,7 @@ def targets(monkeypatch, tmp_path):
         return Target(packages=(), write=write, load=load)
 
     monkeypatch.setitem(TARGETS._members, "onnx", stand_in("onnx", 0.0))
-    monkeypatch.setitem(TARGETS._members, "openvino", stand_in("openvino", 0.5))
+    monkeypatch.setitem(TARGETS._members, "openvino", stand_in("openvino", 0.3))
     return said
 
 
@@ -77,6 +81,32 @@ def test_an_export_that_is_not_kept_tells_the_way_without(model, targets, monkey
         lamina.load(model, "cpu", backend="onnx")
 
 
+@pytest.mark.parametrize("fault", ["a file is in the way", "no home"])
+def test_auto_does_without_a_place_for_exports_and_says_so(
+    model, targets, monkeypatch, tmp_path, caplog, fault
+):
+    def home():
+        if fault == "no home":
+            raise RuntimeError("Could not determine home directory.")
+        return tmp_path / "file"
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(backends.Path, "home", home)
+    assert lamina.load(model, "cpu", backend="auto").backend == "torch"
+    (said,) = caplog.messages
+    assert said.endswith("Going on with torch.")
+    with pytest.raises(FileError, match="--backend torch"):
+        lamina.load(model, "cpu", backend="onnx")
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(model, targets):
+    left = backends.cache_folder() / ".part-0a1b2c3d-export"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"half")
+    lamina.load(model, "cpu", backend="onnx")
+    assert not left.exists()
+
+
 def test_a_damaged_export_is_made_anew(model, targets):
     lamina.load(model, "cpu", backend="onnx")
     (kept,) = backends.cache_folder().glob("*-onnx-*")
@@ -93,11 +123,30 @@ def test_auto_measures_once_and_does_not_take_the_slowest(model, targets):
     assert targets[before:] in ([], [f"load {chosen}"])
 
 
-def test_auto_survives_a_damaged_file_of_measurements(model, targets):
-    folder = backends.cache_folder()
-    folder.mkdir(parents=True)
-    (folder / "backends.json").write_text("[")
-    assert lamina.load(model, "cpu", backend="auto").backend != "openvino"
+def test_auto_remembers_one_model_beside_another(model, targets, tmp_path):
+    other = tmp_path / "other.lamina"
+    save_bundle(small_bundle("tinyunet", channels=2), other)
+    for file in (model, other):
+        lamina.load(file, "cpu", backend="auto")
+    before = len(targets)
+    for file in (model, other):
+        lamina.load(file, "cpu", backend="auto")
+    assert len(targets) - before <= 2, "nothing is measured again"
+
+
+def test_auto_survives_a_damaged_measurement(model, targets):
+    lamina.load(model, "cpu", backend="auto")
+    (kept,) = backends.cache_folder().glob("*.json")
+    for content in ("[", "null", '{"abacus": 1.0}'):
+        kept.write_text(content)
+        assert lamina.load(model, "cpu", backend="auto").backend != "openvino"
+
+
+def test_measuring_keeps_no_memory_where_it_is_limited(model, targets, monkeypatch):
+    asked = []
+    monkeypatch.setattr("lamina.inference.backend.keep_freed_memory", lambda: asked.append("keep"))
+    lamina.load(model, "cpu", backend="auto", ram_bytes=8e9)
+    assert asked == []
 
 
 def test_an_unknown_backend_is_refused(model):

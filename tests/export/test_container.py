@@ -87,18 +87,36 @@ def test_a_record_that_contradicts_the_format_is_refused(exported, change, messa
         read_exported(exported)
 
 
-def test_an_export_that_computes_something_else_is_not_written(bundle, tmp_path, monkeypatch):
+@pytest.mark.parametrize("shift", [0.1, float("nan")])
+def test_an_export_that_computes_something_else_is_not_written(
+    bundle, tmp_path, monkeypatch, shift
+):
     made = graphs_of(bundle)
     load = TARGETS.get("monai").load
 
     def off(*arguments):
         network = load(*arguments)
-        return lambda batch: network(batch) + 0.1
+        return lambda batch: network(batch) + np.float32(shift)
 
     wrong = type(TARGETS.get("monai"))(packages=(), write=TARGETS.get("monai").write, load=off)
     monkeypatch.setitem(TARGETS._members, "monai", wrong)
-    with pytest.raises(ExportError, match="logits are up to 0.1 off"):
+    with pytest.raises(ExportError, match=f"logits are up to {shift} off"):
         write_exported(bundle, made, "monai", tmp_path / "x", source=SOURCE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_its_own_runtime_refuses_is_not_written(bundle, tmp_path, monkeypatch):
+    class NotImplementedByRuntime(Exception):
+        pass
+
+    def load(*arguments):
+        raise NotImplementedByRuntime("Could not find an implementation for Conv(11)")
+
+    whole = TARGETS.get("monai")
+    broken = type(whole)(packages=(), write=whole.write, load=load)
+    monkeypatch.setitem(TARGETS._members, "monai", broken)
+    with pytest.raises(ExportError, match=r"to monai: Could not find an implementation for Conv"):
+        write_exported(bundle, graphs_of(bundle), "monai", tmp_path / "x", source=SOURCE)
     assert not list(tmp_path.iterdir())
 
 

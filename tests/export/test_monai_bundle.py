@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -38,6 +39,12 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
     if absent := [name for name in ("ignite", "fire") if find_spec(name) is None]:
         pytest.skip(f"{', '.join(absent)} not installed")
     bundle = small_bundle("segresnet", regions=regions, members=2)
+    if not regions:
+        steps = ("core", "remove_small", 30.0), ("rim", "largest_component", None)
+        names = "structure", "operation", "min_size"
+        plain = tuple(dict(zip(names, step, strict=True)) for step in steps)
+        labels = replace(bundle.plan.labels, values={"rim": 3, "core": 300})
+        bundle = replace(bundle, plan=replace(bundle.plan, labels=labels), postprocessing=plain)
     save_bundle(bundle, tmp_path / "model.lamina")
     source = {"file": "model.lamina", "sha256": "0" * 64}
     write_exported(bundle, graphs_of(bundle), "monai", tmp_path / "x", source=source)

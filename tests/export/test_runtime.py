@@ -41,6 +41,7 @@ TARGETS.register("bright")(
     Target(packages=(), write=None, load=lambda folder, graph, threads, precision: bright)
 )
 """
+NO_MEMORY = BRIGHT.replace("    return", "    raise MemoryError('Failed to allocate')\n    return")
 MAIN = """
 from lamina.runtime import main
 main()
@@ -122,6 +123,30 @@ def test_the_scan_itself_is_not_written_over(bright, scan):
     done = run("-m", bright[1], "-i", scan, "-o", scan, also=BRIGHT)
     assert done.returncode == 2
     assert "is the scan itself" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["-o", "found.doc"], "found.doc: the suffix is of no known scan format"),
+        (["-o", "."], "the suffix is of no known scan format"),
+        (["-o", "found.nii.gz", "--threads", "0"], "0: must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_model_is_loaded(more, told, tmp_path):
+    done = run("-m", tmp_path / "none", "-i", tmp_path / "none.nii.gz", *more)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert told in done.stderr
+
+
+def test_a_lack_of_memory_is_one_clear_error(bright, scan, tmp_path):
+    out = tmp_path / "found.nii.gz"
+    done = run("-m", bright[1], "-i", scan, "-o", out, also=NO_MEMORY)
+    *tried, told = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert all("windows at a time" in line for line in tried)
+    assert told.startswith("Error: One window does not fit into memory: Failed to allocate. Free")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -60,6 +60,8 @@ def test_bfloat16_is_for_those_who_ask():
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nwith advice"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: out of memory\nwith advice"),
         MemoryError("no more"),
     ],
 )

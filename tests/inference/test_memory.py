@@ -1,6 +1,7 @@
 """What a prediction takes is told before, and kept within what is granted."""
 
 import time
+from dataclasses import replace
 from mmap import mmap
 
 import numpy as np
@@ -11,6 +12,7 @@ from lamina.errors import ResourceError
 from lamina.geometry import affine_from
 from lamina.inference import memory as memory_module
 from lamina.inference.memory import Memory, held, taken_by
+from lamina.inference.postprocess import STEP_BYTES, Step, postprocess
 from lamina.inference.predictor import Predictor
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -34,6 +36,7 @@ def memory(**changes):
         "tile_bytes": 10,
         "indices_bytes": 3,
         "output_bytes": 6,
+        "finishing_bytes": 0,
         "sw_batch_size": 4,
     }
     return Memory(**parts | changes)
@@ -43,6 +46,7 @@ def test_the_peak_is_the_worst_of_its_stages():
     assert memory().peak_bytes == 100 + 40 + 30 + 4 * 10 + 3
     assert memory(preparing_bytes=500).peak_bytes == 100 + 40 + 500
     assert memory(output_bytes=500).peak_bytes == 100 + 3 + 500
+    assert memory(finishing_bytes=500).peak_bytes == 100 + 6 + 500
 
 
 def test_windows_are_taken_together_as_memory_allows():
@@ -138,3 +142,13 @@ def test_a_limit_lets_fewer_windows_through_at_a_time_and_changes_nothing():
     np.testing.assert_array_equal(close(small).array, found)
     assert seen
     assert max(seen) < 4
+
+
+def test_postprocessing_keeps_to_what_is_told_of_it():
+    steps = (Step(structure="ball", operation="largest_component"),)
+    label = scan((160, 160, 160))
+    label = replace(label, array=np.where(label.array > -1, np.uint16(300), np.uint16(0)))
+    segment = predictor(network=greedy, postprocessing=steps)
+    told = segment.predicted_memory(label).finishing_bytes
+    assert told == (2 + STEP_BYTES) * label.array.size
+    assert taken_by(lambda: postprocess(label, segment.plan.labels, steps)) < told

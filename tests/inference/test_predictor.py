@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lamina.data.plan import Normalisation, Plan
-from lamina.errors import DatasetError, GeometryError
+from lamina.errors import BundleError, DatasetError, GeometryError
 from lamina.geometry import affine_from, orientation_of, reorientation
 from lamina.inference.predictor import Predictor
 from lamina.labels import LabelSet
@@ -196,3 +196,14 @@ def test_a_scan_without_one_finite_voxel_is_refused():
     empty = Volume(np.full((1, 9, 9, 9), np.nan), affine_from((1, 1, 1)), "void.nii")
     with pytest.raises(DatasetError, match=r"void\.nii: no voxel holds a finite number"):
         Predictor(network=brighter_than_most, plan=plan())(empty)
+
+
+def test_a_network_that_returns_no_numbers_finds_nothing_and_that_is_said():
+    def broken(batch):
+        logits = brighter_than_most(batch)
+        logits[:, :, 0] = np.nan
+        return logits
+
+    scan, _ = ball(affine_from((1.5, 1.5, 2.0)), (40, 40, 30), (30, 30, 30))
+    with pytest.raises(BundleError, match=r"ball: the model finds .* no numbers \(NaN\)"):
+        Predictor(network=broken, plan=plan())(scan)

@@ -1,12 +1,13 @@
 """Speaking with an archive: a real Orthanc, and made-up servers that do what none should."""
 
+import asyncio
 import json
 import logging
 import shutil
 import ssl
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -96,7 +97,13 @@ def test_a_series_that_is_not_there_or_not_whole_leaves_nothing(pacs, series, tm
     assert not list(tmp_path.glob(".part-*"))
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/dicom-web", "dicom://ANY@127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:1/dicom-web", "dicom://ANY@127.0.0.1:1"),
+        *("http://nobody.invalid/dicom-web", "dicom://ANY@nobody.invalid:104"),
+    ],
+)
 def test_an_archive_that_is_away_is_told_from_one_that_refuses(pacs, url, caplog):
     caplog.set_level(logging.DEBUG)
     with pytest.raises(UnreachableError, match=f"^{url.replace('.', '[.]')}: cannot be reached"):
@@ -144,6 +151,67 @@ def test_only_certificates_that_are_trusted_will_do(certified):
         assert not asked
         web(url, ca=certificate).echo()
         assert asked
+
+
+@contextmanager
+def encrypting(port, certified):
+    """Let those who speak TLS speak with a port; yield the port that they speak to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certified)
+    listening, told = threading.Event(), {}
+
+    async def pump(source, target):
+        with suppress(OSError):
+            while data := await source.read(1 << 16):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def relay(reader, writer):
+        behind, before = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, before), pump(behind, writer))
+
+    async def listen():
+        server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+        told["stop"], told["loop"] = asyncio.Event(), asyncio.get_running_loop()
+        told["port"] = server.sockets[0].getsockname()[1]
+        listening.set()
+        async with server:
+            await told["stop"].wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(listen(),))
+    thread.start()
+    assert listening.wait(10)
+    try:
+        yield told["port"]
+    finally:
+        told["loop"].call_soon_threadsafe(told["stop"].set)
+        thread.join()
+
+
+def test_a_real_archive_that_encrypts_is_spoken_with_by_both_protocols(
+    pacs, certified, series, tmp_path
+):
+    from orthanc import Orthanc
+
+    _, files = series
+    server = Orthanc(tmp_path / "server", 8044, 4244, certified=certified)
+    trusting = Access(ca=certified[0], timeout=20)
+    server.start()
+    try:
+        with encrypting(8044, certified) as port:
+            web = f"https://127.0.0.1:{port}/dicom-web"
+            for place, url in enumerate((web, server.node)):
+                archive_at(url, trusting).echo()
+                sent = files[place : place + 3]
+                assert sent_to(archive_at(url, trusting), sent) == dict.fromkeys(sent, "")
+                by_name = url.replace("127.0.0.1", "localhost")  # the certificate has no name
+                for stranger, access in ((url, ACCESS), (by_name, trusting)):
+                    with pytest.raises(PacsError, match="trusted"):
+                        archive_at(stranger, access).echo()
+            assert all(archive_at(web, trusting).holds(instance_of(file)) for file in files[:4])
+    finally:
+        server.kill()
 
 
 @contextmanager
@@ -285,7 +353,7 @@ def test_tokens_are_sent_and_never_said(tmp_path, monkeypatch, caplog):
     [
         *("pacs.example", "ftp://pacs.example", "https://", "https://h:port/x"),
         *("https://me:s3cret@pacs.example", "https://pacs.example/?token=s3cret"),
-        *("dicom://a-title-that-is-too-long@h", "dicom://a@h/path"),
+        *("dicom://a-title-that-is-too-long@h", "dicom://a@h/path", "dicom://\u00e4@h"),
     ],
 )
 def test_addresses_that_are_none_or_hold_a_secret_are_refused(url):
@@ -309,7 +377,7 @@ def test_addresses_are_written_as_they_were():
         ({"secret": "s3cret"}, "must say where the secret is"),
         ({"user": "me"}, "needs --secret"),
         ({"timeout": 0}, "above 0"),
-        ({"title": "x" * 17}, "1 to 16"),
+        *(({"title": title}, "1 to 16 ASCII") for title in ("x" * 17, "", " ", "\u00e4", "a\\b")),
     ],
 )
 def test_access_that_cannot_work_is_refused(access, said):
@@ -324,5 +392,8 @@ def test_secrets_that_are_not_there_are_missed(tmp_path):
             Access(secret=f"file:{where}").read_secret()
     with pytest.raises(ConfigError, match="NOT_SET_AT_ALL: the variable is not set"):
         Access(secret="env:NOT_SET_AT_ALL").read_secret()
+    (tmp_path / "renewed").write_text("")  # a loop waits, as where it is not let in
+    with pytest.raises(PacsError, match="is empty"):
+        web("http://127.0.0.1:1/x", secret=f"file:{tmp_path / 'renewed'}").echo()
     with pytest.raises(FileError, match="no such file of certificates"):
         Access(ca=tmp_path / "ca.pem")

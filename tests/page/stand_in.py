@@ -62,7 +62,7 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.models = list(models)
         self.jobs = {each["id"]: each for each in jobs}
-        self.uploads, self.removed = [], []
+        self.uploads, self.fields, self.removed = [], [], []
         self.changed = threading.Condition()
         self.refusal = None
 
@@ -120,7 +120,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         parts = email.message_from_bytes(head + body, policy=email.policy.HTTP).iter_parts()
+        parts = list(parts)
         files = {part.get_filename(): part.get_payload(decode=True) for part in parts}
+        fields = {p.get_param("name", header="content-disposition"): p for p in parts}
+        self.server.fields.append({name: part.get_filename() for name, part in fields.items()})
         self.server.uploads.append((parse_qs(address.query)["model"][0], files))
         made = job(len(self.server.jobs) + 1, name=next(iter(files)))
         self.server.jobs[made["id"]] = made

@@ -39,7 +39,7 @@ def test_a_scan_is_sent_waits_runs_and_fails_with_a_remedy(server, visit):
         assert page.is_disabled("#go")
         page.set_input_files("#files", [{"name": name, "mimeType": "", "buffer": b"voxels"}])
         page.check("#models input[value=second]")
-        assert "T1, T2" in text(page, "#needs")
+        assert "2 channels together: T1, T2" in text(page, "#needs")
         page.click("#go")
         page.wait_for_selector("#running:not([hidden])")
         assert server.uploads == [("second", {name: b"voxels"})]
@@ -63,6 +63,49 @@ def test_a_scan_is_sent_waits_runs_and_fails_with_a_remedy(server, visit):
         kept = page.evaluate("JSON.stringify([document.title, location.href, {...localStorage}])")
         assert "onerror" not in kept
         assert page.locator("img").count() == 1  # the brand
+
+
+def given(page, *names):
+    files = [{"name": name, "mimeType": "", "buffer": name.encode()} for name in names]
+    page.set_input_files("#files", files)
+
+
+def test_images_of_several_channels_are_told_apart(server, visit):
+    with visit(server.url, width=390) as page:
+        given(page, "a_t2.nii.gz", "b_T1.nii.gz")
+        assert text(page, "#unfit") == "The model takes one scan at a time; 2 are chosen."
+        assert page.is_disabled("#go")
+        page.check("#models input[value=second]")
+        chosen = page.get_by_role("combobox")
+        assert chosen.count() == 2
+        assert page.is_enabled("#go")
+        said = [box.evaluate("box => box.selectedOptions[0].text") for box in chosen.all()]
+        assert said == ["b_T1.nii.gz", "a_t2.nii.gz"]  # names tell, whatever their order
+        assert page.get_by_role("combobox", name="T2").input_value() == "0"
+        assert fits(page)
+
+        chosen.nth(1).select_option("b_T1.nii.gz")
+        assert text(page, "#unfit") == "One image is given to two channels."
+        assert page.is_disabled("#go")
+        chosen.nth(0).select_option("a_t2.nii.gz")
+        page.click("#go")
+        page.wait_for_selector("#running:not([hidden])")
+        (sent,) = server.fields
+        assert sent == {"T1": "a_t2.nii.gz", "T2": "b_T1.nii.gz"}
+
+
+def test_images_of_several_channels_may_be_chosen_one_after_the_other(server, visit):
+    with visit(server.url) as page:
+        page.check("#models input[value=second]")
+        given(page, "z.nii.gz")
+        assert page.is_hidden("#channels")
+        assert page.is_enabled("#go")  # it may hold both
+        given(page, "a.nii.gz")
+        assert text(page, "#chosen-name") == "z.nii.gz, a.nii.gz"
+        first = page.get_by_role("combobox", name="T1")
+        assert first.evaluate("box => box.selectedOptions[0].text") == "a.nii.gz"
+        given(page, "1.nii.gz", "2.nii.gz", "3.nii.gz")
+        assert "takes 2 images, or one that holds all channels; 3 are" in text(page, "#unfit")
 
 
 def test_cards_are_shown_and_never_obeyed(visit):

@@ -100,7 +100,7 @@ def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
     with (
         served(tmp_path / "a.png") as server,
         running(server),
-        visit(server.url, width=390, height=844, color_scheme="dark") as page,
+        visit(server.url, width=390, height=844, color_scheme="dark", has_touch=True) as page,
     ):
         page.wait_for_selector(READY)
         assert page.inner_text("#place").startswith("x ")
@@ -111,3 +111,7 @@ def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
         half = shown.shape[0] // 2
         assert near(shown[:half], "#c80000") > 5000  # the first rows are on top
         assert near(shown[half:], "#c8b400") > 5000
+        box, before = page.locator("#planes").bounding_box(), page.inner_text("#place")
+        page.touchscreen.tap(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.4)
+        moved = "before => document.querySelector('#place').textContent !== before"
+        page.wait_for_function(moved, arg=before)

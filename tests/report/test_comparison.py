@@ -60,11 +60,21 @@ def test_markdown_holds_every_method_and_pair():
     assert all(caution in " ".join(lines) for caution in found.cautions)
 
 
+def test_the_page_shows_the_pictures_beside_it_single_patients_first(tmp_path):
+    found = comparison("abc")
+    names = save_pictures(tmp_path, found)
+    assert {path.name for path in tmp_path.iterdir()} == {*names}
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", markdown(found, names))
+    assert shown == [*names]
+    assert shown[0] == "differences.png"
+
+
 def test_names_cannot_break_a_table():
     found = comparison([ODD, "other"])
     row = next(line for line in markdown(found).splitlines() if "a\\_b" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 7
     text = latex(found)
+    assert not re.search(r"(?<!\$)[<>](?!\$)", text.split(r"\begin", 1)[1])  # print as ¡ and ¿
     assert r"a\_b \& 100\% | \{x\} \$y\$ [red]\textbackslash{}c" in text
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     bodies = re.findall(r"\\midrule\n(.*?)\n\s*\\bottomrule", text, re.DOTALL)

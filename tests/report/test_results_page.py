@@ -21,6 +21,7 @@ for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplificati
     pytest.importorskip(package)
 
 from lamina.report.cases import Pair, ranked  # noqa: E402
+from lamina.report.charts import agreement_chart  # noqa: E402
 from lamina.report.results import Results, save_pdf, save_report  # noqa: E402
 from lamina.report.sections import draw_sections  # noqa: E402
 from lamina.report.tables import latex_table, markdown_table  # noqa: E402
@@ -185,7 +186,7 @@ def test_tables_for_a_paper(results):
     assert lines[4].startswith("| Mean of structures | 0.88")
     assert "3 cases" in text
     latex = latex_table(results.scores)
-    assert r"<b>right</b> & 0.778 $\pm$ 0.25" in latex
+    assert r"$<$b$>$right$<$/b$>$ & 0.778 $\pm$ 0.25" in latex
     assert latex.count(r"\\") == 4
     assert r"Dice $\uparrow$" in latex
 
@@ -238,6 +239,34 @@ def test_structures_that_no_case_has_take_no_room(tmp_path):
     assert "1 structures missed; 1 structures in no case" in text
     save_report(tmp_path / "page.html", Results(title="x", subtitle="", scores=scores))
     assert "never" not in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_what_went_wrong_stands_at_the_top_and_counts_structures_not_regions(tmp_path):
+    labels = LabelSet(values={"core": 1}, regions={"tumour": ("core",)})
+    rows = tuple(
+        Score(case="x", label=label, metric="dice", value=0.0, rule="prediction empty")
+        for label in ("core", "tumour")
+    )
+    scores = Scores(labels=labels, metrics=("dice",), rows=rows, not_predicted=("y", "z"))
+    save_report(tmp_path / "page.html", Results(title="x", subtitle="", scores=scores))
+    head = (tmp_path / "page.html").read_text("utf-8").split("</header>")[0]
+    assert "<b>1</b><span>structures missed</span>" in head
+    assert "<b>2</b><span>cases not segmented</span>" in head
+    assert "invented" not in head
+    assert "1 structures missed" in markdown_table(scores)
+
+
+def test_a_case_says_by_what_it_was_ranked(page):
+    text = page.read_text("utf-8")
+    heads = re.findall(r'<span class="rank">(\w+)</span><h3>.*?</h3><span[^>]*>([^<]*)', text)
+    assert heads == [("best", "Dice 1.000"), ("median", "Dice 0.917"), ("worst", "Dice 0.750")]
+
+
+def test_bias_and_limits_of_agreement_have_the_same_digits():
+    reference = np.ones(4)
+    predicted = reference + (0.17, -0.17, 0.174, -0.166)
+    caption = agreement_chart("liver", reference, predicted, "abcd", "ml", "#000000").caption
+    assert caption == ("Bias +0.002 ml, limits of agreement −0.383 to +0.387 ml; 4 cases.")
 
 
 def test_calibration_is_a_chapter_where_it_was_measured(results, page, tmp_path):

@@ -25,7 +25,8 @@ MODEL = Model(
     size_bytes=1,
     scores=None,
 )
-MODELS = {"pretend": MODEL}
+PAIR = MODEL.model_copy(update={"name": "pair", "channels": ["T1", "T2"]})
+MODELS = {"pretend": MODEL, "pair": PAIR}
 
 
 def make_job():
@@ -61,7 +62,7 @@ def pretend(work, tell):
     }
     return {
         "structures": [structure],
-        "flags": ["look at it"],
+        "flags": ["look at it", *(work.files.values() if work.ordered else ())],
         "affine": scan.affine.tolist(),
         "files": {"segmentation.nii.gz": "segmentation", "report.html": "report"},
     }

@@ -45,6 +45,19 @@ def test_wrong_tokens_are_refused(stranger, headers):
     assert stranger.get("/api/models", headers=headers).status_code == 401
 
 
+@pytest.mark.parametrize("other", ['{"a": "b c"}', "J\u00f6rg", "x[y", "a b"])
+def test_cookies_of_other_programs_on_this_machine_keep_nobody_out(stranger, other):
+    cookies = f"{other}; other={other}; lamina-8000={TOKEN}".encode("latin-1")
+    assert stranger.get("/api/models", headers={"Cookie": cookies}).status_code == 200
+
+
+def test_made_up_methods_are_counted_as_one(client, stranger):
+    for number in range(3):
+        assert stranger.request(f"X{number}", "/healthz").status_code in (401, 405)
+    counted = [line for line in client.get("/metrics").text.splitlines() if 'method="X' in line]
+    assert not counted
+
+
 def test_the_token_counts_in_an_address_of_the_page_alone(stranger):
     assert stranger.get(f"/api/models?token={TOKEN}").status_code == 401
     assert stranger.post(f"/?token={TOKEN}").status_code == 401

@@ -66,6 +66,14 @@ def test_an_archive_that_lies_about_its_sizes_is_not_believed(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.glob("m*")) <= 10
 
 
+def test_a_full_disk_is_told_as_such(tmp_path):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped([("a.nii", b"1")]))
+    with pytest.raises(UploadError, match="disk takes no more") as raised:
+        unpack(archive, tmp_path / "nowhere", max_bytes=99, max_files=9)
+    assert raised.value.status == 507
+
+
 def test_an_encrypted_archive_is_refused(tmp_path):
     content = bytearray(zipped([("a.nii", b"abc")]))
     content[content.index(b"PK\x01\x02") + 8] |= 1
@@ -101,10 +109,17 @@ def test_channels_are_taken_in_the_order_of_their_names(tmp_path):
     assert not scan.is_dicom
 
 
+def test_channels_are_taken_as_the_user_said(tmp_path):
+    second, first = volume(tmp_path, "00000.nii.gz"), volume(tmp_path, "00001.nii.gz")
+    scan = find_scan({second: "b.nii.gz", first: "a.nii.gz"}, 2, ordered=True)
+    assert scan.images == (second, first)
+
+
 @pytest.mark.parametrize(
     ("files", "channels", "said"),
     [
         ({"a.nii.gz": "a", "b.nii.gz": "b"}, 1, "2 scans were sent"),
+        ({f"{n}.nii.gz": n for n in "abc"}, 2, "one file for each channel, or one that holds"),
         ({}, 1, "No file was sent"),
         ({"notes.txt": "a"}, 1, "No scan is among"),
         ({"a.mhd": "a"}, 1, "Save it as .mha"),

@@ -174,7 +174,7 @@ def test_jobs_outlive_the_server(tmp_path, scan_bytes):
 
 
 def test_a_worker_that_cannot_start_is_tried_again_at_leisure(store):
-    pool = Pool(store, partial(os._exit, 7), workers=1, timeout_s=9, keep_s=9)
+    pool = Pool(store, partial(os._exit, 7), workers=1, timeout_s=9, sweep=store.sweep)
     pool.start()
     wait_for(lambda: pool.deaths == 2)
     pool.stop(0)

@@ -16,7 +16,7 @@ def message(answer, status):
 
 
 def test_models_are_listed_with_card_and_colours(client):
-    (model,) = client.get("/api/models").json()
+    model, _ = client.get("/api/models").json()
     assert (model["name"], model["channels"], model["scores"]) == ("pretend", ["CT"], None)
     assert model["labels"][1] == {"name": "core", "value": 7, "color": "#e69f00"}
     assert model["card"].startswith("# Segmentation")
@@ -57,6 +57,19 @@ def test_several_files_are_called_after_their_folder(client, scan_bytes):
     job = client.post("/api/jobs?model=pretend", files=files).json()
     assert job["name"] == "Study 1"
     assert ended(client, job)["state"] == "done"
+
+
+def test_fields_named_after_channels_say_which_file_is_which(client, scan_bytes):
+    def sent(*fields):
+        files = [(field, (f"{field} 2.nii.gz", scan_bytes)) for field in fields]
+        return client.post("/api/jobs?model=pair", files=files)
+
+    assert ended(client, sent("T2", "T1").json())["flags"][1:] == ["T1 2.nii.gz", "T2 2.nii.gz"]
+    assert ended(client, sent("files", "files").json())["flags"][1:] == []
+    for fields in (("T1",), ("T1", "files"), ("T1", "T2", "T2"), ("T1", "T2", "files")):
+        answer = sent(*fields)
+        assert "Not each channel has one file" in message(answer, 422)
+        assert answer.json()["error"]["remedy"] == "Send one for each of: T1, T2."
 
 
 def test_a_job_that_fails_says_why(client, send):

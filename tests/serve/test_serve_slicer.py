@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from served import BASE, TOKEN, TestClient
 from lamina.io import read_labels
 from lamina.serve.schemas import Label
 from lamina.serve.slicer.answers import answered
+from lamina.serve.slicer.datastore import SESSION_S, Datastore
 
 URL = "/monailabel"
 INSTALLED = Path(sys.prefix) / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
@@ -126,6 +130,68 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(client, method, path,
     assert answer.json()["error"]["message"]
     incoming = client.service.settings.data / "slicer" / "incoming"
     assert not incoming.exists() or not list(incoming.iterdir())
+
+
+ENDLESS = '{"a":' + "[" * 400 + "]" * 400 + "}"
+
+
+@pytest.mark.parametrize("params", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', ENDLESS])
+def test_what_could_not_be_told_again_is_refused(client, scan_bytes, params):
+    client.put(f"{URL}/datastore/?image=a", files={"file": ("a.nii.gz", scan_bytes)})
+    label = {"label": ("l.nii.gz", scan_bytes), "params": (None, params)}
+    assert client.put(f"{URL}/datastore/label?image=a", files=label).status_code == 422
+    assert client.get(f"{URL}/datastore/?output=all").json()["objects"]["a"]["labels"] == {}
+    client.delete(f"{URL}/datastore/?id=a")
+
+
+def test_labels_that_come_at_the_same_time_are_all_kept(client, tmp_path):
+    store = client.service.datastore
+    uploads = [tmp_path / f"{number}.nii" for number in range(32)]
+    for upload in (*uploads, tmp_path / "image.nii"):
+        upload.write_bytes(b"voxels")
+    store.add("many", tmp_path / "image.nii", "image.nii")
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda upload: store.label("many", upload.stem, upload, {}), uploads))
+    assert set(store.find("many").labels) == {upload.stem for upload in uploads}
+    store.remove("many")
+
+
+def test_images_that_nobody_uses_any_more_go(tmp_path):
+    store = Datastore(tmp_path)
+    for name in ("old.nii", "used.nii", "kept.nii"):
+        (tmp_path / name).write_bytes(b"voxels")
+    old, used = (store.start_session(tmp_path / n, n) for n in ("old.nii", "used.nii"))
+    store.add("kept", tmp_path / "kept.nii", "kept.nii")
+    cut_off = store.incoming()
+    cut_off.mkdir(parents=True)
+    long_ago = time.time() - 2 * SESSION_S
+    for path in (cut_off, *(p for f in (old, used) for p in (f.image, f.folder / "entry.json"))):
+        os.utime(path, (long_ago, long_ago))
+    for entry in (old, used):
+        os.utime(entry.folder, (long_ago, long_ago))
+    store.session(used.image_id)
+    store.sweep()
+    assert not cut_off.exists()
+    assert not old.folder.exists()
+    assert store.session(used.image_id).image.is_file()
+    assert [entry.image_id for entry in store.entries()] == ["kept"]
+
+
+def test_what_slicer_sends_counts_as_waiting(client, scan_bytes):
+    service, counted = client.service, []
+    store, taken = service.datastore, service.datastore.start_session
+
+    def counting(*arguments):
+        counted.append(len(service.uploading))
+        return taken(*arguments)
+
+    store.start_session = counting
+    try:
+        client.put(f"{URL}/session/", files={"files": ("scan.nii.gz", scan_bytes)})
+    finally:
+        del store.start_session
+    assert counted == [1]
+    assert not service.uploading
 
 
 def test_a_scan_that_cannot_be_segmented_is_an_error_with_its_reason(client, scan_bytes):

@@ -78,6 +78,7 @@ class Run:
                 on_step(*heard)
 
         length = {"epochs": 2, "steps_per_epoch": 3, "batch_size": 2, "checkpoint_every_s": 0.0}
+        timing = {n: settings.pop(n) for n in ("began", "validation_steps") if n in settings}
         self.state = fit(
             self.network,
             self.loss,
@@ -86,6 +87,7 @@ class Run:
             self.folder,
             validate=validate or weight,
             resume=resume,
+            **timing,
             loggers=loggers,
             on_epoch=self.reports.append,
             on_step=listen,

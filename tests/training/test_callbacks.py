@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from lamina.losses import build_loss
+from lamina.training.callbacks import RunState
 from lamina.training.checkpoints import BEST, read_checkpoint
 from lamina.training.config import Optimiser, TrainConfig
 from lamina.training.fit import fit
@@ -84,7 +86,7 @@ class FakeTime:
 @pytest.fixture
 def clock(monkeypatch):
     fake = FakeTime()
-    for module in ("fit", "callbacks", "schedule"):
+    for module in ("fit", "schedule"):
         monkeypatch.setattr(f"lamina.training.{module}.time", fake)
     return fake
 
@@ -104,6 +106,68 @@ def test_a_time_budget_ends_the_run_with_the_rate_near_zero(new_run, clock):
     assert run.steps[-1][1] == 1
     rates = [report.lr for report in run.reports]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_time_budget_holds_a_first_validation_that_is_its_last_one(new_run, clock):
+    def validate(network):
+        clock.pass_(8)
+        return {"dice": 0.5}
+
+    timed = {"epochs": None, "steps_per_epoch": 99, "time_budget_s": 40, "validation_steps": 8}
+    run = new_run()(validate=validate, on_step=lambda *_: clock.pass_(1), **timed)
+    assert clock.now - 1000 <= 40
+    assert run.reports[-1].step >= 27
+
+
+def test_a_time_budget_holds_on_a_machine_that_has_become_slower(new_run, clock):
+    steps = 0
+
+    def pace():
+        return 3 if steps >= 24 else 1
+
+    def loss(logits, target):
+        nonlocal steps
+        steps += 1
+        clock.pass_(pace())
+        return build_loss("dice_ce")(logits, target)
+
+    def validate(network):
+        clock.pass_(4 * pace())
+        return {"dice": 0.5}
+
+    timed = {"epochs": None, "steps_per_epoch": 20, "time_budget_s": 75, "validate": validate}
+    run = new_run(loss=loss)(**timed)
+    assert run.reports[0].step == 20
+    assert len(run.reports) == 2
+    assert 65 <= clock.now - 1000 <= 75
+
+
+def test_what_comes_before_the_first_step_is_within_the_time_budget(new_run, clock):
+    timed = {"epochs": None, "time_budget_s": 20, "began": clock.now - 12}
+    run = new_run()(on_step=lambda *_: clock.pass_(1), **timed)
+    assert 7 <= run.steps[-1][0] <= 9
+    assert 18 <= run.state.elapsed_s <= 20
+
+
+def test_a_run_killed_in_its_last_validation_is_validated_when_it_is_resumed(new_run, clock):
+    def die(network):
+        raise RuntimeError("killed")
+
+    run = new_run()
+    timed = {"epochs": None, "steps_per_epoch": 99, "on_step": lambda *_: clock.pass_(1)}
+    with pytest.raises(RuntimeError, match="killed"):
+        run(validate=die, time_budget_s=10, **timed)
+    run(resume=True, time_budget_s=6, **timed)
+    assert run.state.best_epoch == 0
+    assert read_checkpoint(run.folder / BEST)
+    steps = run.last["state_dict"]["steps_done"]
+    run(resume=True, time_budget_s=6, validate=die, **timed)  # now there is nothing to do
+    assert run.last["state_dict"]["steps_done"] == steps
+
+
+def test_a_checkpoint_of_another_version_is_gone_on_with():
+    state = RunState.of({"elapsed_s": 3.0, "reserve_s": 2.0})
+    assert (state.elapsed_s, state.ending) == (3.0, {})
 
 
 def test_a_resumed_run_does_not_get_its_time_anew(new_run, clock):
@@ -127,7 +191,8 @@ def test_a_resumed_run_still_keeps_time_for_its_last_validation(new_run, clock):
     timed["on_step"] = lambda *_: clock.pass_(1)
     run.crash_after(27, **timed)  # after 34 of 40 seconds
     run(resume=True, **timed)
-    assert run.reports[-1].step == 30
+    assert run.reports[-1].step == 29
+    assert run.state.elapsed_s <= 40
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -2,14 +2,17 @@
 
 import errno
 import signal
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.testing import assert_close
 
 from lamina.data.cache import PreparedCase
 from lamina.errors import ConfigError, FileError
+from lamina.training import fit as fit_module
 from lamina.training.checkpoints import BEST, LAST, read_checkpoint
 from lamina.training.config import Optimiser
 from lamina.training.fit import resolve_precision
@@ -119,6 +122,22 @@ def test_a_scan_that_vanishes_during_training_is_named(new_run, tmp_path):
     run = new_run(scans=[PreparedCase(tmp_path / "gone")])
     with pytest.raises(FileError, match=r"gone/label\.npy: missing or damaged"):
         run()
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_its_half_precision_gradients():
+    def trainer():
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        return Mock(precision_plugin=MixedPrecision("16-mixed", "cpu", scaler))
+
+    before, after = trainer(), trainer()
+    before.precision_plugin.scaler.load_state_dict(
+        before.precision_plugin.state_dict() | {"scale": 2.0**9}
+    )
+    checkpoint = {"MixedPrecision": before.precision_plugin.state_dict()}
+    start = fit_module._Start(checkpoint, None, lambda: None)
+    start.on_train_start(after, None)
+    assert after.precision_plugin.state_dict() == before.precision_plugin.state_dict()
+    after.strategy.load_optimizer_state_dict.assert_called_once_with(checkpoint)
 
 
 def test_half_precision_floats_need_a_gpu(monkeypatch):

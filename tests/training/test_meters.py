@@ -17,7 +17,7 @@ class FakeTime:
 @pytest.fixture
 def clock(monkeypatch):
     fake = FakeTime()
-    for module in ("meters", "callbacks"):
+    for module in ("meters", "schedule"):  # waits, and what a validation takes
         monkeypatch.setattr(f"lamina.training.{module}.time", fake)
     return fake
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lamina.training import schedule
 from lamina.training.config import Optimiser, Stages
-from lamina.training.schedule import Clock, learning_rate, staged
+from lamina.training.schedule import Clock, Ending, learning_rate, staged
 
 optimisers = st.builds(
     Optimiser,
@@ -110,21 +110,53 @@ def test_progress_by_steps():
     assert [clock.progress(step) for step in (0, 50, 200, 300)] == [0, 0.25, 1, 1]
 
 
-def test_progress_by_time_keeps_a_reserve_for_the_last_validation(now):
+def test_progress_by_time_leaves_room_for_the_end_of_the_run(now):
     clock = Clock(max_steps=None, time_budget_s=100, started=50.0)
     now(75.0)
     assert clock.progress(10**6) == 0.25
-    clock.reserve_s = 20
-    now(90.0)
-    assert clock.progress(0) == 0.5
-    now(130.0)
+    clock.ending = Ending(validation_s=12, saving_s=1)  # 18 s: three files, and a fifth more
+    now(91.0)
+    assert clock.progress(0) == pytest.approx(0.5)
+    now(132.0)
     assert clock.progress(0) == 1
 
 
 def test_a_validation_longer_than_the_budget_ends_the_run(now):
-    clock = Clock(max_steps=None, time_budget_s=10, started=0.0, reserve_s=60)
+    clock = Clock(max_steps=None, time_budget_s=10, started=0.0, ending=Ending(validation_s=50))
     now(1.0)
     assert clock.progress(1) == 1
+
+
+def take_steps(clock, now, begins):
+    for began, ended in zip(begins, begins[1:], strict=False):
+        now(began)
+        clock.begin_step()
+        now(ended)
+        clock.end_step()
+
+
+def test_the_first_validation_is_foreseen_by_the_pace_of_steps(now):
+    clock = Clock(max_steps=None, time_budget_s=100, started=0.0, ending=Ending(steps=10))
+    take_steps(clock, now, [0.0, 2.0, 4.0])
+    assert clock.progress(2) == pytest.approx(4 / (100 - 2 - 1.2 * 20))
+    now(9.0)
+    clock.validated(since_s=4.0)  # it took a quarter of the guess
+    assert clock.progress(2) == pytest.approx(9 / (100 - 2 - 1.2 * 5))
+
+
+def test_a_guess_leaves_half_of_the_time_for_steps(now):
+    clock = Clock(max_steps=None, time_budget_s=100, started=0.0, ending=Ending(steps=1000))
+    take_steps(clock, now, [0.0, 2.0])
+    assert clock.progress(1) == pytest.approx(2 / 50)
+
+
+def test_where_steps_become_slower_so_does_the_validation_that_is_foreseen(now):
+    clock = Clock(max_steps=None, time_budget_s=1000, started=0.0)
+    take_steps(clock, now, [float(n) for n in range(17)])
+    now(20.0)
+    clock.validated(since_s=16.0)  # as long as four steps
+    take_steps(clock, now, [20.0 + 3 * n for n in range(17)])
+    assert clock.progress(32) == pytest.approx(68 / (1000 - 3 - 1.2 * 4 * 3))
 
 
 def test_progress_is_the_larger_of_steps_and_time(now):

@@ -47,6 +47,18 @@ def test_frozen_parts_stay_as_they_are_through_training(new_run):
     assert_close(averaged, before[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("pattern", "kept"), [("1.*", True), ("*.bias", False)])
+def test_batch_statistics_of_frozen_parts_stay_as_they_are(new_run, pattern, kept):
+    run = new_run()
+    run.network[1] = nn.BatchNorm3d(4)
+    run.network[1].running_mean.fill_(0.7)
+    freeze(run.network, [pattern])
+    run()
+    averaged = run.last["state_dict"]["average.module.1.running_mean"]
+    for mean in (run.network[1].running_mean, averaged):
+        assert torch.equal(mean, torch.full((4,), 0.7)) is kept
+
+
 @pytest.mark.parametrize(
     ("patterns", "fault"),
     [

@@ -191,6 +191,11 @@ def test_one_failing_fold_does_not_lose_the_others(tiny_work, tmp_path, monkeypa
     completed = cross_validate(work, run, resume=True)
     assert (completed.failures, completed.scores.not_predicted) == ({}, ())
     assert load_bundle(completed.bundle).num_members == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(cross_validation, "train", lacking)
+        longer = cross_validate(work, run, {"epochs": 2}, resume=True)
+    assert not {*longer.scores.cases} & {*folds_of(work)[1]}  # segmented by its earlier model
+    assert set(longer.scores.not_predicted) == set(folds_of(work)[1])
 
 
 def test_where_no_fold_can_be_trained_the_first_error_is_told(tiny_work, tmp_path, monkeypatch):
@@ -299,6 +304,11 @@ def test_a_soup_is_measured_on_test_scans_and_kept_if_it_holds_up(
         assert all(torch.equal(soup.weights[n], x) for n, x in averaged(folds).items())
         assert soup.metrics["mean_dice"] == result.soup["test_dice"]["soup"]
         assert load(run / "soup")
+
+
+def test_a_soup_holds_up_where_it_is_equal_or_better():
+    pairs = [(0.9, 0.91), (0.9, 0.8995), (0.9, 0.895), (0.0, 0.0), (0.9, float("nan"))]
+    assert [ensembles.holds_up(*pair) for pair in pairs] == [True, True, False, False, False]
 
 
 def test_the_command_shows_scores_and_exits_well(cli, tested_work, tmp_path):

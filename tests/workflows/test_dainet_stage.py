@@ -14,14 +14,17 @@ from lamina.data.cache import open_cases
 from lamina.data.patches import PatchDataset
 from lamina.data.sampling import PatchSampler
 from lamina.errors import BundleError, ConfigError, DatasetError, TrainingError
-from lamina.files import read_json, sha256
+from lamina.files import read_json, sha256, write_json
+from lamina.models import NETWORKS
 from lamina.models.vit import ViTConfig
+from lamina.workflows.all_folds import AllFolds
 from lamina.workflows.attention_maps import draw_maps
 from lamina.workflows.ensembles import ensemble
 from lamina.workflows.prepare import prepare
 from lamina.workflows.run import RunFolder
 from lamina.workflows.train import train
-from lamina.workflows.transformer import MapMaker, read_vit, write_vit
+from lamina.workflows.transformer import MapMaker, read_vit, transformer_for, write_vit
+from lamina.workflows.work import WorkFolder
 
 SETTINGS = {"model_options": {"width": 4}, "epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
 
@@ -144,6 +147,23 @@ def test_training_says_what_the_maps_have_seen(mapped, run, tmp_path, caplog):
     assert "fold" not in caplog.text
     train(mapped, tmp_path / "run", SETTINGS, fold=1)
     assert "has seen validation scans of fold 1, without their labels" in caplog.text
+
+
+def test_maps_of_a_transformer_of_other_splits_are_not_trusted_in_silence(mapped, tmp_path, caplog):
+    work = shutil.copytree(mapped, tmp_path / "work")
+    write_json(work / "splits.json", read_json(work / "splits.json")[::-1])
+    transformer_for(WorkFolder(work), NETWORKS.get("dainet")(1, 2), 0)
+    assert "was trained by other splits: it may have seen validation scans" in caplog.text
+
+
+def test_out_of_fold_scores_say_what_the_maps_have_seen(mapped, run, tmp_path):
+    folder = WorkFolder(mapped)
+    shutil.copytree(run, tmp_path / "fold_0")
+    record = {"trained": {"0": 0.5}, "hashes": {"splits.json": sha256(folder.splits_file)}}
+    whole = AllFolds(folder, RunFolder(tmp_path), (), record)
+    assert "trained, without labels, on the training scans of fold 0" in whole.seen_beforehand
+    record["hashes"]["splits.json"] = "other"
+    assert whole.seen_beforehand == ""
 
 
 def test_a_run_is_resumed_with_its_own_maps_alone(mapped, run, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_scans import PATIENT, write_series
+from dicom_scans import OBLIQUE, PATIENT, write_enhanced, write_series
 from lamina.bundle import save_bundle
 from lamina.errors import ConfigError, FileError, PacsError, UnreachableError
 from lamina.files import locked
@@ -27,6 +27,8 @@ from lamina.workflows.written import output_of
 from small_bundles import small_bundle
 
 pydicom = pytest.importorskip("pydicom")
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage  # noqa: E402
+
 pytest.importorskip("highdicom")
 pytest.importorskip("dicomweb_client")
 pytest.importorskip("pynetdicom")
@@ -107,6 +109,14 @@ class Ward:
     def segmentations(self, study):
         return self.pacs.holdings(study, "SEG")
 
+    def segmentation(self, study):
+        """Return the only one of a study, and its series, as the archive has them."""
+        archive, folder = WebArchive(address_of(self.pacs.url), ACCESS), self.folder / "back"
+        (seg,) = (s for s in archive.series({"StudyInstanceUID": study}) if s.modality == "SEG")
+        archive.fetch(study, seg.uid, folder)
+        (file,) = folder.iterdir()
+        return pydicom.dcmread(file), seg
+
     def left(self):
         """Return the files beside the table."""
         state = self.folder / "state"
@@ -133,16 +143,33 @@ def test_what_is_stored_lies_on_the_series(ward, segment, tmp_path):
     ward.once(segment)
     pulled = transfer.pull(ward.pacs.url, tmp_path / "back", Rule(), access=ACCESS, study=study)
     (ct,) = pulled.series  # what holds no image is not meant
-    rule, archive = Rule(), WebArchive(address_of(ward.pacs.url), ACCESS)
-    (seg,) = (one for one in archive.series({"StudyInstanceUID": study}) if one.modality == "SEG")
-    assert not rule.matches(seg, 1)
-    archive.fetch(study, seg.uid, tmp_path / "seg")
-    (file,) = (tmp_path / "seg").iterdir()
-    found = pydicom.dcmread(file)
+    found, seg = ward.segmentation(study)
+    assert not Rule().matches(seg, 1)
     referred = found.ReferencedSeriesSequence[0]
     assert referred.SeriesInstanceUID == ct.series
     assert len(referred.ReferencedInstanceSequence) == ct.instances == 12
     assert found.PatientID == PATIENT["PatientID"]
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class"), [("CT", EnhancedCTImageStorage), ("MR", EnhancedMRImageStorage)]
+)
+def test_an_enhanced_series_goes_round_as_one_object(ward, segment, tmp_path, modality, sop_class):
+    tags = {"SeriesDescription": ward.rule.description[0], "Modality": modality}
+    slices = write_series(tmp_path / "slices", OBLIQUE, size=(16, 16, 9), **tags)
+    order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
+    enhanced = write_enhanced(tmp_path / "enhanced.dcm", slices, order, sop_class)
+    ward.push([tmp_path / "enhanced.dcm"])
+    (entry,) = ward.once(segment)
+    assert (entry.status, entry.instances) == ("stored", 1)
+    found, _ = ward.segmentation(enhanced.StudyInstanceUID)
+    assert found.NumberOfFrames > 0
+    for group in found.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert source.ReferencedSOPInstanceUID == enhanced.SOPInstanceUID
+        frame = slices[order[source.ReferencedFrameNumber - 1]]
+        place = group.PlanePositionSequence[0].ImagePositionPatient
+        assert place == pytest.approx(frame.ImagePositionPatient, abs=1e-3)
 
 
 def test_a_series_is_taken_once_it_has_come_in_completely(ward, segment):
@@ -200,6 +227,47 @@ def test_a_series_that_cannot_be_segmented_holds_up_nobody(ward, segment):
     with ward.table() as table:
         table.retry(ward.now)
     assert {entry.status for entry in ward.entries} == {"stored", "waiting"}
+
+
+def test_a_fault_that_nobody_thought_of_is_told_without_what_it_says(ward, segment):
+    bad, good = ward.arrives(), ward.arrives()
+
+    def stumble(folder, path):
+        if pydicom.dcmread(next(folder.iterdir())).StudyInstanceUID == bad:
+            raise ValueError(f"no number: {PATIENT['PatientName']}")
+        segment(folder, path)
+
+    found = {entry.study: entry for entry in ward.once(stumble, tries=1)}
+    assert (found[good].status, found[bad].status) == ("stored", "failed")
+    assert found[bad].reason == "unexpected ValueError"
+    assert not any(PATIENT["PatientName"] in line for line in ward.lines)
+    assert (ward.folder / "state" / "state.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_secrets_are_for_one_archive_alone(model, tmp_path, monkeypatch):
+    asked = []
+
+    def reached(url, access):
+        asked.append((url, access.secret, access.user))
+        raise Stop
+
+    monkeypatch.setattr("lamina.workflows.pacs.watch.archive_at", reached)
+    own = Access(user="research", secret="env:OTHER")
+    for access in (None, own):
+        with pytest.raises(Stop):
+            watch(
+                model,
+                "https://pacs.example/dicom-web",
+                tmp_path / "state",
+                Rule(),
+                access=Access(user="lamina", secret="env:CLINIC"),
+                pace=Pace(),
+                store_url="https://research.example/dicom-web",
+                store_access=access,
+                tell=print,
+            )
+    url = "https://research.example/dicom-web"
+    assert asked == [(url, "", ""), (url, "env:OTHER", "research")]
 
 
 def test_the_archive_may_be_killed_in_the_middle(ward, segment):

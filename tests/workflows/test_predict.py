@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import lamina
 from lamina.errors import BundleError, DatasetError, GeometryError, TrainingError
@@ -19,6 +20,7 @@ from lamina.files import read_json, sha256
 from lamina.geometry import affine_from
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
+from lamina.workflows import load as loading
 from lamina.workflows.load import find_bundle, load
 from lamina.workflows.predict import Prediction, predict
 
@@ -247,6 +249,22 @@ class TestNothingIsWrittenOver:
         assert [case["case_id"] for case in listed] == ["ball_000", "other"]
 
 
+def test_scans_that_only_their_suffix_tells_apart_are_refused(scans, tiny_run, tmp_path):
+    write_volume(read_volume(scans / "ball_000.nii.gz"), scans / "ball_000.mha")
+    with pytest.raises(DatasetError, match=r"ball_000\.nii\.gz: is called ball_000, as .*\.mha is"):
+        predict(tiny_run, tmp_path / "out", scans)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_to_itself_is_listed_and_the_good_scan_is_done(scans, tiny_run, tmp_path):
+    (scans / "loop.nii.gz").symlink_to("loop.nii.gz")
+    out = tmp_path / "out"
+    result = predict(tiny_run, out, scans)
+    assert result.failures.keys() == {"loop.nii.gz"}
+    assert "does not exist" in result.failures["loop.nii.gz"]
+    assert names(out) == ["ball_000.nii.gz", "prediction.json"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "split", "message"),
     [
@@ -301,6 +319,31 @@ class TestModels:
         assert find_bundle(run_copy).read_bytes() == before
         (run_copy / "model.lamina").write_bytes(b"fresh")
         assert find_bundle(run_copy).read_bytes() == b"fresh"
+
+
+def test_weights_that_do_not_fit_onto_the_gpu_are_loaded_on_the_cpu(
+    tiny_run, scan, model, monkeypatch, caplog
+):
+    whole, asked = loading.fast_network, []
+
+    def full(module, device, **options):
+        asked.append(device)
+        if device != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nwith advice")
+        return whole(module, device, **options)
+
+    monkeypatch.setattr(loading, "fast_network", full)
+    monkeypatch.setattr(loading, "require_device", lambda device: None)
+    found = load(tiny_run, "cuda").predict(scan)
+    assert asked == ["cuda", "cpu"]
+    assert "CUDA out of memory.; going on on the CPU, which takes longer." in caplog.messages
+    np.testing.assert_array_equal(found.array, model.predict(scan).array)
+
+
+def test_bf16_on_a_processor_without_it_is_warned_of(tiny_run, monkeypatch, caplog):
+    monkeypatch.setattr(loading, "has_bf16", lambda: False)
+    load(tiny_run, "cpu", precision="bf16")
+    assert "only imitates bf16" in caplog.text
 
 
 class TestPython:

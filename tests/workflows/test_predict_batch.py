@@ -141,6 +141,16 @@ class TestResume:
         assert not list(out.glob(".*"))
 
 
+ON_A_FULL_DISK = """
+import sys
+from pathlib import Path
+from lamina.workflows.predict import predict
+model, out, scans = map(Path, sys.argv[1:])
+print(predict(model, out, scans).failures)
+print(sorted(path.name for path in out.iterdir()))
+"""
+
+
 class TestTwoAtOnce:
     """In one folder."""
 
@@ -204,8 +214,48 @@ class TestProbabilities:
         monkeypatch.setattr(probabilities.os, "posix_fallocate", full)
         result = predict(tiny_run, tmp_path / "out", scans, probabilities=True)
         assert len(result.failures) == 3
-        assert "no space left on the disk" in result.failures["ball_000.nii.gz"]
+        told = tmp_path / "out" / "ball_000_probabilities.npy"
+        assert result.failures["ball_000.nii.gz"].startswith(f"{told}: no space left on the disk.")
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+
+    def test_an_interrupted_batch_leaves_none_half_filled(self, scans, tiny_run, tmp_path):
+        out = tmp_path / "out"
+
+        def interrupt(done, count, what):
+            if what == "ball_001":
+                assert (out / ".part-ball_001_probabilities.npy").exists()
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            predict(tiny_run, out, scans, probabilities=True, progress=interrupt)
+        assert sorted(path.name for path in out.iterdir()) == [
+            "ball_000.nii.gz",
+            "ball_000_probabilities.npy",
+            "prediction.json",
+        ]
+
+
+def test_a_full_disk_costs_the_scan_that_does_not_fit_and_no_other(tiny_run, tmp_path):
+    """On a real file system of one megabyte."""
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    disk, scans = tmp_path / "disk", tmp_path / "scans"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=1m tmpfs {disk}"
+    if not shutil.which("unshare") or subprocess.run([*inside, mount], check=False).returncode:
+        pytest.skip("this system lets no ordinary user mount a file system of its own")
+    for name, side in (("a", 32), ("b", 300), ("c", 32)):
+        scan = Volume(np.zeros((1, side, side, 16)), affine_from((1, 1, 2)))
+        scan.array[0, 8:24, 8:24, 4:12] = 1
+        write_volume(scan, scans / f"{name}.nii")
+    script = f'{mount} && exec "$0" -W error -c "$@"'
+    arguments = [sys.executable, ON_A_FULL_DISK, *map(str, (tiny_run, disk / "out", scans))]
+    done = subprocess.run(
+        [*inside, script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    failures, left = done.stdout.splitlines()
+    assert failures.startswith(f"{{'b.nii': '{disk / 'out' / 'b.nii'}: no space left on the disk.")
+    assert left == str(["a.nii", "c.nii", "prediction.json"])
 
 
 def test_a_scan_beyond_the_memory_granted_is_refused_alone(scans, tiny_run, tmp_path, cli):

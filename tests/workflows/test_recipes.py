@@ -99,7 +99,7 @@ def test_a_recipe_names_what_the_program_has(name, strict):
     )
     assert config.model in NETWORKS
     assert config.loss in LOSSES
-    assert config.augmentation in AUGMENTATIONS.values()
+    assert replace(config.augmentation, rescale=False) in AUGMENTATIONS.values()
     build_loss(config.loss, **config.loss_options)
     network = configure(config.model, in_channels=1, num_classes=2, **config.model_options)
     assert len(config.patch_size) == description.spatial_dims
@@ -155,7 +155,7 @@ def test_following_a_paper_strictly_restores_its_slips():
         mended, strict = settings_of(name), settings_of(name, strict=True)
         return {field for field in vars(mended) if getattr(mended, field) != getattr(strict, field)}
 
-    assert differ("glims-brats") == {"model_options", "loss_options"}
+    assert differ("glims-brats") == {"model_options", "loss_options", "augmentation"}
     assert differ("glims-btcv") == {"model_options"}
     assert differ("mpunet-lits") == {"model", "loss_options"}
     assert differ("lgmsnet-btcv") == {"model_options", "loss_options", "precision"}
@@ -164,6 +164,7 @@ def test_following_a_paper_strictly_restores_its_slips():
     assert differ("lgmsnet-busi") == differ("lightmedseg-brats") == set()
     glims = settings_of("glims-brats", strict=True)
     assert glims.model_options == {"released": True}
+    assert glims.augmentation == replace(AUGMENTATIONS["glims"], rescale=True)
     assert glims.loss_options == {
         "squared": True,
         "batch": False,
@@ -173,6 +174,13 @@ def test_following_a_paper_strictly_restores_its_slips():
     assert settings_of("mpunet-lits", strict=True).loss_options == {"ce_input": "sigmoid_of_prob"}
     with pytest.raises(ConfigError, match="recipe 'auto' has no section strict_paper"):
         load_recipe("auto", strict_paper=True)
+
+
+def test_a_recipe_without_slips_that_settings_restore_says_so(caplog):
+    load_recipe("glims-brats", strict_paper=True)
+    assert not caplog.text
+    load_recipe("lgmsnet-busi", strict_paper=True)
+    assert "no setting of recipe 'lgmsnet-busi' departs from its paper" in caplog.text
 
 
 def made_up_cases(folder, channels, num_classes, sides):

@@ -212,6 +212,19 @@ def test_runs_of_pretraining_are_passed_over(make):
     assert {run.name for run in compare_runs([make("z").root.parent]).runs} == {"train", "x", "z"}
 
 
+def test_the_folds_of_a_cross_validation_are_its_runs(make):
+    for fold in (0, 1):
+        run = make(f"cv/fold_{fold}", fold=fold)
+    whole = run.root.parent
+    for folder in (whole, whole / "soup"):
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "manifest.json", {"fold": "all", "trained": {"0": 0.7}})
+    for place, above in ((whole, ""), (whole.parent, "cv/")):
+        found = compare_runs([place])
+        assert not found.unreadable
+        assert [run.name for run in found.runs] == [f"{above}fold_0", f"{above}fold_1"]
+
+
 def test_the_verb_lists_damage_and_says_so_by_its_status(cli, make):
     make("good", config={"seed": 3})
     make("better", outcome={"state": "stopped", "why": "SIGINT", "seconds": 5000.0})

@@ -17,6 +17,8 @@ from lamina.bundle import save_bundle
 from lamina.bundle.shipped import FOLDER
 from lamina.errors import ConfigError, DatasetError, LaminaError
 from lamina.io import read_labels, read_volume, write_volume
+from lamina.labels import LabelSet
+from lamina.report.structures import describe_structures
 from lamina.serve.jobs import Cancelled, Work
 from lamina.volume import Volume
 from lamina.workflows.predict import predict
@@ -105,6 +107,20 @@ def test_structures_are_measured_and_what_is_odd_is_flagged(segment, scan):
     page = (out / "report.html").read_text()
     assert "Nobody" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_voxels_of_a_tilted_gantry_are_measured_as_they_lean():
+    array = np.zeros((1, 9, 9, 9), np.uint8)
+    array[:, 2:5, 2:5, 2:5] = 3
+    affine = np.diag([1.0, 1, 2, 1])
+    affine[1, 2] = 1.5  # each slice lies further back, at the same distance
+    core, rim = describe_structures(Volume(array, affine), LabelSet(values={"core": 7, "rim": 3}))
+    assert (core["ml"], core["flags"]) == (0, ["not found"])
+    assert rim["ml"] == pytest.approx(27 * 2 / 1000)
+    assert rim["flags"] == []
+    array[:, 6:9, 6:9, 6:9] = 3
+    flags = describe_structures(Volume(array, affine), LabelSet(values={"rim": 3}))[0]["flags"]
+    assert flags == ["touches the edge of the scan", "in 2 pieces"]
 
 
 def test_a_picture_comes_back_as_predict_writes_it_and_for_the_viewer(segment, models, tmp_path):
@@ -205,6 +221,48 @@ def test_what_is_unusual_about_a_scan_is_told(tiny_run, tiny_dataset, tmp_path):
     told = Segmenter({"balls": tiny_run / "model.lamina"})(work, lambda *_: None)
     (spacing,) = (flag for flag in told["flags"] if flag.startswith("Voxels"))
     assert spacing.startswith("Voxels are 6 mm from head to foot; in training they were 2")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A model of two channels, and two images that it takes for one patient's."""
+    file = tmp_path / "pair.lamina"
+    save_bundle(small_bundle("lightmedseg", channels=2), file)
+    rng, images = np.random.default_rng(5), {}
+    for place, name in enumerate(("b.nii.gz", "a.nii.gz")):
+        path = tmp_path / "job" / "upload" / f"{place:05d}.nii.gz"
+        write_volume(Volume(rng.normal(size=(1, 9, 8, 7)).astype(np.float32), np.eye(4)), path)
+        images[path] = name
+    return file, images
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_which_file_is_which_channel_is_told_unless_the_user_said_so(pair, tmp_path, ordered):
+    file, images = pair
+    out = tmp_path / "job" / "result"
+    out.mkdir()
+    work = Work(job_id="1", model="pair", name="P", files=images, out=out, ordered=ordered)
+    told = Segmenter({"pair": file})(work, lambda *_: None)
+    said = [flag for flag in told["flags"] if flag.startswith("Files were taken")]
+    names = "a.nii.gz as channel 0, b.nii.gz as channel 1"
+    assert said == (
+        [] if ordered else [f"Files were taken for channels in the order of their names: {names}."]
+    )
+    first = next(
+        path for path, name in images.items() if name == ("b" if ordered else "a") + ".nii.gz"
+    )
+    shown = read_volume(out / "scan.nii.gz")
+    assert np.array_equal(shown.array[0], read_volume(first).array[0])
+
+
+def test_errors_do_not_tell_where_models_lie(pair, tmp_path):
+    file, images = pair
+    segmenter = Segmenter({"pair": file})
+    file.unlink()
+    out = tmp_path / "job" / "result"
+    with pytest.raises(LaminaError, match="pair: ") as raised:
+        segmenter(Work(job_id="1", model="pair", name="P", files=images, out=out), print)
+    assert str(tmp_path) not in str(raised.value)
 
 
 def test_the_models_that_come_along_can_be_served():

@@ -199,6 +199,11 @@ def test_on_the_command_line(cli, tiny_work, tmp_path):
     done = cli("sweep", tiny_work, "--seeds", "one", "--out", out)
     assert done.exit_code == 2
     assert "--seeds 'one': must be whole numbers such as 0,1,2." in done.stderr
+    write_json(base, SETTINGS | {"strict_paper": {"optimiser": {"lr": -1}}})
+    done = cli("sweep", tiny_work, "--recipe", base, "--strict-paper", "--out", tmp_path / "strict")
+    assert "lr = -1.0: must be above 0" in done.stderr
+    done = cli("sweep", tiny_work, "--strict-paper", "--out", tmp_path / "strict")
+    assert "--strict-paper: needs a --recipe" in done.stderr
 
 
 def test_a_grid_names_the_values_of_each_setting():

@@ -60,7 +60,8 @@ def assert_same_run(ours, theirs):
 
 
 def untimed(record):
-    return {n: value for n, value in record.items() if not n.endswith("_s") and n != "waiting"}
+    timed = ("waiting", "ending")
+    return {n: value for n, value in record.items() if not n.endswith("_s") and n not in timed}
 
 
 def train_and_die(work, out, settings, resume, moment, number):

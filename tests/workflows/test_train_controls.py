@@ -1,16 +1,22 @@
 """What recipes and users can decide about a run reaches the plan, the loop and the record."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
+from torch import nn
 
 from lamina.bundle import load_bundle
+from lamina.data.cache import open_cases
 from lamina.errors import ConfigError
 from lamina.files import read_json
 from lamina.training.checkpoints import LAST, read_checkpoint
+from lamina.training.config import TrainConfig
+from lamina.workflows.assembly import validation_steps, validator_of
 from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
+from lamina.workflows.work import WorkFolder
 
 PLAIN = {"anchors": False, "lspm": False, "router": False}
 SETTINGS = {
@@ -88,6 +94,19 @@ def test_a_run_can_begin_from_another_model_and_keep_parts_of_it(
     assert set(told["loaded"]) == set(weights)
     assert told["missing"] == told["reshaped"] == told["left_over"] == []
     assert caplog.text == ""
+
+
+def test_validation_leaves_frozen_parts_in_their_mode_and_is_guessed_by_its_voxels(tiny_work):
+    folder = WorkFolder(tiny_work)
+    plan, fold = folder.plan(), folder.fold(0)
+    cases = open_cases(folder.cache, fold.val)
+    network = nn.Sequential(nn.BatchNorm3d(1), nn.Conv3d(1, plan.num_outputs, 1), nn.Dropout())
+    network[0].eval()
+    validator_of(plan, cases, "dice")(network)
+    assert [part.training for part in network] == [False, True, True]
+    plan = replace(plan, roi_size=cases[0].label.shape[1:], overlap=0.0)
+    config = TrainConfig(patch_size=plan.roi_size, batch_size=2)
+    assert validation_steps(config, plan, cases[:1]) == 0.2  # two fifths of half a step
 
 
 def test_what_does_not_fit_is_named(tiny_work, short, tmp_path, caplog):

@@ -1,6 +1,7 @@
 """A scan on the way into a browser: what is served is what the files hold, and to nobody else."""
 
 import json
+import socket
 import threading
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -89,6 +90,22 @@ def test_only_who_knows_the_token_is_answered(phantom):
         assert "HttpOnly; SameSite=Strict" in answer.headers["Set-Cookie"]
         assert "no-store" in answer.headers["Cache-Control"]
         assert client.get("/api/jobs", Host="evil.example:80")[0].status == 403
+        for other in ('{"a": "b c"}', "J\u00f6rg", "x[y"):  # of programs on other ports
+            cookies = f"other={other}; {client.cookie}".encode("latin-1")
+            assert client.get("/api/jobs", Cookie=cookies)[0].status == 200
+
+
+def test_nothing_is_said_of_a_browser_that_hangs_up(tmp_path, capsys):
+    scan = Volume(np.random.default_rng(0).random((1, 200, 200, 99), np.float32), np.eye(4))
+    write_volume(scan, tmp_path / "scan.nii")
+    with viewed(tmp_path / "scan.nii") as client:
+        place = (client.address.hostname, client.address.port)
+        asked = f"GET /api/jobs/local/files/scan.nii HTTP/1.1\r\nHost: {place[0]}:{place[1]}\r\n"
+        with socket.create_connection(place) as browser:
+            browser.sendall(f"{asked}Cookie: {client.cookie}\r\n\r\n".encode())
+            assert browser.recv(9) == b"HTTP/1.1 "
+        assert client.job()["name"] == "scan.nii"
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("path", ["/static/../index.html", "/static/%2e%2e/__init__.py", "/x"])

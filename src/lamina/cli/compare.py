@@ -1,5 +1,6 @@
 """The verb that compares methods by their scores."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from rich.text import Text
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.errors import ConfigError
+from lamina.evaluation.blocks import Blocks
 
 if TYPE_CHECKING:
     from lamina.evaluation.statistics.comparison import Comparison
@@ -125,14 +127,29 @@ def _shown(found: "Comparison") -> Iterator[RenderableType]:
         yield bullet
 
 
-def sheet_table(sheet: "Sheet") -> Table:
+def sheet_table(sheet: "Sheet") -> Blocks:
     """Show a table of strings; figures are never wrapped."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, header in enumerate(sheet.header):
-        words = place < sheet.names
-        table.add_column(
-            header, justify="left" if words else "right", no_wrap=not words, overflow="fold"
-        )
-    for row, bold in zip(sheet.rows, sheet.bold, strict=True):
-        table.add_row(*(Text(cell) for cell in row), style="bold" if bold else "")
-    return table
+
+    def make(figures: range, limit: int | None) -> Table:
+        shown = [*range(sheet.names), *(sheet.names + place for place in figures)]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for place in shown:
+            cells = [row[place] for row in sheet.rows]
+            heading = _broken(sheet.header[place], cells)
+            if place < sheet.names:
+                table.add_column(heading, max_width=limit, overflow="fold")
+            else:
+                table.add_column(heading, justify="right", no_wrap=True)
+        for row, bold in zip(sheet.rows, sheet.bold, strict=True):
+            cells = [row[place] for place in shown]
+            table.add_row(*map(Text, cells), style="bold" if bold else "")
+        return table
+
+    names = [cell for row in sheet.rows for cell in row[: sheet.names]]
+    return Blocks(make=make, num_columns=len(sheet.header) - sheet.names, names=names)
+
+
+def _broken(heading: str, cells: Sequence[str]) -> str:
+    """Break a heading that is wider than what stands below into two lines of words."""
+    width = max(1, (len(heading) + 1) // 2, *map(len, cells))
+    return textwrap.fill(heading, width, break_long_words=False)

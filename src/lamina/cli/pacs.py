@@ -158,6 +158,10 @@ def watch(
     store_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Store there instead; dicom:// too.")
     ] = None,
+    store_user: Annotated[str, typer.Option(help="Name to log in by at --store-url.")] = "",
+    store_secret: Annotated[
+        str, typer.Option(metavar="file:PATH|env:NAME", help="Where the secret of --store-url is.")
+    ] = "",
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave the patient out of what is stored.")
     ] = False,
@@ -205,6 +209,7 @@ def watch(
             pace=Pace(every=every, settle=settle, tries=tries),
             output_format=output_format,
             store_url=store_url,
+            store_access=_access(store_user, store_secret, ca, timeout, aet),
             anonymise=anonymise,
             once=once,
             retry_failed=retry_failed,

@@ -43,6 +43,9 @@ def sweep(
     recipe: Annotated[
         str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
     ] = None,
+    strict_paper: Annotated[
+        bool, typer.Option("--strict-paper", help="The recipe with the paper's slips as published.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -59,10 +62,13 @@ def sweep(
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
         from lamina.config import layered, load_recipe, load_yaml, parse_grid, parse_overrides
+        from lamina.errors import ConfigError
         from lamina.workflows import sweep as workflow
 
+        if strict_paper and not recipe:
+            raise ConfigError("--strict-paper: needs a --recipe.")
         settings = layered(
-            load_recipe(recipe) if recipe else {},
+            load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
             load_yaml(config) if config else {},
             parse_overrides(set_ or []),
         )

@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from lamina.cli.units import spoken
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, ResourceError
 
 FAILED = 1
 """Exit status when some scans failed and the others were done."""
@@ -128,6 +128,9 @@ class Terminal:
                     f"{error.name} is not installed.", remedy=f"pip install 'lamina[{extra}]'"
                 )
             )
+        except MemoryError as error:
+            reason = f"There is not enough memory: {error or 'none is left'}."
+            self._refuse(ResourceError(reason, remedy="Free some, or use a machine with more."))
         except KeyboardInterrupt:
             self._say("Interrupted", "nothing half-written was left behind.", "bold red")
             raise typer.Exit(INTERRUPTED) from None

@@ -1,10 +1,9 @@
 """Random changes to a training patch: every one drawn from the patch's own generator.
 
-How a patch lies in its case is drawn first, as a :class:`Motion`, so that cutting can follow it;
-grey values are changed afterwards.
+How a patch lies in its case is drawn first, by :mod:`lamina.data.motion`, so that cutting can
+follow it; grey values are changed afterwards.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lamina.data.intensity import normalise
+from lamina.data.plan import Normalisation
 from lamina.errors import ConfigError
 
 _NO_FOLD = 0.4
@@ -57,6 +58,9 @@ class Augmentation:
     """Prepared axes to mirror along; ``None``: those where the plan finds it plausible."""
     p_quarter_turn: float = 0.0
     """Rotation by 90, 180 or 270 degrees in a plane where the patch is square in voxels and mm."""
+    rescale: bool = False
+    """Whether each channel's voxels that are not 0 are brought to mean 0 and deviation 1 in every
+    patch, before grey values are changed; validation sees those of whole scans."""
     p_blur: float = 0.15
     """Smoothing by averaging with the neighbours."""
     p_low_resolution: float = 0.0
@@ -166,55 +170,6 @@ GLIMS' exponents 0.5 to 4.5 are 0.22 to 4.5 here, even on the logarithm.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Motion:
-    """How a patch lies in its case: bent, turned and zoomed about its centre, then mirrored."""
-
-    matrix: NDArray[np.float64] | None = None
-    """From offsets in the patch to offsets in the case, in mm; ``None``: voxel by voxel."""
-    shifts: NDArray[np.float32] | None = None
-    """Shifts of the control points in mm, ``(dims, *grid)``, made before ``matrix``."""
-    grid_mm: float = 1.0
-    """Distance of the control points."""
-    flips: tuple[int, ...] = ()
-    """Spatial axes that run backwards."""
-    turn: tuple[int, int, int] | None = None
-    """Quarter turns, from which spatial axis, to which."""
-
-
-def draw_motion(
-    how: Augmentation,
-    patch_size: Sequence[int],
-    spacing: Sequence[float],
-    mirror_axes: Sequence[int],
-    rng: Generator,
-) -> Motion:
-    """Draw how a patch lies in its case.
-
-    Args:
-        how: Probabilities and ranges.
-        patch_size: Voxels along each axis.
-        spacing: Voxel size in mm, so that rotations keep anatomy in shape on anisotropic grids.
-        mirror_axes: Spatial axes to mirror along, each with ``how.p_mirror``.
-        rng: The patch's own generator.
-    """
-    dims = len(spacing)
-    matrix = shifts = turn = None
-    if rng.random() < how.p_affine:
-        angles = np.deg2rad(rng.uniform(-how.rotation_deg, how.rotation_deg, 3))
-        matrix = _rotation(angles, dims) / (1 + how.scale * rng.uniform(-1, 1))
-    if rng.random() < how.p_elastic:
-        grid = _control_points(patch_size, spacing, how.elastic_grid_mm)
-        shifts = rng.uniform(-how.elastic_mm, how.elastic_mm, (dims, *grid)).astype(np.float32)
-        matrix = np.eye(dims) if matrix is None else matrix
-    flips = tuple(axis for axis in mirror_axes if rng.random() < how.p_mirror)
-    planes = _square_planes(patch_size, spacing)
-    if planes and rng.random() < how.p_quarter_turn:
-        first, second = planes[rng.integers(len(planes))]
-        turn = (int(rng.integers(1, 4)), first, second)
-    return Motion(matrix=matrix, shifts=shifts, grid_mm=how.elastic_grid_mm, flips=flips, turn=turn)
-
-
 def change_intensities(
     image: Tensor, how: Augmentation, rng: Generator, untouched_channels: int = 0
 ) -> Tensor:
@@ -231,6 +186,9 @@ def change_intensities(
     """
     touched = image.shape[0] - untouched_channels
     image, rest = image[:touched], image[touched:]
+    if how.rescale:
+        tissue = [Normalisation(scheme="zscore_nonzero")] * touched
+        image = torch.from_numpy(normalise(image.numpy(), tissue, "patch"))
     if rng.random() < how.p_blur:
         image = _blur(image)
     if rng.random() < how.p_low_resolution:
@@ -245,32 +203,6 @@ def change_intensities(
     if rng.random() < how.p_gamma:
         image = _bend(image, float(np.exp(rng.uniform(-how.gamma, how.gamma))))
     return torch.cat([image, rest]) if untouched_channels else image
-
-
-def _control_points(
-    patch_size: Sequence[int], spacing: Sequence[float], distance: float
-) -> tuple[int, ...]:
-    """Return how many control points a cubic spline over the patch needs along each axis."""
-    sides = zip(patch_size, spacing, strict=True)
-    return tuple(int((size - 1) * step // distance) + 4 for size, step in sides)
-
-
-def _rotation(angles: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
-    """Return the rotation by angles in radians about the axes; 2D has the last one only."""
-    matrix = np.eye(dims)
-    planes = ((1, 2), (0, 2), (0, 1)) if dims == 3 else ((0, 1),)
-    for angle, (a, b) in zip(angles[-len(planes) :], planes, strict=True):
-        turn = np.eye(dims)
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-        matrix = matrix @ turn
-    return matrix
-
-
-def _square_planes(patch_size: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, int]]:
-    sides = list(zip(patch_size, spacing, strict=True))
-    axes = range(len(sides))
-    return [(a, b) for a in axes for b in axes if a < b and sides[a] == sides[b]]
 
 
 def _blur(image: Tensor) -> Tensor:

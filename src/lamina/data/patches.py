@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
-from lamina.data.augment import Augmentation, Motion, change_intensities, draw_motion
+from lamina.data.augment import Augmentation, change_intensities
 from lamina.data.cache import PreparedCase
+from lamina.data.motion import Motion, draw_motion
 from lamina.data.sampling import PatchSampler, random_for
 from lamina.errors import ConfigError
 

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lamina.evaluation.blocks import Blocks
 from lamina.evaluation.metrics import METRICS, Metric, Outcome
 from lamina.evaluation.protocols import PROTOCOLS
 from lamina.evaluation.scores import Scores
@@ -16,44 +17,53 @@ from lamina.evaluation.summary import Summary
 
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 CASES_SHOWN = 10
+MEAN = "Mean foreground"
 IF_FOUND = "  if found"
-HEADLINE = ("dice", "iou", "hd95", "nsd", "volume_error_ml")
-"""Metrics that the table shows unless others are asked for; the files hold all."""
-COLUMNS = 4
-"""Metrics side by side where they are more than the headline ones; the others stand below."""
+HEADLINE = ("dice", "hd95", "nsd", "volume_error_ml")
+"""Metrics that are shown of many unless others are asked for; the files hold all. IoU follows from
+Dice case by case."""
+FEW = 5
+"""So many metrics, and no more, are all shown, those of calibration aside."""
 
 
 def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
     """Return the table of structures by metrics, what went wrong, and the rules for empty masks.
 
-    Made for 100 columns; narrower consoles wrap it.
+    Made for 80 columns; narrower consoles get it in more pieces.
 
     Args:
         scores: What to show.
         every: Show all metrics of the scores rather than the headline ones.
     """
     metrics = shown_metrics(scores, every)
-    columns = len(HEADLINE) if len(metrics) <= len(HEADLINE) else COLUMNS
     summary = scores.summary()
+
+    counted = metrics[0].name
+
+    def make(places: range, limit: int | None) -> Table:
+        some = metrics[places.start : places.stop]
+        return _score_table(scores, some, summary, counted, limit)
+
     return Group(
         *(Padding(Text(line), (0, 0, 0, 2)) for line in _captions(scores, summary)),
-        *(
-            _score_table(scores, metrics[start : start + columns], summary)
-            for start in range(0, len(metrics), columns)
-        ),
+        Blocks(make=make, num_columns=len(metrics), names=[*summary, MEAN]),
         Padding(_counts(scores, metrics, summary), (0, 0, 0, 2)),
         _rules(metrics),
     )
 
 
 def shown_metrics(scores: Scores, every: bool = False) -> Sequence[Metric]:
-    """Return the headline metrics of the scores, and the others if asked for or alone."""
+    """Return the headline metrics of the scores, and the others if asked for or few in all."""
     if scores.protocol:
         return scores.measures
     names = [METRICS.get(name).measured_in(scores.unit).name for name in HEADLINE]
     found = {metric.name: metric for metric in scores.measures}
     headline = [found.pop(name) for name in names if name in found]
-    return [*headline, *found.values()] if every or not headline else headline
+    others = [*found.values()]
+    if headline and not every:  # calibration has a place of its own
+        few = len(scores.measures) <= FEW
+        others = [metric for metric in others if few and not metric.needs_probability]
+    return [*headline, *others]
 
 
 def _captions(scores: Scores, summary: Mapping[str, Mapping[str, Summary]]) -> Iterable[str]:
@@ -70,26 +80,31 @@ def _captions(scores: Scores, summary: Mapping[str, Mapping[str, Summary]]) -> I
 
 
 def _score_table(
-    scores: Scores, metrics: Sequence[Metric], summary: Mapping[str, Mapping[str, Summary]]
+    scores: Scores,
+    metrics: Sequence[Metric],
+    summary: Mapping[str, Mapping[str, Summary]],
+    counted: str,
+    limit: int | None,
 ) -> Table:
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("Structure", overflow="fold")
-    table.add_column("n", justify="right")
+    """Return the table of some metrics; ``n`` is that of the metric ``counted`` in all of them."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Structure", overflow="fold", max_width=limit)
+    table.add_column("n", justify="right", no_wrap=True)
     for metric in metrics:
         heading = f"{metric.title}{ARROWS[metric.higher_is_better]}\n{metric.unit}"
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for label, row in summary.items():
         name = Text(label, style="" if label in scores.labels.values else "italic")
         found = [(row[metric.name], metric) for metric in metrics]
         cells = (cell(each.mean, each.std, metric) for each, metric in found)
-        table.add_row(name, str(found[0][0].n), *cells)
+        table.add_row(name, str(row[counted].n), *cells)
         if _is_partly_found(row):
             cells = (
                 cell(each.conditional_mean, each.conditional_std, metric) for each, metric in found
             )
-            table.add_row(IF_FOUND, str(found[0][0].conditional_n), *cells, style="dim")
+            table.add_row(IF_FOUND, str(row[counted].conditional_n), *cells, style="dim")
     table.add_section()
-    table.add_row("Mean foreground", "", *_means(scores, metrics, conditional=False), style="bold")
+    table.add_row(MEAN, "", *_means(scores, metrics, conditional=False), style="bold")
     if _any_partly_found(summary):
         table.add_row(IF_FOUND, "", *_means(scores, metrics, conditional=True), style="bold dim")
     return table
@@ -118,11 +133,12 @@ def cell(mean: float, std: float, metric: Metric) -> str:
 
 
 def number(value: float, metric: Metric) -> str:
-    """Return a value of a metric with the digits that matter."""
+    """Return a value of a metric with the digits that matter; what rounds to zero has no sign."""
     if math.isnan(value):
         return "–"
     sign = "+" if metric.higher_is_better is None else ""
-    return f"{value:{sign}.{_decimals(value, metric)}f}"
+    text = f"{value:{sign}.{_decimals(value, metric)}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _decimals(value: float, metric: Metric) -> int:
@@ -149,7 +165,26 @@ def _counts(
         ("Not predicted cases", len(scores.not_predicted), _some(scores.not_predicted)),
     ):
         table.add_row(name, str(count), Text(details), style="" if count else "dim")
+    for metric, others in _other_counts(metrics, summary).items():
+        told = ", ".join(f"{label} {n}" for label, n in others.items())
+        table.add_row("n is another", "", Text(f"{metric}: {told}"))
     return table
+
+
+def _other_counts(
+    metrics: Sequence[Metric], summary: Mapping[str, Mapping[str, Summary]]
+) -> dict[str, dict[str, int]]:
+    """Return title -> label -> n of the metrics that rest on other cases than the first one."""
+    first = metrics[0].name
+    found = {
+        metric.title: {
+            label: row[metric.name].n
+            for label, row in summary.items()
+            if row[metric.name].n != row[first].n
+        }
+        for metric in metrics
+    }
+    return {title: others for title, others in found.items() if others}
 
 
 def _per_label(counts: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ class WindowParity:
 
     windows: int
     max_abs_error: float
-    """Largest difference of any logit."""
+    """Largest difference of any logit; NaN where one of them is."""
     max_abs_logit: float
     """Largest magnitude of the original's logits."""
     agreement: float
@@ -41,7 +41,7 @@ def compare(
     windows, error, largest, same, voxels = 0, 0.0, 0.0, 0, 0
     for batch in batches:
         expected, found = original(batch), exported(batch)
-        error = max(error, float(np.abs(found - expected).max()))
+        error = float(np.maximum(error, np.abs(found - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
         equal = decided(found, region_based) == decided(expected, region_based)
         windows, same, voxels = windows + len(batch), same + int(equal.sum()), voxels + equal.size

@@ -38,7 +38,7 @@ class TorchNetwork:
         try:
             return self._run(batch)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0]
         # Beyond the block above, what the network had computed is given back.
@@ -84,6 +84,10 @@ def fast_network(
     return TorchNetwork(for_inference(module, bfloat16=bf16))
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell a lack of memory from other faults; of main memory, torch has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell a lack of memory from other faults; only torch's own allocator of GPUs says it by class.
+
+    The processor's tells it in words, and so do CUDA's libraries, which fetch memory beside torch.
+    """
+    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in told)

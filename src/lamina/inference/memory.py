@@ -34,6 +34,8 @@ class Memory:
     """Class indices on the scan's grid."""
     output_bytes: int
     """The segmentation, which they become in the end."""
+    finishing_bytes: int
+    """What postprocessing takes for a while beside it."""
     sw_batch_size: int
     """Windows that go through the network at a time."""
 
@@ -43,7 +45,7 @@ class Memory:
         windows = self.slab_bytes + self.sw_batch_size * self.tile_bytes + self.indices_bytes
         return self.program_bytes + max(
             self.prepared_bytes + max(self.preparing_bytes, windows),
-            self.indices_bytes + self.output_bytes,
+            self.output_bytes + max(self.indices_bytes, self.finishing_bytes),
         )
 
     def within(self, ram_bytes: float, source: str) -> "Memory":

@@ -17,6 +17,9 @@ from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
+STEP_BYTES = 8
+"""Memory that a step takes at most for a while, for each voxel of the scan."""
+
 _FIELDS = ("structure", "operation", "min_size")
 
 
@@ -75,12 +78,20 @@ def postprocess(segmentation: Volume, labels: LabelSet, steps: Sequence[Step]) -
     array = segmentation.array.copy()
     voxel = prod(segmentation.spacing)
     for step in steps:
-        _apply(array[0], labels.values[step.structure], labels.background, step, voxel)
+        apply(step, array[0], labels.values[step.structure], labels.background, voxel)
     return replace(segmentation, array=array)
 
 
-def _apply(array: NDArray[Any], value: int, background: int, step: Step, voxel: float) -> None:
-    """Change ``(*S)`` in place, within the box around the structure."""
+def apply(step: Step, array: NDArray[Any], value: int, background: int, voxel: float) -> None:
+    """Change a label map in place, within the box around the structure.
+
+    Args:
+        step: What to do.
+        array: ``(*S)``.
+        value: Of the structure.
+        background: What stands for nothing.
+        voxel: Size of a voxel, in the unit of ``min_size``.
+    """
     from scipy.ndimage import binary_fill_holes, find_objects
 
     boxes = find_objects((array == value).view(np.uint8))
@@ -106,6 +117,6 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64
     components = cc3d.connected_components(
         np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8
     )
-    sizes = np.bincount(components.ravel())
+    sizes = np.array(cc3d.statistics(components)["voxel_counts"], np.int64)
     sizes[0] = 0
     return components, sizes

@@ -16,11 +16,11 @@ from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment
 from lamina.data.resampling import same_blocks, same_rows
 from lamina.data.straighten import Straightening, require_orthogonal
-from lamina.errors import GeometryError
+from lamina.errors import BundleError, GeometryError
 from lamina.geometry import is_sheared
 from lamina.inference.memory import Memory, held, taken_by
 from lamina.inference.mirroring import mirrored
-from lamina.inference.postprocess import Step, postprocess
+from lamina.inference.postprocess import STEP_BYTES, Step, postprocess
 from lamina.inference.sliding_window import Network, SlidingWindow
 from lamina.inference.windows import Tiling
 from lamina.volume import Volume
@@ -79,6 +79,7 @@ class Predictor:
             GeometryError: It has another number of spatial axes, or its axes are not at right
                 angles and it is not to be resampled, or probabilities are asked for.
             ResourceError: It takes more memory than is granted.
+            BundleError: The network returns NaN, of which nothing follows.
         """
         found = self._on_own_grid(image, progress, probabilities)
         return postprocess(found, self.plan.labels, self.postprocessing)
@@ -149,6 +150,11 @@ class Predictor:
             stream_axis=logits.tiling.stream_axis,
             probabilities=probabilities,
         )
+        if logits.has_nan:
+            raise BundleError(
+                f"{image.source}: the model finds values for it that are no numbers (NaN).",
+                remedy="Try --precision fp32 and --backend torch; or the model itself is broken.",
+            )
         del prepared, logits
         return replace(image, array=self.plan.labels.decode(indices))
 
@@ -171,6 +177,7 @@ class Predictor:
         mending = 0 if image.array.dtype.kind != "f" else 12 * scan
         drawing = (4 * channels + 9 * num_maps) * voxels if num_maps else 0
         one_value = 4 * plan.num_outputs * prod(plan.roi_size)
+        output = scan * plan.labels.decode(np.zeros(1, np.uint8)).itemsize
         return Memory(
             program_bytes=held(),
             prepared_bytes=4 * (channels + num_maps) * voxels,
@@ -178,7 +185,8 @@ class Predictor:
             slab_bytes=4 * (plan.num_outputs + 1) * prod(tiling.slab_shape) + one_value,
             tile_bytes=tile_bytes,
             indices_bytes=scan,
-            output_bytes=scan * plan.labels.decode(np.zeros(1, np.uint8)).itemsize,
+            output_bytes=output,
+            finishing_bytes=output + STEP_BYTES * scan if self.postprocessing else 0,
             sw_batch_size=self._most_windows,
         )
 

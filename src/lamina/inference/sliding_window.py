@@ -55,6 +55,8 @@ class SlidingWindow:
         threads: int = 1,
     ) -> None:
         self.tiling = tiling
+        self.has_nan = False
+        """Whether a logit that was finished is no number."""
         self._network = network
         self._image = image
         self._slice_axis = slice_axis
@@ -94,7 +96,9 @@ class SlidingWindow:
     def _finish(self, last: int) -> None:
         """Turn sums into means in the rows before ``last``, which no further window touches."""
         for kept, _ in self._in_ring(max(self._first, self._finished), last):
-            self._sums[self._at(kept, 1)] /= self._totals[self._at(kept)]
+            means = self._sums[self._at(kept, 1)]
+            means /= self._totals[self._at(kept)]
+            self.has_nan = self.has_nan or bool(np.isnan(means.min()))
         self._finished = max(self._finished, last)
 
     def _add(self, start: Start, logits: NDArray[Any]) -> None:

@@ -92,7 +92,7 @@ def _network(name: str, facts: Row) -> Iterator[str]:
     for threads, found in facts["threads"].items():
         peaks = found["peaks"]
         yield (
-            f"The machine meanwhile, {threads} threads: {peaks['f32_gflop_s']:.0f} GFLOP/s in "
+            f"The machine meanwhile, threads {threads}: {peaks['f32_gflop_s']:.0f} GFLOP/s in "
             f"float32, {peaks['bf16_gflop_s']:.0f} in bfloat16, {peaks['memory_gb_s']:.0f} GB/s.\n"
         )
 

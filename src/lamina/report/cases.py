@@ -1,5 +1,6 @@
 """Single cases of an evaluation, worst to best, as a page shows them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.table import number, shown_metrics
 from lamina.geometry import Affine
@@ -41,6 +43,8 @@ class Shown:
 
     case_id: str
     rank: Rank
+    score: str
+    """By which it is ranked, such as ``Dice 0.912``."""
     telling: Sequence[Section]
     strip: Sequence[Section]
     window: str
@@ -56,8 +60,7 @@ def ranked(scores: Scores) -> dict[Rank, str]:
 
     Where Dice was not measured, it is by the first metric that has a better direction.
     """
-    directed = [m for m in scores.measures if m.higher_is_better is not None]
-    chosen = next(iter(sorted(directed, key=lambda metric: metric.name != "dice")), None)
+    chosen = _ranking(scores)
     if chosen is None:
         return {}
     means = scores.case_means(chosen.name)
@@ -68,6 +71,20 @@ def ranked(scores: Scores) -> dict[Rank, str]:
         if order:
             found.setdefault(order[place], rank)
     return {found[case]: case for case in order if case in found}
+
+
+def _ranking(scores: Scores) -> Metric | None:
+    """Return the metric that cases are ranked by."""
+    directed = [m for m in scores.measures if m.higher_is_better is not None]
+    return next(iter(sorted(directed, key=lambda metric: metric.name != "dice")), None)
+
+
+def _score(case: str, scores: Scores) -> str:
+    metric = _ranking(scores)
+    if metric is None:
+        return ""
+    value = number(scores.case_means(metric.name).get(case, math.nan), metric)
+    return f"{metric.title} {value} {metric.unit}".strip()
 
 
 def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
@@ -95,6 +112,7 @@ def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
     return Shown(
         case_id=pair.case_id,
         rank=pair.rank,
+        score=_score(pair.case_id, scores),
         telling=telling,
         strip=strip,
         window=window_told(pair.image) if pair.image else "",

@@ -4,6 +4,7 @@ Their colours are those of the page in daylight; on it they follow the reader's 
 """
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.evaluation.metrics import Metric
+from lamina.report.sheets import signed
 from lamina.terminology import OKABE_ITO
 
 if TYPE_CHECKING:
@@ -134,25 +136,27 @@ def agreement_chart(
     """
     mean, error = (reference + predicted) / 2, predicted - reference
     bias, spread = float(error.mean()), float(error.std(ddof=1)) if len(error) > 1 else 0.0
+    limits = [bias - LIMITS * spread, bias + LIMITS * spread]
+    digits = _digits(max(map(abs, limits)))
     with styled():
         axes = _axes()
         axes.scatter(mean, error, urls=[f"#case-{case}" for case in cases], **_dots(colour))
         for value, name, dashes in (
             (bias, "bias", "solid"),
-            (bias + LIMITS * spread, "+1.96 SD", (0, (4, 2))),
-            (bias - LIMITS * spread, "−1.96 SD", (0, (4, 2))),
+            (limits[1], "+1.96 SD", (0, (4, 2))),
+            (limits[0], "−1.96 SD", (0, (4, 2))),
         ):
             axes.axhline(value, color=INK, linewidth=1, linestyle=dashes, zorder=1)
             place: dict[str, Any] = {"va": "center", "size": 9}
             place["transform"] = axes.get_yaxis_transform()
-            axes.text(1.02, value, f"{name}\n{_signed(value)}", **place)
+            axes.text(1.02, value, f"{name}\n{signed(value, digits)}", **place)
         axes.axhline(0, color=LINE, linewidth=1.5, zorder=0)
         axes.margins(x=0.1, y=0.18)
         axes.set_xlabel(f"Mean of both, {unit}")
         axes.set_ylabel(f"Predicted − reference, {unit}")
         _finish(axes)
-    low, high = (_signed(bias + sign * LIMITS * spread) for sign in (-1, 1))
-    told = f"Bias {_signed(bias)} {unit}, limits of agreement {low} to {high} {unit}"
+    low, high = (signed(limit, digits) for limit in limits)
+    told = f"Bias {signed(bias, digits)} {unit}, limits of agreement {low} to {high} {unit}"
     return Chart(label, f"{told}; {len(error)} cases.", figure_of(axes))
 
 
@@ -281,8 +285,9 @@ def _dots(colour: str) -> dict[str, Any]:
     return {"s": 26, "color": colour, "edgecolors": MUTED, "linewidths": 0.5, "zorder": 2}
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "−")
+def _digits(largest: float) -> int:
+    """Return the decimals by which values up to the largest have three digits that matter."""
+    return max(0, 2 - math.floor(math.log10(largest))) if largest else 3
 
 
 def _short(name: str, length: int = 24) -> str:

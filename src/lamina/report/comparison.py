@@ -1,6 +1,6 @@
 """Tables of a comparison of methods: as strings, in Markdown and in LaTeX."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lamina.evaluation.statistics.comparison import Comparison, Method, Pair
 from lamina.evaluation.statistics.intervals import Interval
@@ -39,9 +39,14 @@ def method_sheet(found: Comparison) -> Sheet:
 
 def pair_sheet(found: Comparison) -> Sheet:
     """Return the table of pairs; those that differ significantly stand out."""
-    header = ("Method", "minus", "Difference", "95 % interval", "+/=/−", "p (Holm)", "Effect")
-    rows = tuple((pair.first, pair.second, *_pair_cells(found, pair)) for pair in found.pairs)
-    return Sheet("Pairs", header, rows, 2, tuple(pair.significant for pair in found.pairs))
+    header = ("Pair", "Difference", "95 % interval", "+/=/−", "p (Holm)", "Effect")
+    rows = tuple((pair_name(pair), *_pair_cells(found, pair)) for pair in found.pairs)
+    return Sheet("Pairs", header, rows, 1, tuple(pair.significant for pair in found.pairs))
+
+
+def pair_name(pair: Pair) -> str:
+    """Return what the difference of a pair is of."""
+    return f"{pair.first} − {pair.second}"
 
 
 def legend(found: Comparison) -> Iterator[str]:
@@ -53,9 +58,14 @@ def legend(found: Comparison) -> Iterator[str]:
         )
     yield (
         "First in, 95 % of ranks: when patients are drawn again. +/=/−: patients on whom the "
-        "first method is better, equal, worse. p: Wilcoxon signed-rank, Holm-corrected. "
-        "Effect: rank-biserial, −1 to 1."
+        "first method is better, equal, worse. p: Wilcoxon signed-rank, Holm-corrected; bold "
+        "below 5 %. Effect: rank-biserial, −1 to 1."
     )
+    if any(method.seeds for method in found.methods):
+        yield (
+            "SD of seeds: of the means of a method's trainings (how many). A patient's value is "
+            "the mean of all of them."
+        )
 
 
 def p_value(p: float, equals: str = "") -> str:
@@ -75,12 +85,17 @@ def difference(found: Comparison, value: float) -> str:
     return signed(value, _decimals(found) + 1)
 
 
-def markdown(found: Comparison) -> str:
-    """Return heading, tables, legend and remarks for a Markdown page."""
+def markdown(found: Comparison, pictures: Sequence[str] = ()) -> str:
+    """Return heading, tables, legend, remarks and pictures for a Markdown page."""
     notes = (*found.subject.remarks, *found.cautions)
     sheets = (method_sheet(found), pair_sheet(found))
     told = " ".join(legend(found))
-    return markdown_page(sheets, told, "Read this first", notes, title=heading(found))
+    page = markdown_page(sheets, told, "What to know", notes, title=heading(found))
+    return "\n".join([page, *(f"![{_alt(name)}]({name})\n" for name in pictures)])
+
+
+def _alt(picture: str) -> str:
+    return picture.removesuffix(".png").replace("_", " ").capitalize()
 
 
 def latex(found: Comparison) -> str:

@@ -37,24 +37,28 @@ _DOTS = 7
 """Heights, within a row, among which the dots of patients take turns."""
 
 
-def save_pictures(out: Path, found: Comparison) -> None:
-    """Draw ranks and single patients; of three methods or more, the tests of all pairs, too.
+def save_pictures(out: Path, found: Comparison) -> tuple[str, ...]:
+    """Draw single patients and ranks; of three methods or more, the tests of all pairs, too.
 
     Args:
-        out: Folder for ``rank_stability.png``, ``differences.png``, ``critical_difference.png`` and
+        out: Folder for ``differences.png``, ``rank_stability.png``, ``critical_difference.png`` and
             ``significance.png``.
         found: What to draw.
+
+    Returns:
+        Names of the files, what to look at first before the others.
 
     Raises:
         FileError: The folder cannot be written.
     """
-    pictures = {"rank_stability": rank_stability(found), "differences": differences(found)}
+    pictures = {"differences": differences(found), "rank_stability": rank_stability(found)}
     if found.friedman:
         pictures["critical_difference"] = critical_difference(found, found.friedman)
         pictures["significance"] = significance(found)
     for name, figure in pictures.items():
         with atomic_path(out / f"{name}.png") as part:
             figure.savefig(part, dpi=DPI)
+    return tuple(f"{name}.png" for name in pictures)
 
 
 def critical_difference(found: Comparison, ranks: Friedman) -> "Figure":

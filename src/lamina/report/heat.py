@@ -50,6 +50,8 @@ _BAR = 1.5
 _WORDS = 22
 """Letters of a line of words."""
 _SEEN = 0.02
+_THICK, _THIN = 1.6, 0.6
+"""Outlines, in points; thin over maps, for what is unsure lies at borders."""
 _STRONG = 0.8
 """How opaque the greatest value is; the least one is clear."""
 
@@ -83,8 +85,8 @@ def save_heat(
 ) -> None:
     """Write a PNG: the scan with what was segmented, then each map over it.
 
-    Colours run from dark violet to yellow, and grow as bright as they do opaque, so that they are
-    read alike with any colour vision, and in grey.
+    Colours run from dark red to yellow, and grow as bright as they do opaque, so that they are read
+    alike with any colour vision, and what is hardly there leaves the scan as it is.
 
     Args:
         path: The PNG to write.
@@ -110,7 +112,7 @@ def save_heat(
             axes.imshow(view.image, extent=extent, vmin=window[0], vmax=window[1], **GREY)
             if heat is not None:
                 _lay_over(axes, heat, image, view)
-            outline(axes, view, colours, fill=0.0)
+            outline(axes, view, colours, width=_THICK if heat is None else _THIN)
             if image.unit == "mm":
                 draw_marks(axes, view.plane)
         if image.unit == "mm":
@@ -147,8 +149,8 @@ def _colours() -> "ListedColormap":
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    table = colormaps["inferno"](np.linspace(0.15, 1, 256))
-    table[:, 3] = _STRONG * np.linspace(0, 1, 256) ** 0.7
+    table = colormaps["inferno"](np.linspace(0.4, 1, 256))  # violets would look pink on tissue
+    table[:, 3] = _STRONG * np.linspace(0, 1, 256) ** 1.2
     return ListedColormap(table)
 
 
@@ -215,11 +217,15 @@ class _Page:
 
     def scale(self, row: int, heat: Heat) -> None:
         """Name a map, and show what its colours mean."""
+        from matplotlib.patches import Rectangle
+
         top = self._top(row) + 0.15
         for line, words in enumerate(wrap(heat.name, _WORDS)[:2]):
             self.text(_GAP, top + line * _LINE, words, weight="bold")
         axes = self.figure.add_axes(self._box(_GAP, top + 0.4, _BAR, 0.12))
-        axes.imshow(np.linspace(0, 1, 256)[None], cmap=_colours(), aspect="auto")
+        axes.add_patch(Rectangle((0, 0), 256, 1, color="0.5", zorder=-1))  # as over tissue
+        extent = (0, 256, 0, 1)
+        axes.imshow(np.linspace(0, 1, 256)[None], extent=extent, cmap=_colours(), aspect="auto")
         axes.set_axis_off()
         self.text(_GAP, top + 0.66, "0", size=9, color=MUTED)
         end: dict[str, Any] = {"ha": "right", "size": 9, "color": MUTED}

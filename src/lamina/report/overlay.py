@@ -187,7 +187,14 @@ def _draw_row(
     draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
 
 
-def outline(axes: "Axes", view: View, colours: Mapping[str, Colour], *, fill: float) -> None:
+def outline(
+    axes: "Axes",
+    view: View,
+    colours: Mapping[str, Colour],
+    *,
+    fill: float = 0.0,
+    width: float = 1.6,
+) -> None:
     """Draw each predicted structure's contour, half-way between its pixels and the next."""
     for index, colour in enumerate(colours.values(), start=1):
         right, down, mask = _padded_mask(view.segmentation == index, view)
@@ -195,7 +202,7 @@ def outline(axes: "Axes", view: View, colours: Mapping[str, Colour], *, fill: fl
             continue
         if fill:
             axes.contourf(right, down, mask, levels=[0.5, 1.5], colors=[colour], alpha=fill)
-        axes.contour(right, down, mask, levels=[0.5], colors=[colour], linewidths=1.6)
+        axes.contour(right, down, mask, levels=[0.5], colors=[colour], linewidths=width)
 
 
 def _outline_reference(axes: "Axes", view: View, reference: NDArray[np.uint8]) -> None:

@@ -74,6 +74,7 @@ def save_report(path: Path, results: Results) -> None:
         "report.html",
         results=results,
         tiles=_tiles(scores),
+        faults=list(_faults(scores)),
         counts=counts_told(scores),
         head=head,
         rows=rows,
@@ -186,6 +187,20 @@ def _tiles(scores: Scores) -> list[tuple[str, str, str]]:
         if metric.higher_is_better is not None and not math.isnan(value):
             found.append((number(value, metric), metric.unit, metric.title))
     return found
+
+
+def _faults(scores: Scores) -> Iterator[tuple[int, str]]:
+    """Yield how often something went wrong that no mean shows, and what."""
+    first = shown_metrics(scores)[0].name
+    rows = [r for r in scores.rows if r.metric == first and r.label in scores.labels.values]
+    for count, what in (
+        (sum(row.rule == "prediction empty" for row in rows), "structures missed"),
+        (sum(row.rule == "reference empty" for row in rows), "structures invented"),
+        (len(scores.failures), "cases failed"),
+        (len(scores.not_predicted), "cases not segmented"),
+    ):
+        if count:
+            yield count, what
 
 
 def _below(scores: Scores, intervals: Intervals) -> dict[str, list[list[str]]]:

@@ -10,7 +10,9 @@ _LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
     "−": "$-$",
     "–": "--",
     "±": r"$\pm$",
+    "²": r"$^2$",
     "<": "$<$",
+    ">": "$>$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
 }
@@ -63,14 +65,14 @@ def latex_table(sheet: Sheet, caption: str) -> str:
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_escaped(caption)}}}",
+        rf"  \caption{{{latex_text(caption)}}}",
         rf"  \begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.header) - sheet.names)}}}",
         r"    \toprule",
-        f"    {' & '.join(map(_escaped, sheet.header))} \\\\",
+        f"    {' & '.join(map(latex_text, sheet.header))} \\\\",
         r"    \midrule",
     ]
     for row, bold in zip(sheet.rows, sheet.bold, strict=True):
-        cells = [rf"\textbf{{{_escaped(c)}}}" if bold and c else _escaped(c) for c in row]
+        cells = [rf"\textbf{{{latex_text(c)}}}" if bold and c else latex_text(c) for c in row]
         lines.append(f"    {' & '.join(cells)} \\\\")
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
 
@@ -85,5 +87,6 @@ def _cell(text: str) -> str:
     return "".join(rf"\{c}" if c in "\\|*_`<[" else c for c in " ".join(text.split()))
 
 
-def _escaped(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Return text on one line as LaTeX prints it."""
     return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))

@@ -9,17 +9,8 @@ from lamina.evaluation.statistics import LEVEL
 from lamina.evaluation.statistics.intervals import Interval
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.table import cell, number, shown_metrics
+from lamina.report.sheets import latex_text
 
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "²": r"$^2$",
-}
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 MEAN = "Mean of structures"
 
@@ -83,8 +74,8 @@ def occurring(scores: Scores) -> list[str]:
 
 def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return how many cases and structures the table rests on, for its caption."""
-    first = shown_metrics(scores)[0].name
-    rows = [row[first] for row in scores.summary().values()]
+    first, summary = shown_metrics(scores)[0].name, scores.summary()
+    rows = [summary[label][first] for label in scores.labels.values]
     missed, invented = (sum(getattr(row, kind) for row in rows) for kind in ("missed", "invented"))
     told = [f"{len(scores.cases)} cases", "mean ± standard deviation over cases"]
     if intervals:
@@ -94,7 +85,7 @@ def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
         ]
     told += [f"{missed} structures missed"] * bool(missed)
     told += [f"{invented} structures invented"] * bool(invented)
-    absent = len(rows) - len(occurring(scores))
+    absent = len(rows) - sum(label in scores.labels.values for label in occurring(scores))
     told += [f"{absent} structures in no case"] * bool(absent)
     told += [f"{len(scores.failures)} cases failed"] * bool(scores.failures)
     return "; ".join(told)
@@ -150,5 +141,4 @@ def _for_markdown(text: str) -> str:
 
 
 def _for_latex(text: str) -> str:
-    signed = re.sub(r"(?<![\w.])-(?=\d)", "−", " ".join(text.split()))
-    return "".join(_LATEX.get(c, c) for c in signed)
+    return latex_text(re.sub(r"(?<![\w.])-(?=\d)", "−", text))

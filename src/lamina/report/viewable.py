@@ -1,6 +1,5 @@
-"""Scans and label maps as the viewer of the web page takes them: NIfTI, names, colours, volumes."""
+"""Scans and label maps as the viewer of the web page takes them: NIfTI."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from lamina.files import atomic_path
 from lamina.geometry import Affine
 from lamina.io import smallest_integer, write_volume
-from lamina.labels import LabelSet
 from lamina.volume import Volume
 
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -36,31 +34,6 @@ def write_viewable(volume: Volume, path: Path) -> None:
         _write_picture(array, volume.affine, path)
     else:
         write_volume(replace(volume, array=array), path)
-
-
-def structures_in(
-    labels: LabelSet, counts: Mapping[int, int], voxel_ml: float | None
-) -> list[dict[str, Any]]:
-    """Return what the page lists of each structure.
-
-    Args:
-        labels: Names and values.
-        counts: Value -> voxels that have it.
-        voxel_ml: Volume of a voxel in millilitres; ``None`` for pictures.
-
-    Returns:
-        Name, value, colour as ``#rrggbb``, millilitres or ``None``, and flags, in class order.
-    """
-    return [
-        {
-            "name": name,
-            "value": value,
-            "color": labels.term(name).hex_colour(),
-            "ml": None if voxel_ml is None else counts.get(value, 0) * voxel_ml,
-            "flags": [] if counts.get(value) else ["not found"],
-        }
-        for name, value in labels.values.items()
-    ]
 
 
 def _finite(array: NDArray[Any]) -> NDArray[Any]:

@@ -55,19 +55,25 @@ def create_app(
         make_job: Makes, in each worker, what does the jobs; importable there.
     """
     store = Store(settings.data, settings.max_tries)
+    datastore = Datastore(settings.data / "slicer")
+
+    def sweep() -> None:
+        store.sweep(settings.keep_s)
+        datastore.sweep()
+
     pool = Pool(
         store,
         make_job,
         workers=settings.workers,
         timeout_s=settings.job_timeout_s,
-        keep_s=settings.keep_s,
+        sweep=sweep,
     )
     service = Service(
         settings=settings,
         models=models,
         store=store,
         pool=pool,
-        datastore=Datastore(settings.data / "slicer"),
+        datastore=datastore,
     )
     app = FastAPI(
         title="Lamina",

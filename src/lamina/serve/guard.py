@@ -12,12 +12,11 @@ import logging
 import time
 import traceback
 from contextlib import suppress
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,6 +50,7 @@ _SORRY = (
 )
 """What a person sees who opens the page without being let in."""
 _WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", *_WITH_BODY})
 _REFUSED = 400
 _DRAINED_BYTES = 1 << 24
 _DRAINED_S = 2.0
@@ -99,8 +99,8 @@ class Guard:
                 await _refused(refusal, scope)(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - began
-            self.requests.note(scope["method"], _route(scope), status, seconds)
-            log.debug("%s %s %d %.3f s", scope["method"], _route(scope), status, seconds)
+            self.requests.note(_method(scope), _route(scope), status, seconds)
+            log.debug("%s %s %d %.3f s", _method(scope), _route(scope), status, seconds)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -141,7 +141,9 @@ class Guard:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         shown_tokens = [token] if scheme.lower() == "bearer" else []
-        shown_tokens += _cookie(headers.get("cookie", ""), self.settings.cookie)
+        # programs on other ports set cookies of all kinds, and browsers send them here too
+        cookies = cookie_parser(headers.get("cookie", ""))
+        shown_tokens.append(cookies.get(self.settings.cookie, ""))
         if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
             shown_tokens += parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
         return any(is_token(each, self.settings.token) for each in shown_tokens)
@@ -176,21 +178,13 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
-def _cookie(header: str, name: str) -> list[str]:
-    try:
-        cookies = SimpleCookie(header)
-    except CookieError:
-        return []
-    return [cookies[name].value] if name in cookies else []
-
-
 def _as_refusal(error: Exception, scope: Scope) -> Refusal:
     """Return what is answered to an error, and log one that is the program's."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ClientDisconnect):
         return Refusal(400, "The upload was cut off.")
-    log.error("%s %s: %s", scope["method"], _route(scope), _places(error))
+    log.error("%s %s: %s", _method(scope), _route(scope), _places(error))
     return Refusal(500, "The server failed.", "Look at its log, or try again.")
 
 
@@ -199,6 +193,12 @@ def _refused(error: Refusal, scope: Scope) -> Response:
     if scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
         return HTMLResponse(_SORRY.format(error.message, error.remedy), error.status, headers)
     return JSONResponse(shown(error.message, error.remedy), error.status, headers)
+
+
+def _method(scope: Scope) -> str:
+    """Return the method of a request, as we count it; strangers can make up any number."""
+    method: str = scope["method"]
+    return method if method in _METHODS else "other"
 
 
 def _route(scope: Scope) -> str:

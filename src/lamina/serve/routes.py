@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +44,6 @@ _UPLOAD_SCHEMA = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["files"],
                     "properties": {
                         "files": {
                             "type": "array",
@@ -97,7 +96,11 @@ async def models(service: Shared) -> list[schemas.Model]:
 async def create_job(
     request: Request, response: Response, service: Shared, model: Annotated[str, Query()]
 ) -> schemas.Job:
-    """Send a scan: a file, one file per channel, the files of a DICOM series, or one zip."""
+    """Send a scan: a file, one file per channel, the files of a DICOM series, or one zip.
+
+    Files of channels are taken in the order of their names, unless each is sent as a field that is
+    named after its channel.
+    """
     if model not in service.models:
         raise Refusal(404, "There is no such model.", "GET /api/models lists them.")
     job_id = await take_upload(request, service, model)
@@ -176,9 +179,7 @@ def ready(service: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-async def take_upload(
-    request: Request, service: "Service", model: str, *, hidden: bool = False
-) -> str:
+async def take_upload(request: Request, service: "Service", model: str) -> str:
     """Receive a scan and file the job; return its id.
 
     Raises:
@@ -190,8 +191,11 @@ async def take_upload(
     try:
         upload = await receive_files(request, service, service.store.upload_folder(job_id))
         name = _called(list(upload.files.values()))
-        files = await run_in_threadpool(_unpacked, upload, service)
-        await run_in_threadpool(service.store.submit, job_id, model, name, files, hidden=hidden)
+        ordered = _by_channel(upload, service.models[model].channels)
+        files = ordered or await run_in_threadpool(_unpacked, upload, service)
+        await run_in_threadpool(
+            service.store.submit, job_id, model, name, files, ordered=bool(ordered)
+        )
     except BaseException:
         if service.store.job(job_id) is None:  # else it was filed just before the end came
             service.store.forget_upload(job_id)
@@ -235,6 +239,16 @@ def check_room(service: "Service") -> None:
         raise Refusal(503, f"{waiting} scans are waiting already.", "Try again soon.", later)
     if shutil.disk_usage(service.settings.data).free < _FREE_BYTES:
         raise Refusal(503, "The server's disk is full.", "Try again later.", later)
+
+
+def _by_channel(upload: Upload, channels: Sequence[str]) -> dict[Path, str]:
+    """Return files in the order of the channels, where their fields are named after these."""
+    if len(channels) < 2 or not set(channels) & set(upload.parts):
+        return {}
+    if set(channels) != set(upload.parts) or len(upload.files) != len(channels):
+        known = ", ".join(channels)
+        raise Refusal(422, "Not each channel has one file.", f"Send one for each of: {known}.")
+    return {upload.parts[name]: upload.files[upload.parts[name]] for name in channels}
 
 
 def _unpacked(upload: Upload, service: "Service") -> dict[Path, str]:

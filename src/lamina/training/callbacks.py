@@ -2,9 +2,8 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lamina.files import atomic_path
 from lamina.training.checkpoints import BEST, LAST
 from lamina.training.config import TrainConfig
 from lamina.training.meters import TimedLoader, Waits
-from lamina.training.processes import align_buffers, largest, together
+from lamina.training.processes import align_buffers, together
 from lamina.training.sharding import gathered
 from lamina.training.supervised import Supervised
 
@@ -40,7 +39,8 @@ class RunState:
     """What a run must remember besides weights to go on as if it had never stopped."""
 
     elapsed_s: float = 0.0
-    reserve_s: float = 0.0
+    ending: dict[str, float] = field(default_factory=dict)
+    """Fields of :class:`~lamina.training.schedule.Ending`, where something is known of it."""
     best_score: float = -1.0
     best_dice: float = -1.0
     best_epoch: int = -1
@@ -54,6 +54,12 @@ class RunState:
     """Spent on steps: without validation, and without saving."""
     waited_s: float = 0.0
     """Of these, spent waiting for patches."""
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "RunState":
+        """Take what a checkpoint holds; what other versions have noted there is passed over."""
+        names = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in told.items() if name in names})
 
     @property
     def waiting(self) -> float:
@@ -129,6 +135,7 @@ class Epochs(Callback):
             return
         self._end_step(trainer, module)
         self.waits.begin_step()
+        module.clock.begin_step()
 
     def _end_step(self, trainer: Trainer, module: Supervised) -> None:
         if math.isfinite(loss := float(module.step_loss)):
@@ -139,9 +146,9 @@ class Epochs(Callback):
         self.state.training_s, self.state.waited_s = self.waits.training_s, self.waits.waited_s
         if int(module.steps_done) % self.steps_per_epoch == 0:
             self._close_epoch(trainer, module)
-            self._save(trainer, LAST)
+            self._save(trainer, module, LAST)
         elif module.clock.elapsed_s - self.saved_at_s > self.config.checkpoint_every_s:
-            self._save(trainer, LAST)
+            self._save(trainer, module, LAST)
         if module.clock.progress(int(module.steps_done)) >= 1:
             trainer.should_stop = True
 
@@ -157,7 +164,7 @@ class Epochs(Callback):
         ended = module.clock.progress(int(module.steps_done)) >= 1
         if ended:
             self._close_epoch(trainer, module)
-        self._save(trainer, LAST)
+        self._save(trainer, module, LAST)
         if not ended and self.state.best_epoch < 0:
             self._close_epoch(trainer, module)
 
@@ -167,16 +174,14 @@ class Epochs(Callback):
         """Add the run's state."""
         assert isinstance(module, Supervised)
         self.state.elapsed_s = module.clock.elapsed_s
-        self.state.reserve_s = module.clock.reserve_s
+        self.state.ending = asdict(module.clock.ending)
         checkpoint["run"] = asdict(self.state)
 
     def _close_epoch(self, trainer: Trainer, module: Supervised) -> None:
-        began = time.monotonic()
+        began_s = module.clock.elapsed_s
         network = gathered(module.best_network)
         align_buffers(network)
         scores = self.validate(network)
-        took = largest(time.monotonic() - began)
-        module.clock.reserve_s = max(module.clock.reserve_s, 1.2 * took)
         module.clock.agree()
         state, epoch = self.state, self.state.epochs_done
         line = EpochReport(
@@ -203,12 +208,14 @@ class Epochs(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(line.flat(), step=line.step)
             self.on_epoch(line)
+        module.clock.validated(began_s)
         if better:
-            self._save(trainer, BEST)
+            self._save(trainer, module, BEST)
 
-    def _save(self, trainer: Trainer, name: str) -> None:
+    def _save(self, trainer: Trainer, module: Supervised, name: str) -> None:
         trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.saved_at_s = self.state.elapsed_s
+        module.clock.saved(self.saved_at_s)
 
 
 class NumberGuard(Callback):

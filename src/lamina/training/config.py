@@ -87,7 +87,8 @@ class TrainConfig:
     model_options: dict[str, Any] = field(default_factory=dict)
     """Fields of the network's configuration to change."""
     frozen: tuple[str, ...] = ()
-    """Patterns of names of weights that stay as they are, such as ``encoder.*``."""
+    """Patterns of names of weights and running statistics that stay as they are, such as
+    ``encoder.*``."""
     loss: str = "dice_ce"
     """Registered loss."""
     loss_options: dict[str, Any] = field(default_factory=dict)
@@ -104,10 +105,15 @@ class TrainConfig:
     batch_size: int | None = None
     """Patches per step."""
     grad_accum_steps: int = 1
-    """Parts that a step's patches are seen in, one after the other: less memory, same gradient."""
+    """Parts that a step's patches are seen in, one after the other: less memory. The gradient is
+    the mean of theirs: the same where loss and network see each patch by itself, close to it where
+    Dice or batch normalisation sum over a part instead of the whole step."""
     activation_checkpointing: bool = False
     """Whether blocks of the network are computed anew in the backward pass rather than kept: less
     memory, more time, same gradient."""
+    compile: bool = False
+    """Whether torch.compile is tried, and taken where it works and makes steps faster. It costs
+    minutes beforehand; weights are then equal up to rounding only."""
     steps_per_epoch: int | None = None
     """Training steps between two validations."""
     passes_per_epoch: float | None = None
@@ -115,7 +121,8 @@ class TrainConfig:
     epochs: int | None = None
     """Length of the run; the schedule ends with it."""
     time_budget_s: float | None = None
-    """Wall-clock length of the run in seconds; the schedule follows the clock."""
+    """Wall-clock length of the run in seconds, its end included, as well as that can be foreseen;
+    the schedule follows the clock."""
     patience: int | None = None
     """Epochs without a better validation score after which training stops."""
     training_share: float = 1.0

@@ -87,7 +87,13 @@ class _Run:
     """One run while it lasts: the module on its device, its optimiser and its clock."""
 
     def __init__(
-        self, module: Distillation, config: DINOConfig, per_epoch: int, folder: Path, resume: bool
+        self,
+        module: Distillation,
+        config: DINOConfig,
+        per_epoch: int,
+        folder: Path,
+        resume: bool,
+        began: float,
     ) -> None:
         device = chosen_device(None)
         precision = resolve_precision(config.precision, device)
@@ -104,8 +110,7 @@ class _Run:
             module.load_state_dict(checkpoint["state_dict"])
             self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         self.max_steps = config.epochs * per_epoch if config.epochs else None
-        began = time.monotonic() - self.state.elapsed_s
-        self.clock = Clock(self.max_steps, config.time_budget_s, began)
+        self.clock = Clock(self.max_steps, config.time_budget_s, began - self.state.elapsed_s)
         self.saved_at = time.monotonic()
 
     @property
@@ -178,6 +183,7 @@ class _Run:
             "optimizer_states": [self.optimizer.state_dict()],
         }
         AtomicCheckpointIO().save_checkpoint(content, self.file)
+        self.clock.saved(self.state.elapsed_s)
         self.saved_at = time.monotonic()
 
     @property
@@ -204,6 +210,7 @@ def distil(
     folder: Path,
     *,
     resume: bool = False,
+    began: float | None = None,
     on_epoch: Callable[[DINOReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] = lambda *heard: None,
 ) -> DINOState:
@@ -219,6 +226,7 @@ def distil(
         config: Settings, with ``epochs`` or ``time_budget_s``.
         folder: For the checkpoint.
         resume: Go on from ``last.ckpt``; a run that was killed before it had one starts again.
+        began: Reading of ``time.monotonic()`` from which the run's time counts; now if not given.
         on_epoch: Called after each epoch, before it is saved.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
 
@@ -226,7 +234,9 @@ def distil(
         TrainingError: The checkpoint is damaged, or a loss is not finite.
         FileError: A prepared case cannot be read, or a checkpoint written; the last one is intact.
     """
-    run = _Run(module, config, max(1, len(views.slices) // config.batch_size), folder, resume)
+    per_epoch = max(1, len(views.slices) // config.batch_size)
+    since = time.monotonic() if began is None else began
+    run = _Run(module, config, per_epoch, folder, resume, since)
     state = run.state
     if run.progress >= 1:
         return state

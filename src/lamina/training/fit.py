@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import FSDPStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lamina.data.patches import PatchDataset, StepSampler, loading
@@ -24,12 +24,13 @@ from lamina.errors import ConfigError
 from lamina.losses import Loss
 from lamina.training.callbacks import EpochReport, Epochs, NumberGuard, RunState, Validate
 from lamina.training.checkpoints import AtomicCheckpointIO, latest, read_latest
+from lamina.training.compilation import Compilation
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.ending import ending_together
 from lamina.training.meters import StepMeter, TimedLoader
 from lamina.training.processes import Layout, layout_of, leads
 from lamina.training.recomputation import checkpoint_activations
-from lamina.training.schedule import Clock
+from lamina.training.schedule import Clock, Ending
 from lamina.training.stopping import STOP_FILE, StopRequests
 from lamina.training.supervised import Supervised
 
@@ -42,6 +43,7 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 _NOISE = (
     ".*does not have many workers.*",  # cutting patches in this process is quickest on a CPU
     ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
+    ".*in eval mode at the start of training.*",  # frozen batch normalisation is meant to be
 )
 
 
@@ -55,6 +57,8 @@ def fit(
     validate: Validate,
     resume: bool = False,
     stop_file: Path | None = None,
+    began: float | None = None,
+    validation_steps: float = 0.0,
     loggers: Sequence[Logger] = (),
     on_begin: Callable[[], None] = lambda: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
@@ -82,6 +86,9 @@ def fit(
             before its first checkpoint starts again.
         stop_file: A file whose appearance stops the run after its step; ``folder / "stop"`` if not
             given.
+        began: Reading of ``time.monotonic()`` from which the run's time counts; now if not given.
+        validation_steps: As many steps as a validation may last, for a run with a time budget to
+            foresee its end before it has seen one.
         loggers: Lightning loggers that get each epoch's numbers.
         on_begin: Called once, before the first step, when all processes are there.
         on_epoch: Called after each epoch.
@@ -99,15 +106,18 @@ def fit(
     assert config.steps_per_epoch is not None
     layout = layout_of(replace(config, batch_size=patches.sampler.batch_size))
     checkpoint = read_latest(folder) if resume else None
-    state = RunState(**checkpoint["run"]) if checkpoint else RunState()
+    state = RunState.of(checkpoint["run"]) if checkpoint else RunState()
     patient = not (checkpoint and state.out_of_patience(config.patience))
     state.stopped_because = "" if patient else state.stopped_because
     max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
-    started = time.monotonic() - state.elapsed_s
-    clock = Clock(max_steps, config.time_budget_s, started, state.reserve_s, state.elapsed_s)
+    started = (time.monotonic() if began is None else began) - state.elapsed_s
+    ending = Ending(**{"steps": validation_steps, **state.ending})
+    clock = Clock(max_steps, config.time_budget_s, started, ending, state.elapsed_s)
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
     last_step = max_steps or _ENDLESS
-    if not patient or first_step >= last_step or clock.progress(first_step) >= 1:
+    # Steps that were not scored yet call for a last validation, whatever the time.
+    over = clock.progress(first_step) >= 1 and not state.loss_steps
+    if not patient or first_step >= last_step or over:
         if leads():
             on_begin()
         return state
@@ -120,6 +130,8 @@ def fit(
     if on_step:
         callbacks.append(StepMeter(clock, on_step))
     parts, fade = config.grad_accum_steps, config.deep_supervision_fade
+    if config.compile:
+        callbacks.append(Compilation(_first_batch(patches, parts)))
     module = Supervised(network, loss, config.optimiser, clock, config.seed, parts=parts, fade=fade)
     if layout.sharded:  # which saves the optimiser's memory of other weights in a wrong order
         module.to(memory_format=torch.contiguous_format)
@@ -140,6 +152,12 @@ def fit(
     return state
 
 
+def _first_batch(patches: PatchDataset, parts: int) -> tuple[Tensor, Tensor]:
+    pairs = [patches[number] for number in range(patches.sampler.batch_size // parts)]
+    image, target = zip(*pairs, strict=True)
+    return torch.stack(image), torch.stack(target)
+
+
 def _cases_of(sampler: PatchSampler, step: int) -> list[str]:
     slots = range(sampler.batch_size)
     places = (sampler.place_for(step, s, random_for(sampler.seed, step, s)) for s in slots)
@@ -147,7 +165,7 @@ def _cases_of(sampler: PatchSampler, step: int) -> list[str]:
 
 
 class _Start(Callback):
-    """Puts weights, averages and the optimiser's memory back before the first step."""
+    """Puts weights, averages, the optimiser's memory and fp16's scale back, before any step."""
 
     def __init__(
         self,
@@ -172,6 +190,9 @@ class _Start(Callback):
         else:
             trainer.strategy.load_model_state_dict(self.checkpoint, strict=True)
             trainer.strategy.load_optimizer_state_dict(self.checkpoint)
+        precision = trainer.precision_plugin
+        if scale := self.checkpoint.get(type(precision).__qualname__):  # of fp16's gradients
+            precision.load_state_dict(scale)
         self.checkpoint = None
 
 

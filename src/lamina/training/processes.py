@@ -93,6 +93,8 @@ def layout_of(config: TrainConfig) -> Layout:
         raise ConfigError(
             "sharded: needs several GPUs.", remedy="Leave it out, or add --devices or --nodes."
         )
+    if layout.sharded and config.compile:
+        raise ConfigError("compile: not together with sharded.", remedy="Leave one of them out.")
     if layout.count > 1 and ":" in layout.device:
         raise ConfigError(f"device = {layout.device!r}: is one GPU, for one process.")
     if layout.device == "cuda":

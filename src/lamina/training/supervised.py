@@ -153,7 +153,7 @@ class Supervised(LightningModule):
         self.steps_done += 1
         if self.average is not None and not self.skipped_in_a_row:
             self.average.update_parameters(self.network)
-        self.clock.agree()
+        self.clock.end_step()
 
 
 def _moving_average(

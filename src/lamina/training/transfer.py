@@ -53,7 +53,8 @@ def load_fitting(network: nn.Module, weights: Mapping[str, Tensor]) -> Transfer:
 def freeze(network: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """Keep parameters as they are whose names fit a pattern: ``encoder.*``, ``*.bias``.
 
-    Running means of batch normalisation are no parameters and go on being learnt.
+    Batch normalisation whose running statistics fit one, as those in ``encoder.*`` do, keeps them,
+    and normalises by them in training, too: the part then does what it did where it comes from.
 
     Returns:
         The names of the parameters that are kept.
@@ -72,6 +73,10 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     for name, parameter in network.named_parameters():
         if name in kept:
             parameter.requires_grad_(False)
+    for name, part in network.named_modules():
+        statistics = getattr(part, "running_mean", None)
+        if statistics is not None and any(fnmatchcase(f"{name}.running_mean", p) for p in patterns):
+            part.eval()
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError(f"frozen = {tuple(patterns)}: leaves nothing to learn.")
     return kept

@@ -1,11 +1,11 @@
 """What a run is made of, as settings and plan say: network, loss, patches, validation."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lamina.evaluation.summary import Score
 from lamina.files import sha256
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.predictor import segment_prepared
+from lamina.inference.windows import starts_along
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
 from lamina.models import NETWORKS, NetworkConfig, configure
@@ -39,6 +40,9 @@ from lamina.training.transfer import freeze, load_fitting
 log = logging.getLogger(__name__)
 
 _REGION_LOSS = "region_dice_ce"
+_OF_A_STEP = 0.4
+"""Share of the time of a training step, per voxel, that a validation is guessed to take: a forward
+pass is a third, to which come joining windows and scoring."""
 
 
 def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfig:
@@ -74,6 +78,23 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
         epochs=config.epochs or (None if timed else plan.epochs),
         precision=resolve_precision(wanted, device),
     )
+
+
+def overruled(plan: Plan, config: TrainConfig) -> Plan:
+    """Let the plan say what is done where settings overrule it; the window follows the patch."""
+    patch = config.patch_size
+    window = plan.roi_size if patch == plan.patch_size else patch
+    chosen: dict[str, Any] = {
+        "network": config.model,
+        "patch_size": patch,
+        "roi_size": config.roi_size or window,
+        "overlap": plan.overlap if config.overlap is None else config.overlap,
+        "blending": config.blending or plan.blending,
+        "batch_size": config.batch_size,
+    }
+    changed = {name: value for name, value in chosen.items() if value != getattr(plan, name)}
+    reasons = plan.reasons | dict.fromkeys(changed, "Set by hand.")
+    return replace(plan, **changed, reasons=reasons)
 
 
 def loss_of(config: TrainConfig, plan: Plan) -> DeepSupervision:
@@ -186,11 +207,12 @@ def validator_of(
         return score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        was_training = network.training
+        modes = [(part, part.training) for part in network.modules()]  # frozen parts keep theirs
         network.eval()
         runner = TorchNetwork(network, str(next(network.parameters()).device))
         rows = shared_out(partial(score, runner=runner), cases)
-        network.train(was_training)
+        for part, was_training in modes:
+            part.training = was_training
         scores = Scores(labels=plan.labels, metrics=metrics, rows=tuple(chain(*rows)))
         summary = scores.summary()
         by_label = {f"dice/{name}": summary[name]["dice"].mean for name in summary}
@@ -199,6 +221,18 @@ def validator_of(
         return means | found_any
 
     return validate
+
+
+def validation_steps(config: TrainConfig, plan: Plan, cases: Sequence[PreparedCase]) -> float:
+    """Guess how many training steps the validation of prepared cases lasts, by the voxels seen."""
+    assert config.patch_size is not None
+    assert config.batch_size is not None
+    windows = 0
+    for case in cases:
+        sides = zip(case.label.shape[1:], plan.roi_size, strict=True)
+        windows += prod(len(starts_along(size, side, plan.overlap)) for size, side in sides)
+    seen = windows * prod(plan.roi_size)
+    return _OF_A_STEP * seen / (config.batch_size * prod(config.patch_size))
 
 
 def _number(score: float) -> float:

@@ -17,7 +17,7 @@ from lamina.volume import Volume
 from lamina.workflows import RECORD, Progress
 from lamina.workflows.apart import Elsewhere, own_folder
 from lamina.workflows.load import Model
-from lamina.workflows.probabilities import room_for
+from lamina.workflows.probabilities import hidden_place, room_for
 from lamina.workflows.quality import Watched
 from lamina.workflows.record import Outcome, place_of, stamp_of
 from lamina.workflows.written import Output
@@ -36,8 +36,6 @@ class _Step:
     """As it lies in its file, where its case tells another size of voxels."""
     quality: Mapping[str, Any] = field(default_factory=dict)
     """How much there is of each structure, and what is unusual."""
-    filled: Path | None = None
-    """File of the probabilities, hidden until the segmentation is there."""
     stamp: str = ""
     """Of the scan's files, taken before they were read."""
     error: str = ""
@@ -165,22 +163,20 @@ class Batch:
             return read
 
         def segment() -> _Step:
-            filled = hidden = None
+            filled = None
             if self.with_probabilities:
-                hidden = self.out / f".part-{_probabilities_of(case)}"
-                filled = room_for(
-                    hidden, (self.model.bundle.plan.num_outputs, *image.spatial_shape)
-                )
+                shape = self.model.bundle.plan.num_outputs, *image.spatial_shape
+                filled = room_for(self.out / _probabilities_of(case), shape)
             found = self._watched.segment(image, on_window, filled)
             placed = replace(found, affine=stored.affine, unit=stored.unit)
             quality = self._watched.judge(image, found)
-            return _Step(placed, quality=quality, filled=hidden, stamp=read.stamp)
+            return _Step(placed, quality=quality, stamp=read.stamp)
 
         return _attempted(case, segment, read)
 
     def _write(self, case: Case, found: _Step, note: Callable[[Outcome], None]) -> None:
         began = time.perf_counter()
-        outcome = self._outcome(case)
+        outcome, told = self._outcome(case), self.out / _probabilities_of(case)
 
         def write() -> _Step:
             assert found.volume is not None
@@ -198,18 +194,18 @@ class Batch:
                         seconds=round(found.seconds + time.perf_counter() - began, 2),
                         sha256=sha256(part),
                         stamp=found.stamp,
-                        probabilities=_probabilities_of(case) if found.filled else None,
+                        probabilities=told.name if self.with_probabilities else None,
                         **found.quality,
                     )
                 )
-                if found.filled:
-                    found.filled.replace(self.out / _probabilities_of(case))
+                if self.with_probabilities:
+                    hidden_place(told).replace(told)
             return _Step(None)
 
         last = found if found.error else _attempted(case, write, found)
         if last.error:
             self._clear(case)  # no older model speaks for it
-            (self.out / f".part-{_probabilities_of(case)}").unlink(missing_ok=True)
+            hidden_place(told).unlink(missing_ok=True)
             note(replace(outcome, error=last.error, seconds=round(last.seconds, 2)))
 
     def _outcome(self, case: Case) -> Outcome:

@@ -158,8 +158,8 @@ def _write(out: Path, methods: Mapping[str, Sequence[Path]], found: Comparison) 
     from lamina.report.comparison import latex, markdown
     from lamina.report.comparison_pictures import save_pictures
 
-    save_pictures(out, found)
+    pictures = save_pictures(out, found)
     sources = {name: [str(path) for path in paths] for name, paths in methods.items()}
     write_json(out / "compare.json", found.as_dict() | {"scores": sources})
-    write_text(out / "compare.md", markdown(found))
+    write_text(out / "compare.md", markdown(found, pictures))
     write_text(out / "compare.tex", latex(found))

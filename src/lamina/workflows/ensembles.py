@@ -27,8 +27,8 @@ from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
 from lamina.workflows.run import RunFolder
 
-SOUP_MARGIN = 0.01
-"""Mean Dice on the test scans that one network of mean weights may lose against the ensemble."""
+SOUP_MARGIN = 0.001
+"""Difference of mean Dice on the test scans up to which soup and ensemble are equally good."""
 
 
 def ensemble(
@@ -75,7 +75,7 @@ def ensemble(
 def cook_soup(
     whole: RunFolder, runs: Sequence[RunFolder], progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Average the weights of several runs, and keep the result if it holds up on test scans.
+    """Average the weights of several runs; keep the result if it equals them on test scans.
 
     Every other scan was seen by one of the runs, so nothing else can tell what the mean of their
     weights is worth: networks that were trained apart need not have a mean that works.
@@ -97,7 +97,7 @@ def cook_soup(
     save_bundle(bundle, soup.bundle_file)
     together, mean = (_tested(run, progress) for run in (whole, soup))
     dice = [scores.mean_foreground("dice") for scores in (together, mean)]
-    offered = dice[1] > 0 and dice[1] >= dice[0] - SOUP_MARGIN
+    offered = holds_up(*dice)
     if offered:
         told = metrics_of(mean, f"{len(mean.cases)} test scans that no member has seen")
         save_bundle(replace(bundle, metrics=told), soup.bundle_file)
@@ -108,6 +108,11 @@ def cook_soup(
         "margin": SOUP_MARGIN,
         "offered": offered,
     }
+
+
+def holds_up(ensemble: float, soup: float) -> bool:
+    """Tell whether a soup's mean Dice is equal to its ensemble's, or better."""
+    return soup > 0 and soup >= ensemble - SOUP_MARGIN
 
 
 def _soup(whole: RunFolder, runs: Sequence[RunFolder]) -> Bundle:

@@ -1,6 +1,7 @@
 """Load: bring a trained model into memory, ready for use from Python."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +19,17 @@ from lamina.export.graphs import graphs_of
 from lamina.export.targets import Network
 from lamina.files import sha256
 from lamina.geometry import affine_from
-from lamina.inference.backend import fast_network
+from lamina.inference.backend import fast_network, is_out_of_memory
 from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
 from lamina.io import read_volume
-from lamina.training.device import chosen_device, require_device
+from lamina.training.device import chosen_device, has_bf16, require_device
 from lamina.volume import Volume
 from lamina.workflows.run import RunFolder, write_bundle
 from lamina.workflows.transformer import carried_maps
+
+log = logging.getLogger(__name__)
 
 _WINDOWS_ON_GPU = 4
 """Windows per call of the network where more of them at a time are quicker."""
@@ -130,23 +133,43 @@ def load(
         device=chosen,
         precision=precision,
         threads=torch.get_num_threads(),
-    )
-    predictor = Predictor(
-        network=exported or _in_torch(bundle, chosen, precision, ram_bytes),
-        plan=bundle.plan,
-        sw_batch_size=None if chosen == "cpu" else _WINDOWS_ON_GPU,
-        resample_oblique=resample_oblique,
-        maps=carried_maps(bundle, chosen),
-        postprocessing=_postprocessing(bundle),
-        tta=tta,
         ram_bytes=ram_bytes,
-        threads=torch.get_num_threads(),
     )
-    return Model(bundle, predictor, used)
+
+    def predictor(on: str) -> Predictor:
+        return Predictor(
+            network=Sparing(exported) if exported else _in_torch(bundle, on, precision, ram_bytes),
+            plan=bundle.plan,
+            sw_batch_size=None if on == "cpu" else _WINDOWS_ON_GPU,
+            resample_oblique=resample_oblique,
+            maps=carried_maps(bundle, on),
+            postprocessing=_postprocessing(bundle),
+            tta=tta,
+            ram_bytes=ram_bytes,
+            threads=torch.get_num_threads(),
+        )
+
+    return Model(bundle, _where_it_fits(predictor, chosen), used)
+
+
+def _where_it_fits(predictor: Callable[[str], Predictor], device: str) -> Predictor:
+    """Return a predictor on a device, or on the CPU where the device has no room for its weights.
+
+    Windows that do not fit are another matter, which :class:`Sparing` sees to.
+    """
+    try:
+        return predictor(device)
+    except RuntimeError as error:
+        if device == "cpu" or not is_out_of_memory(error):
+            raise
+        log.warning("%s; going on on the CPU, which takes longer.", str(error).partition("\n")[0])
+    return predictor("cpu")
 
 
 def _in_torch(bundle: Bundle, device: str, precision: str, ram_bytes: float | None) -> Network:
     bf16 = precision == "bf16"
+    if bf16 and device == "cpu" and not has_bf16():
+        log.warning("This processor only imitates bf16; --precision fp32 is quicker here.")
     network = fast_network(build_network(bundle), device, bf16=bf16, ram_bytes=ram_bytes)
     return Sparing(network, network.on_cpu)
 

@@ -1,6 +1,6 @@
 """Predict: segment scans with a trained model, each on its own grid."""
 
-from collections import Counter
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -105,6 +105,7 @@ def predict(
         model, out, inputs = model.absolute(), out.absolute(), inputs and inputs.absolute()
     output = output_of(output_format, anonymise=anonymise)
     cases = tuple(cases) or _cases(model, inputs, split)
+    _require_own_names(cases)
     bundle = find_bundle(model)
     make = partial(
         _batch,
@@ -124,7 +125,10 @@ def predict(
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
         remove_parts(out)
         earlier = [entry for entry in read_record(out)["cases"] if entry not in kept]
-        outcomes = batch.run(cases, kept, earlier, progress)
+        try:
+            outcomes = batch.run(cases, kept, earlier, progress)
+        finally:
+            remove_parts(out)
     return Prediction(out=out, outcomes=outcomes)
 
 
@@ -181,20 +185,13 @@ def _protect(
         or by any where none is given.
     """
     earlier = read_record(out)
-    scans = {path.resolve() for case in cases for path in case.images}
+    scans = {os.path.realpath(path) for case in cases for path in case.images}
     written = {entry["segmentation"]: entry["sha256"] for entry in earlier["cases"]}
     names = {name for case in cases for name in names_of(case, output)}
-    counts = Counter(output.name(case, "mm") for case in cases)
-    shared = [name for name, count in counts.items() if count > 1]
-    if shared:
-        raise DatasetError(
-            f"{out / shared[0]}: would be the segmentation of several scans.",
-            remedy="Segment them one by one into different folders, or rename them.",
-        )
     ours = {entry.get("probabilities") for entry in earlier["cases"]}
     for path in (out / name for name in sorted(names)):
         if path.exists() and (
-            path.resolve() in scans
+            os.path.realpath(path) in scans
             or (path.name not in ours and sha256(path) != written.get(path.name))
         ):
             raise DatasetError(
@@ -209,3 +206,15 @@ def _protect(
             remedy="Choose another folder for --output.",
         )
     return others
+
+
+def _require_own_names(cases: Sequence[Case]) -> None:
+    """Refuse scans that only their suffix tells apart: files and the record go by the rest."""
+    seen: dict[str, Path] = {}
+    for case in cases:
+        if case.case_id in seen:
+            raise DatasetError(
+                f"{case.images[0]}: is called {case.case_id}, as {seen[case.case_id]} is.",
+                remedy="Segment them one by one into different folders, or rename one.",
+            )
+        seen[case.case_id] = case.images[0]

@@ -1,6 +1,7 @@
 """Pretrain: train a vision transformer on the slices of prepared cases, without their labels."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -88,6 +89,7 @@ def pretrain(
             now, a loss is not finite, or the transformer has collapsed.
         DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case.
     """
+    began = time.monotonic()
     folder, run = WorkFolder(work), RunFolder(out)
     plan = folder.plan()
     if resume:
@@ -113,6 +115,7 @@ def pretrain(
         config,
         run.checkpoints,
         resume=resume,
+        began=began,
         on_epoch=_recorder(run, on_epoch),
         on_step=on_step,
     )

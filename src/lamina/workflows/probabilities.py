@@ -97,14 +97,24 @@ def _image(path: Path, prediction: Volume) -> NDArray[np.floating[Any]]:
 
 
 def room_for(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Make an array in a file, whose room on the disk is taken at once.
+    """Make an array in the :func:`hidden_place` of a file; its room on the disk is taken at once.
 
     Raises:
         FileError: There is not enough; found out later, it would end the process.
     """
-    with atomic_path(path) as part:
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # not everywhere
-            with part.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
-    return np.lib.format.open_memmap(path, mode="r+")
+    hidden = hidden_place(path)
+    try:
+        with atomic_path(hidden) as part:
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+            if hasattr(os, "posix_fallocate"):  # not everywhere
+                with part.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    except FileError as error:
+        error.message = error.message.replace(str(hidden), str(path))
+        raise
+    return np.lib.format.open_memmap(hidden, mode="r+")
+
+
+def hidden_place(path: Path) -> Path:
+    """Return where probabilities are until the segmentation is there; a part, if nobody comes."""
+    return path.with_name(f".part-{path.name}")

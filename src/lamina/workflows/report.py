@@ -24,9 +24,8 @@ from lamina.workflows.evaluate import evaluate
 from lamina.workflows.load import find_bundle
 from lamina.workflows.record import read_record
 from lamina.workflows.reported_cases import flags_of, pairs_of, reliability_of, shown, sizes_of
-from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.run import ALL, RunFolder, read_history
 from lamina.workflows.scored import SCORES, Evaluation, read_evaluation
-from lamina.workflows.train import ALL
 from lamina.workflows.work import WorkFolder
 
 _OUT_OF_FOLD = "out_of_fold"

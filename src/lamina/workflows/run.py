@@ -20,6 +20,9 @@ from lamina.errors import DatasetError, FileError, LaminaError, TrainingError
 from lamina.files import read_json, sha256, write_json
 from lamina.workflows.transformer import VIT_FILE, read_vit
 
+ALL = "all"
+"""What a folder that holds a run of every fold says in place of its fold."""
+
 _PACKAGES = ("lamina", "torch", "lightning", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
 
 

@@ -15,7 +15,7 @@ import psutil
 from lamina.config import resolve
 from lamina.errors import LaminaError, TrainingError
 from lamina.training.config import TrainConfig
-from lamina.workflows.run import RunFolder
+from lamina.workflows.run import ALL, RunFolder
 
 _DEPTH = 4
 _SILENT_S = 900.0
@@ -126,13 +126,13 @@ def _found(place: Path) -> Iterator[tuple[str, Path]]:
     """Yield short name and folder of the runs in a place, which may be one itself."""
     if not place.is_dir():
         raise TrainingError(f"{place}: no such folder.", remedy="Give folders that train wrote.")
-    if _looks_like_run(place):
+    if _looks_like_run(place) and not _holds_runs(place):
         yield place.resolve().name, place
         return
     for root, folders, _ in os.walk(place):
         here = Path(root)
         inside = here.relative_to(place)
-        if here != place and _looks_like_run(here):
+        if here != place and _looks_like_run(here) and not _holds_runs(here):
             folders.clear()
             if not _is_pretraining(here):
                 yield str(inside), here
@@ -150,12 +150,23 @@ def _looks_like_run(folder: Path) -> bool:
     )
 
 
+def _holds_runs(folder: Path) -> bool:
+    """Tell whether it is the folder of a cross-validation, whose folds are the runs."""
+    return _told(folder).get("fold") == ALL
+
+
 def _is_pretraining(folder: Path) -> bool:
+    manifest = _told(folder)
+    return "attention" in manifest and "network" not in manifest
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """Return what a manifest holds; nothing where it is damaged."""
     try:
         manifest: Any = RunFolder(folder).manifest()
     except LaminaError:
-        return False
-    return isinstance(manifest, dict) and "attention" in manifest and "network" not in manifest
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _named(found: Sequence[tuple[str, Path]]) -> dict[str, Path]:

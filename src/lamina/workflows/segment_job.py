@@ -5,7 +5,7 @@ The scan is read, segmented and written as ``predict`` does it, so that both agr
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +17,11 @@ from lamina.files import sha256
 from lamina.io import write_volume
 from lamina.io.derived import Kind, Producer, write_structures
 from lamina.report.segmentation import save_segmentation_page
+from lamina.report.structures import describe_structures
 from lamina.report.viewable import write_viewable
 from lamina.serve.intake import Scan, find_scan
+from lamina.serve.intake.uploads import base_name
 from lamina.serve.jobs import Tell, Work
-from lamina.serve.structures import describe_structures
 from lamina.volume import Volume
 from lamina.workflows.load import Model, load
 from lamina.workflows.mesh import mesh
@@ -91,13 +92,13 @@ class Segmenter:
         try:
             return self._segment(work, tell)
         except LaminaError as error:
-            raise _shown(error, work) from error
+            raise _shown(error, work, self.models) from error
 
     def _segment(self, work: Work, tell: Tell) -> Mapping[str, Any]:
         tell("reading", _SHARES["reading"])
         model, digest = self._model(work.model)
         plan = model.bundle.plan
-        scan = find_scan(work.files, len(plan.channels))
+        scan = find_scan(work.files, len(plan.channels), ordered=work.ordered)
         case = Case(case_id="scan", group="", images=scan.images, series=scan.series)
         image = case.read_image(plan.channels)
 
@@ -109,7 +110,8 @@ class Segmenter:
         found = watched.segment(image, on_window, None)
         unusual = watched.judge(image, found)["flags"] or []
         tell("writing", _SHARES["writing"])
-        flags = [*scan.flags, *(flag["text"] for flag in unusual)]
+        flags = [*scan.flags, *_guessed(scan, work, plan.channels)]
+        flags += [flag["text"] for flag in unusual]
         result = _Result(segmentation=found, scan=image, flags=flags)
         _write_volumes(result, work.out)
         if scan.is_dicom and image.unit == "mm" and image.spatial_dims == 3:
@@ -135,6 +137,14 @@ class Segmenter:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+
+def _guessed(scan: Scan, work: Work, channels: Sequence[str]) -> Iterable[str]:
+    """Say which file was taken for which channel, where nobody but their names told."""
+    if len(scan.images) > 1 and not work.ordered:
+        pairs = zip(channels, (base_name(work.files[path]) for path in scan.images), strict=True)
+        told = ", ".join(f"{name} as {channel}" for channel, name in pairs)
+        yield f"Files were taken for channels in the order of their names: {told}."
 
 
 def _write_volumes(result: _Result, out: Path) -> None:
@@ -196,9 +206,10 @@ def _write_pictures(
         log.info("%s is not installed; no surfaces or page.", error.name)
 
 
-def _shown(error: LaminaError, work: Work) -> LaminaError:
-    """Return an error that calls files what the user calls them."""
+def _shown(error: LaminaError, work: Work, models: Mapping[str, Path]) -> LaminaError:
+    """Return an error that calls files and models what the user calls them."""
     known = {str(path): name for path, name in work.files.items()}
+    known |= {str(path): name for name, path in models.items()}
     shown = error.message
     for path in sorted(known, key=len, reverse=True):
         shown = shown.replace(path, known[path])

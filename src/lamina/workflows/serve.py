@@ -12,11 +12,11 @@ from lamina.bundle.shipped import FOLDER
 from lamina.data.workers import num_cores
 from lamina.errors import BundleError, ConfigError, DatasetError, FileError
 from lamina.export.backends import cache_folder
+from lamina.report.structures import describe_labels
 from lamina.serve.app import create_app
 from lamina.serve.schemas import Label, Model
 from lamina.serve.server import run
 from lamina.serve.settings import Settings
-from lamina.serve.structures import describe_labels
 from lamina.workflows.segment_job import Segmenter
 
 log = logging.getLogger(__name__)

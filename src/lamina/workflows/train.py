@@ -1,9 +1,10 @@
 """Train: fit a network to one fold of a prepared dataset and leave a portable model."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ from lamina.workflows.assembly import (
     loss_of,
     net_of,
     network_of,
+    overruled,
     patches_of,
+    validation_steps,
     validator_of,
 )
 from lamina.workflows.run import (
+    ALL,
     RunFolder,
     hashes,
     machine,
@@ -46,11 +50,9 @@ from lamina.workflows.work import WorkFolder
 
 LENGTH = (
     *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
-    *("device", "devices", "nodes", "sharded", "activation_checkpointing"),
+    *("device", "devices", "nodes", "sharded", "activation_checkpointing", "compile"),
 )
 """Settings that may change when a run is resumed."""
-ALL = "all"
-"""What a folder that holds a run of every fold says in place of its fold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,7 @@ def train(
         DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case;
             ``mlflow`` is no file of MLflow.
     """
+    began = time.monotonic()
     folder, run = WorkFolder(work), RunFolder(out)
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
     split = folder.fold(fold, config.training_share)
@@ -164,6 +167,8 @@ def train(
             validate=validator_of(plan, pictures.first(val_cases), config.select_by, pictures.see),
             resume=resume,
             stop_file=run.root / STOP_FILE,
+            began=began,
+            validation_steps=validation_steps(config, plan, val_cases),
             loggers=loggers,
             on_begin=begin,
             on_epoch=pictures.then(on_epoch),
@@ -203,24 +208,7 @@ def _begun(
     given = resolve(TrainConfig, settings)
     num_cases = len(folder.fold(fold or 0, given.training_share).train)
     config = completed(given, plan, num_cases)
-    return _overruled(plan, config), fold or 0, config
-
-
-def _overruled(plan: Plan, config: TrainConfig) -> Plan:
-    """Let the plan say what is done where settings overrule it; the window follows the patch."""
-    patch = config.patch_size
-    window = plan.roi_size if patch == plan.patch_size else patch
-    chosen: dict[str, Any] = {
-        "network": config.model,
-        "patch_size": patch,
-        "roi_size": config.roi_size or window,
-        "overlap": plan.overlap if config.overlap is None else config.overlap,
-        "blending": config.blending or plan.blending,
-        "batch_size": config.batch_size,
-    }
-    changed = {name: value for name, value in chosen.items() if value != getattr(plan, name)}
-    reasons = plan.reasons | dict.fromkeys(changed, "Set by hand.")
-    return replace(plan, **changed, reasons=reasons)
+    return overruled(plan, config), fold or 0, config
 
 
 def _resumed(

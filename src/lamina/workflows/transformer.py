@@ -212,8 +212,13 @@ def transformer_for(folder: WorkFolder, network: NetworkConfig, fold: int) -> Ma
         )
     if maker.from_scratch:
         log.warning("Attention maps come from a transformer trained from scratch on these scans.")
-    same_folds = maker.origin.get("splits") == sha256(folder.splits_file)
-    if same_folds and maker.origin["fold"] != fold:
+    splits, here = maker.origin.get("splits"), sha256(folder.splits_file)
+    if splits not in (None, here):
+        log.warning(
+            "The transformer was trained by other splits: it may have seen validation scans of "
+            "this fold, without their labels."
+        )
+    elif splits and maker.origin["fold"] != fold:
         log.warning(
             "The transformer has seen validation scans of fold %d, without their labels: it was "
             "trained for fold %d.",

@@ -19,7 +19,8 @@ from lamina.geometry import check_same_grid
 from lamina.io import read_labels, read_volume
 from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
-from lamina.report.viewable import structures_in, write_viewable
+from lamina.report.structures import count_structures
+from lamina.report.viewable import write_viewable
 from lamina.volume import Volume
 from lamina.workflows.evaluate import declared_labels
 from lamina.workflows.view_server import ViewServer
@@ -140,10 +141,7 @@ class _Marked:
 
     def structures(self) -> list[dict[str, Any]]:
         """Return what the page lists."""
-        voxel_ml = abs(float(np.linalg.det(self.label.affine[:3, :3]))) / 1000
-        measured = self.label.spatial_dims == 3 and self.label.unit == "mm"
-        known = self.labels
-        return structures_in(known, self.counts, voxel_ml if measured else None) if known else []
+        return count_structures(self.labels, self.counts, self.label) if self.labels else []
 
 
 def _segmented(path: Path, image: Volume) -> _Marked:

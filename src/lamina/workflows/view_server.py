@@ -6,9 +6,9 @@ It answers as ``lamina serve`` does, without models. Nothing but the standard li
 import json
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,11 @@ class ViewServer(ThreadingHTTPServer):
         self.answers = {"/api/models": [], "/api/jobs": [job], f"/api/jobs/{job['id']}": job}
         self.paths = {f"/api/jobs/{job['id']}/files/{name}": make for name, make in files.items()}
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of browsers that hang up, as they do when a page is closed or loaded anew."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """Where to point a browser; it carries the token."""
@@ -103,13 +108,15 @@ class _Handler(BaseHTTPRequestHandler):
         return host in (HOST, "localhost")
 
     def _is_known(self, given: str) -> bool:
-        try:
-            kept = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
-        except CookieError:
-            kept = None
-        tokens = (given, kept.value if kept else "")
         known = self.server.token.encode()
-        return any(secrets.compare_digest(token.encode(), known) for token in tokens)
+        return any(
+            secrets.compare_digest(token.encode(), known) for token in (given, self._cookie())
+        )
+
+    def _cookie(self) -> str:
+        """Return our cookie's value, among those that other programs of this machine have set."""
+        pairs = (pair.strip().partition("=") for pair in self.headers.get("Cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self.server.cookie), "")
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         self._send_json(status, {"error": {"message": message, "remedy": _REMEDY}})

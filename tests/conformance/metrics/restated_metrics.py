@@ -85,12 +85,12 @@ def lesion_scores(prediction, reference, spacing):
     """Return the scores of lesions, which are found one by one."""
     corners = np.ones([3] * prediction.ndim)
     parts, num_parts = ndimage.label(prediction, corners)
-    lesions, num_lesions = ndimage.label(widened(reference, spacing), corners)
-    lesions = lesions * reference
+    surroundings, num_lesions = ndimage.label(widened(reference, spacing), corners)
+    lesions = surroundings * reference
     touched, scores, hits = set(), [], 0
     for lesion in range(1, num_lesions + 1):
         own = lesions == lesion
-        parts_here = set(parts[own].tolist()) - {0}
+        parts_here = set(parts[surroundings == lesion].tolist()) - {0}
         touched |= parts_here
         hits += bool(parts_here)
         marked = np.isin(parts, list(parts_here))

@@ -130,6 +130,17 @@ def test_one_part_over_two_lesions_finds_both_and_is_right_about_neither():
     assert value_of("lesion_f1", prediction, reference, (1.0, 1.0)) == 1
 
 
+@pytest.mark.parametrize(("apart", "f1", "dice"), [(3, 1, 2 * 4 / (4 + 6)), (4, 2 / 3, 1 / 2)])
+def test_a_part_within_the_widening_belongs_to_the_lesion_as_in_brats(apart, f1, dice):
+    # A lesion of 4 pixels, found exactly, and 2 predicted pixels beside it. Up to 3 mm off, these
+    # are taken for a piece of it: no invention, but two pixels too many. Beyond, they are invented.
+    reference, prediction = np.zeros((2, 5, 20), bool)
+    reference[2, 2:6] = prediction[2, 2:6] = True
+    prediction[2, 5 + apart : 7 + apart] = True
+    assert value_of("lesion_f1", prediction, reference, (1.0, 1.0)) == pytest.approx(f1)
+    assert value_of("lesion_dice", prediction, reference, (1.0, 1.0)) == pytest.approx(dice)
+
+
 def test_voxels_without_a_probability_are_no_evidence():
     mask = np.ones((2, 2), bool)
     probability = np.array([[0.9, np.nan], [0.7, np.nan]])

@@ -11,9 +11,9 @@ from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Metric
 
 
 def lesion_dice(comparison: Comparison) -> float:
-    """Return the mean Dice of each lesion with the parts that touch it, from 0 to 1.
+    """Return the mean Dice of each lesion with the parts that reach it, from 0 to 1.
 
-    Predicted parts that touch no lesion take part in the mean as 0.
+    Predicted parts that reach no lesion take part in the mean as 0.
     """
     found = comparison.part(lesions)
     scores = 2 * found.shared / (found.sizes + found.predicted)
@@ -25,8 +25,8 @@ _IN_MM = Metric(
     title="Lesion Dice",
     unit="",
     higher_is_better=True,
-    definition="Mean over lesions of their Dice with the predicted parts that touch them, invented "
-    f"parts as 0; reference parts that meet when widened by {WIDENING} mm are one lesion.",
+    definition="Mean over lesions of their Dice with the predicted parts that reach them, other "
+    f"parts as 0; lesions are widened by {WIDENING} mm for this, and those that then meet are one.",
     empty=ZERO_WHEN_WRONG,
     function=lesion_dice,
 )

@@ -8,9 +8,9 @@ from lamina.evaluation.metrics import METRICS, ZERO_WHEN_WRONG, Metric
 
 
 def lesion_f1(comparison: Comparison) -> float:
-    """Return ``2 TP / (2 TP + FP + FN)`` of lesions, from 0 to 1; one shared voxel is a find."""
+    """Return ``2 TP / (2 TP + FP + FN)`` of lesions, from 0 to 1."""
     found = comparison.part(lesions)
-    hits = int((found.shared > 0).sum())
+    hits = int(found.found.sum())
     misses = len(found.sizes) - hits
     return 2 * hits / (2 * hits + found.invented + misses)
 
@@ -20,8 +20,8 @@ _IN_MM = Metric(
     title="Lesion F1",
     unit="",
     higher_is_better=True,
-    definition="F1 of lesions, found by one shared voxel; reference parts that meet when widened "
-    f"by {WIDENING} mm are one lesion.",
+    definition="F1 of lesions, found where a predicted part reaches them; lesions are widened by "
+    f"{WIDENING} mm for this, and those that then meet are one.",
     empty=ZERO_WHEN_WRONG,
     function=lesion_f1,
 )

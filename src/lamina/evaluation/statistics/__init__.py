@@ -11,3 +11,6 @@ LEVEL = 0.95
 """Confidence of intervals; tests are made at ``1 - LEVEL``."""
 
 ALPHA = round(1 - LEVEL, 10)
+
+DIGITS = 10
+"""Values that agree so far are equal: what is left is rounding, and must not break ties."""

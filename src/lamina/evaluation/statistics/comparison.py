@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.evaluation.statistics import ALPHA
+from lamina.evaluation.statistics import ALPHA, DIGITS
 from lamina.evaluation.statistics.intervals import Interval, mean_interval
 from lamina.evaluation.statistics.paired import holm, patients_needed, signed_rank
 from lamina.evaluation.statistics.ranking import Friedman, Stability, friedman, nemenyi, stability
@@ -19,7 +19,6 @@ Values = NDArray[np.float64]
 
 FEW_PATIENTS = 20
 """Below, bootstrap intervals cover clearly less than they promise; see docs/statistics.md."""
-_DIGITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def compare_methods(subject: Subject, values: Mapping[str, Values]) -> Compariso
     means = {name: found.mean(axis=0) for name, found in values.items()}
 
     def badness(name: str) -> float:
-        mean = round(float(means[name].mean()), _DIGITS)
+        mean = round(float(means[name].mean()), DIGITS)
         return -mean if higher else mean
 
     order = sorted(values, key=badness)
@@ -197,8 +196,9 @@ def _of_disagreement(found: Comparison) -> Iterator[str]:
         clear = pair.p < ALPHA or not pair.difference.low <= 0 <= pair.difference.high
         if pair.effect < 0 and clear and not pair.difference.missing:
             yield (
-                f"{pair.first} has the better mean, but is worse than {pair.second} on most "
-                "patients: a few of them decide about the mean. Look at these."
+                f"{pair.first} has the better mean, but the test over patients favours "
+                f"{pair.second} ({pair.wins} patients better, {pair.losses} worse): a few of them "
+                "decide about the mean. Look at these."
             )
 
 

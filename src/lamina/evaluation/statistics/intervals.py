@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from lamina.evaluation.statistics import LEVEL, SEED
+from lamina.evaluation.statistics import DIGITS, LEVEL, SEED
 
 RESAMPLES = 9999
 _VALUES_AT_ONCE = 1 << 22
@@ -31,11 +31,12 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     """Return the mean of values ``(N,)``, none of them NaN, and its BCa bootstrap interval.
 
     Bias-corrected and accelerated (Efron, JASA 82(397), 1987), as scipy computes it. One value, or
-    values that are all the same, say nothing about how far others would lie: there is no interval.
+    values that are all the same, rounding aside, say nothing about how far others would lie: there
+    is no interval.
     """
     n = len(values)
     mean = float(values.mean()) if n else math.nan
-    if n < 2 or np.ptp(values) == 0:
+    if n < 2 or np.ptp(np.round(values, DIGITS)) == 0:
         missing = f"{n} patients" if n != 1 else "a single patient"
         missing = missing if n < 2 else "all values are the same"
         return Interval(mean=mean, low=math.nan, high=math.nan, n=n, missing=missing)

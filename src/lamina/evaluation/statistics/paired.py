@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from lamina.evaluation.statistics import ALPHA
+from lamina.evaluation.statistics import ALPHA, DIGITS
 
 Values = NDArray[np.float64]
 
-_DIGITS = 10
-"""Values that agree so far are equal: what is left is rounding, and must not break ties."""
 _EXACT_UP_TO = 200
 """Patients; beyond, the normal approximation is the same to many digits."""
 
@@ -38,7 +36,7 @@ def signed_rank(differences: Values) -> SignedRank:
     counts all ways to give these very ranks signs, so that it is exact with ties as well. The
     effect is the matched-pairs rank-biserial correlation (Kerby, Comprehensive Psychology 3, 2014).
     """
-    rounded = np.round(differences, _DIGITS)
+    rounded = np.round(differences, DIGITS)
     kept = rounded[rounded != 0]
     ranks = rankdata(np.abs(kept))
     above, below = float(ranks[kept > 0].sum()), float(ranks[kept < 0].sum())

@@ -7,13 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from lamina.evaluation.statistics import ALPHA, LEVEL, SEED
+from lamina.evaluation.statistics import ALPHA, DIGITS, LEVEL, SEED
 
 Values = NDArray[np.float64]
 
 RESAMPLES = 5000
-_DIGITS = 10
-"""Means and values that agree so far are equal: what is left is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,5 +104,5 @@ def stability(values: Values, higher_is_better: bool) -> list[Stability]:
 def _ranks(values: Values, higher_is_better: bool, ties: str) -> Values:
     """Rank the methods (first axis) in every column, 1 for the best."""
     signed = -values if higher_is_better else values
-    ranks: Values = rankdata(np.round(signed, _DIGITS), method=ties, axis=0)
+    ranks: Values = rankdata(np.round(signed, DIGITS), method=ties, axis=0)
     return ranks

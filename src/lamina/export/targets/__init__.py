@@ -4,7 +4,8 @@ Exported networks are plain functions of arrays. Writing needs torch; loading ne
 target's own runtime, so nothing here imports torch before it writes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -64,3 +65,25 @@ class Target:
 
 TARGETS: Registry[Target] = Registry("export target", __name__)
 """Every target by its name, such as ``"onnx"``."""
+
+_NO_MEMORY = ("allocate", "bad_alloc", "bad allocation")
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Turn what a runtime raises in the block into errors that everybody expects.
+
+    ONNX Runtime's have nothing in common, and OpenVINO's begin with the lines of its own source.
+
+    Raises:
+        MemoryError: There is not enough memory.
+        RuntimeError: Anything else went wrong.
+    """
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        for line in lines:
+            if any(sign in line for sign in _NO_MEMORY):
+                raise MemoryError(line) from error
+        raise RuntimeError(lines[-1] if lines else type(error).__name__) from error

@@ -1,8 +1,9 @@
 """A MONAI bundle: configuration, metadata and weights as MONAI's own program runs them.
 
-Its network is built by Lamina, which must be installed beside MONAI. Its preparation consists of
-MONAI's transforms. They come close to Lamina's and are not the same: interpolation and cropping
-differ in detail, so that segmentations differ by some voxels along edges.
+Its network is built by Lamina, which must be installed beside MONAI, and its postprocessing is
+Lamina's. Its preparation consists of MONAI's transforms. They come close to Lamina's and are not
+the same: interpolation and cropping differ in detail, so that segmentations differ by some voxels
+along edges.
 """
 
 import json
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.data.plan import Normalisation, Plan
+from lamina.data.plan import Plan
 from lamina.errors import ExportError
+from lamina.export.monai_transforms import composed, inferer, postprocessing, preprocessing
 from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graphs, Network, Precision, Target
 from lamina.files import read_json, write_json, write_text
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 _INFERENCE = "configs/inference.json"
 _METADATA = "configs/metadata.json"
 _WEIGHTS = "models/model.pt"
-_AIR = "$lambda x: x != x.flatten(1)[:, 0].reshape(-1, *[1] * (x.ndim - 1))"
-"""Of a scan ``(C, *S)``, what differs from its first corner."""
 
 
 def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
@@ -123,7 +123,7 @@ def _outputs(plan: Plan) -> tuple[str, ...]:
 def _inference(bundle: "Bundle") -> dict[str, Any]:
     plan = bundle.plan
     return {
-        "imports": ["$import glob", "$import os", "$import torch"],
+        "imports": ["$import glob", "$import numpy", "$import os", "$import torch"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/eval'",
@@ -131,7 +131,7 @@ def _inference(bundle: "Bundle") -> dict[str, Any]:
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": _network(bundle),
         "network": "$@network_def.to(@device)",
-        "preprocessing": _composed(_preprocessing(plan)),
+        "preprocessing": composed(preprocessing(plan)),
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': path} for path in @datalist]",
@@ -144,8 +144,8 @@ def _inference(bundle: "Bundle") -> dict[str, Any]:
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": _inferer(plan),
-        "postprocessing": _composed(_postprocessing(plan)),
+        "inferer": inferer(plan),
+        "postprocessing": composed(postprocessing(bundle)),
         "handlers": [
             {
                 "_target_": "CheckpointLoader",
@@ -173,97 +173,6 @@ def _network(bundle: "Bundle") -> dict[str, Any]:
     if bundle.num_members == 1:
         return member
     return {"_target_": "lamina.bundle.Ensemble", "members": [member] * bundle.num_members}
-
-
-def _composed(transforms: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"_target_": "Compose", "transforms": transforms}
-
-
-def _on(target: str, keys: str, **how: Any) -> dict[str, Any]:
-    return {"_target_": target, "keys": keys, **how}
-
-
-def _preprocessing(plan: Plan) -> list[dict[str, Any]]:
-    spacing: list[Any] = list(plan.target_spacing)
-    if plan.slice_axis is not None:
-        spacing[plan.slice_axis] = -1.0  # each scan keeps its own
-    target = {"pixdim": spacing}
-    return [
-        _on("LoadImaged", "image", image_only=True),
-        _on("EnsureChannelFirstd", "image"),
-        _on("CropForegroundd", "image", source_key="image", select_fn=_AIR, allow_smaller=True),
-        _on("Orientationd", "image", axcodes=plan.orientation, labels=None),
-        *([_on("Spacingd", "image", mode="bilinear", **target)] if plan.unit == "mm" else []),
-        *_normalisation(plan.normalisation),
-        _on("EnsureTyped", "image", dtype="$torch.float32"),
-    ]
-
-
-def _normalisation(schemes: tuple[Normalisation, ...]) -> list[dict[str, Any]]:
-    first = schemes[0]
-    if any(other != first for other in schemes):
-        raise ExportError(
-            "The model's channels are normalised in different ways, a MONAI bundle's all alike.",
-            remedy="Export the model to onnx or openvino.",
-        )
-    if first.scheme == "zscore_nonzero":
-        return [_on("NormalizeIntensityd", "image", nonzero=True, channel_wise=True)]
-    if first.scheme == "zscore":
-        clip = {"lower": 0.5, "upper": 99.5, "channel_wise": True}
-        return [
-            _on("ClipIntensityPercentilesd", "image", **clip),
-            _on("NormalizeIntensityd", "image", channel_wise=True),
-        ]
-    scale = max(first.std, 1e-8)
-    limits: Mapping[str, Any] = {
-        "a_min": first.low,
-        "a_max": first.high,
-        "b_min": (first.low - first.mean) / scale,
-        "b_max": (first.high - first.mean) / scale,
-        "clip": True,
-    }
-    return [_on("ScaleIntensityRanged", "image", **limits)]
-
-
-def _inferer(plan: Plan) -> dict[str, Any]:
-    how: dict[str, Any] = {
-        "roi_size": [plan.roi_size[axis] for axis in plan.seen_axes],
-        "sw_batch_size": 1,
-        "overlap": plan.overlap,
-        "mode": plan.blending,
-        "padding_mode": "replicate",
-    }
-    if plan.slice_axis is None:
-        return {"_target_": "SlidingWindowInferer", **how}
-    return {"_target_": "SliceInferer", "spatial_dim": plan.slice_axis, **how}
-
-
-def _postprocessing(plan: Plan) -> list[dict[str, Any]]:
-    undone = _on(
-        "Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False
-    )
-    saved = _on(
-        "SaveImaged",
-        "pred",
-        output_dir="@output_dir",
-        output_postfix="seg",
-        separate_folder=False,
-        output_dtype="$torch.uint8",
-        resample=False,
-    )
-    return [undone, _on("Lambdad", "pred", func=_decision(plan)), saved]
-
-
-def _decision(plan: Plan) -> str:
-    """Return the expression that turns logits ``(K, *S)`` into the values of files ``(1, *S)``."""
-    labels = plan.labels
-    values = [labels.background, *labels.values.values()]
-    if not plan.region_based:
-        return f"$lambda x: torch.tensor({values}, device=x.device)[x.argmax(0, keepdim=True)]"
-    drawn = f"torch.full_like(x[:1], {labels.background})"
-    for channel, index in labels.region_drawing:
-        drawn = f"torch.where(x[{channel}:{channel + 1}] > 0, {values[index]}, {drawn})"
-    return f"$lambda x: {drawn}"
 
 
 def _notice(bundle: "Bundle") -> str:

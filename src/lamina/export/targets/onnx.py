@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import ExportError
-from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target
+from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target, running
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
 
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
+"""What goes wrong is raised, and need not be printed as well."""
 
 
 def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
@@ -34,14 +35,15 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     session = onnxruntime.InferenceSession(
         str(folder / f"{graph}.onnx"), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = session.run(None, {name: np.ascontiguousarray(batch)})[0]
+        with running():
+            found: NDArray[np.float32] = session.run(None, {name: np.ascontiguousarray(batch)})[0]
         return found
 
     return run

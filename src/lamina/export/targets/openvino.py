@@ -1,14 +1,22 @@
 """OpenVINO on the CPU: in fp32 or bf16 as asked for when it is loaded, or quantised to int8."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision, Target
+from lamina.export.targets import (
+    MODEL,
+    TARGETS,
+    Graphs,
+    Network,
+    Precision,
+    Target,
+    running,
+)
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
@@ -24,12 +32,13 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
     from lamina.export.graphs import refusing, to_onnx
 
     for name, graph in graphs.items():
-        with TemporaryDirectory() as scratch, refusing("OpenVINO"):
-            between = Path(scratch) / "graph.onnx"
+        between = folder / f"{name}.onnx"
+        with refusing("OpenVINO"):
             to_onnx(graph, between)
             model = openvino.Core().read_model(between)
-            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+            _save(model, folder / f"{name}.xml")
             del model  # it maps the file that is about to be removed
+        between.unlink()
 
 
 def quantise(folder: Path, windows: Sequence[NDArray[np.float32]]) -> None:
@@ -54,9 +63,18 @@ def quantise(folder: Path, windows: Sequence[NDArray[np.float32]]) -> None:
         quantised = nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
         del model  # it maps the weights of the file that is about to be replaced
         part = folder / f"{MODEL}-int8.xml"
-        openvino.save_model(quantised, part, compress_to_fp16=False)
+        _save(quantised, part)
         for suffix in (".xml", ".bin"):
             part.with_suffix(suffix).replace(path.with_suffix(suffix))
+
+
+def _save(model: Any, path: Path) -> None:
+    import openvino
+
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # it does not say what was wrong, and has removed the file
+        raise OSError(errno.EIO, "OpenVINO could not write it; is the disk full?") from error
 
 
 def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
@@ -70,7 +88,8 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     compiled = openvino.Core().compile_model(folder / f"{graph}.xml", "CPU", properties)
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.array(compiled([np.ascontiguousarray(batch)])[0], np.float32)
+        with running():
+            return np.array(compiled([np.ascontiguousarray(batch)])[0], np.float32)
 
     return run
 

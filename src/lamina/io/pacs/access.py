@@ -46,6 +46,16 @@ class Address:
         return f"{self.scheme}://{title}{host}{port}{self.path}"
 
 
+def is_title(text: str) -> bool:
+    """Tell whether a text can be an AE title (PS3.5, 6.2: ASCII, no backslash, not only spaces)."""
+    return (
+        0 < len(text.strip()) <= len(text) <= _LONGEST_TITLE
+        and text.isascii()
+        and text.isprintable()
+        and "\\" not in text
+    )
+
+
 def address_of(url: str) -> Address:
     """Return the parts of an address.
 
@@ -69,9 +79,9 @@ def address_of(url: str) -> Address:
             remedy="Give a user by --user and a password or token by --secret.",
         )
     title = parts.username or _ANY_TITLE
-    if len(title) > _LONGEST_TITLE or (not is_web and parts.path.strip("/")):
+    if not is_title(title) or (not is_web and parts.path.strip("/")):
         raise ConfigError(
-            f"--url {url}: an AE title has up to {_LONGEST_TITLE} letters, and no path follows.",
+            f"--url {url}: an AE title has up to {_LONGEST_TITLE} ASCII letters; no path follows.",
             remedy="Such as dicom://AETITLE@pacs.example:104.",
         )
     return Address(
@@ -114,8 +124,10 @@ class Access:
             raise ConfigError("--user: needs --secret, which says where the password is.")
         if not 0 < self.timeout < float("inf"):
             raise ConfigError(f"--timeout {self.timeout:g}: must be seconds above 0.")
-        if not 0 < len(self.title) <= _LONGEST_TITLE:
-            raise ConfigError(f"--aet {self.title!r}: must have 1 to {_LONGEST_TITLE} letters.")
+        if not is_title(self.title):
+            raise ConfigError(
+                f"--aet {self.title!r}: must have 1 to {_LONGEST_TITLE} ASCII letters."
+            )
         if self.ca is not None and not self.ca.is_file():
             raise FileError(f"{self.ca}: no such file of certificates.")
 

@@ -103,13 +103,16 @@ class DimseArchive:
         node.acse_timeout = node.dimse_timeout = node.network_timeout = wait
         node.connection_timeout = min(wait, 10.0)
         with silent():
-            association = node.associate(
-                self.address.host,
-                self.address.port,
-                contexts=[build_context(*kind) for kind in sorted({_VERIFICATION, *kinds})],
-                ae_title=self.address.title,
-                tls_args=self._tls(),
-            )
+            try:
+                association = node.associate(
+                    self.address.host,
+                    self.address.port,
+                    contexts=[build_context(*kind) for kind in sorted({_VERIFICATION, *kinds})],
+                    ae_title=self.address.title,
+                    tls_args=self._tls(),
+                )
+            except (OSError, UnicodeError):  # its name is not known
+                raise self._away() from None
             if not association.is_established:
                 raise self._refusal(association)
             try:
@@ -132,6 +135,14 @@ class DimseArchive:
             return PacsError(
                 f"{self.name}: does not let us in as {self.access.title!r}.",
                 remedy="Check both AE titles; nodes often must be told of those that may call.",
+            )
+        return self._away()
+
+    def _away(self) -> UnreachableError:
+        if self.address.scheme == "dicoms":
+            return UnreachableError(
+                f"{self.name}: cannot be reached, speaks no DICOM by TLS, or is not trusted.",
+                remedy="Give the certificate of who signed its own by --ca.",
             )
         return UnreachableError(f"{self.name}: cannot be reached, or speaks no DICOM.")
 

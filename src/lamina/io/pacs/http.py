@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lamina.errors import PacsError, UnreachableError
+from lamina.errors import LaminaError, PacsError, UnreachableError
 from lamina.io.pacs.access import Access, Address
 from lamina.io.pacs.objects import silent
 
@@ -59,7 +59,7 @@ def _session(address: Address, access: Access) -> "Session":
     session = Session()
     session.trust_env = False  # neither proxies nor passwords that nobody named
     session.verify = str(access.ca) if access.ca else True
-    if secret := access.read_secret():
+    if secret := _secret(access):
         if not address.is_private:
             _log.warning("%s: the secret is sent without encryption; use https.", address)
         if access.user:
@@ -67,6 +67,14 @@ def _session(address: Address, access: Access) -> "Session":
         else:
             session.headers["Authorization"] = f"Bearer {secret}"
     return session
+
+
+def _secret(access: Access) -> str:
+    """Return the secret; while a file is renewed it may not be there, and we are not let in."""
+    try:
+        return access.read_secret()
+    except LaminaError as error:
+        raise PacsError(error.message, remedy=error.remedy) from error
 
 
 def _client_of(address: Address, session: "Session", timeout: float) -> "DICOMwebClient":

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lamina.serve.errors import UploadError
-from lamina.serve.intake.uploads import is_clutter, safe_suffix
+from lamina.serve.intake.uploads import disk_full, is_clutter, safe_suffix
 
 _MOST_PACKED = 200
 """A member may grow so many times when unpacked; scans grow 2 to 50 times."""
@@ -57,6 +57,8 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int, max_files: int) -> di
                 _write(opened, info, path)
     except _FAULTS as error:
         raise UploadError(400, "The zip archive is damaged.", "Pack it again.") from error
+    except OSError as error:
+        raise disk_full() from error
     archive.unlink()
     return found
 

@@ -1,8 +1,8 @@
 """Which of the uploaded files are the scan.
 
-Choices: files of channels are taken in the order of their names, as nnU-Net numbers them. All DICOM
-files count as one folder, whatever folders they came in; of several series the one with most slices
-is taken, and the user is told so.
+Choices: files of channels are taken in the order of their names, as nnU-Net numbers them, unless
+the user said which is which. All DICOM files count as one folder, whatever folders they came in; of
+several series the one with most slices is taken, and the user is told so.
 """
 
 import math
@@ -43,27 +43,30 @@ class Scan:
         return self.images[0].is_dir()
 
 
-def find_scan(files: Mapping[Path, str], num_channels: int) -> Scan:
+def find_scan(files: Mapping[Path, str], num_channels: int, *, ordered: bool = False) -> Scan:
     """Return the scan that an upload holds.
 
     Args:
         files: Where a file lies -> what the user called it; all in one folder.
         num_channels: How many the model takes.
+        ordered: Whether files are in the order of the channels.
 
     Raises:
         FileError: There is none, there are several, or it claims to be too large.
     """
     kept = {path: name for path, name in files.items() if not is_clutter(name)}
     dicom = FORMATS.get("dicom").suffixes
-    scans = sorted(
-        (p for p in kept if is_scan(p) and not p.name.endswith(dicom)), key=lambda p: kept[p]
-    )
+    scans = [path for path in kept if is_scan(path) and not path.name.endswith(dicom)]
+    if not ordered:
+        scans.sort(key=lambda path: kept[path])
     if not scans:
         return _series(kept)
     if len(scans) not in {1, num_channels}:
         raise FileError(
             f"{len(scans)} scans were sent; the model takes one of {num_channels} channels.",
-            remedy="Send them one by one.",
+            remedy="Send one file for each channel, or one that holds them all."
+            if num_channels > 1
+            else "Send them one by one.",
         )
     for path in scans:
         if path.suffix in _DETACHED:

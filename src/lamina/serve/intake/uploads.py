@@ -98,6 +98,11 @@ def base_name(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
+def disk_full() -> UploadError:
+    """Return what is answered where a file of an upload cannot be written."""
+    return UploadError(507, "The server's disk takes no more.", "Try again later.")
+
+
 def is_clutter(name: str) -> bool:
     """Tell whether a file is one that systems leave in folders, such as ``.DS_Store``."""
     parts = name.replace("\\", "/").split("/")
@@ -158,9 +163,7 @@ class _Form:
         except FormParserError as error:
             raise UploadError(400, "The form is malformed.", "Send it again.") from error
         except OSError as error:
-            raise UploadError(
-                507, "The server's disk takes no more.", "Try again later."
-            ) from error
+            raise disk_full() from error
 
     def finish(self) -> Upload:
         if not self.ended:

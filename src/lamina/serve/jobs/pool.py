@@ -40,7 +40,7 @@ class Pool:
         make_job: Makes what does the jobs, within each worker; it must be importable there.
         workers: How many processes.
         timeout_s: The longest that a job may take.
-        keep_s: How long jobs are kept after they have ended.
+        sweep: Clears what is kept no longer; called about once a minute.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Pool:
         *,
         workers: int,
         timeout_s: float,
-        keep_s: float,
+        sweep: Callable[[], None],
     ) -> None:
         self.store = store
         self.make_job = make_job
         self.size = workers
         self.timeout_s = timeout_s
-        self.keep_s = keep_s
+        self.sweep = sweep
         self.deaths = 0
         self._workers: list[_Worker] = []
         self._pause_s, self._not_before, self._swept = _FIRST_PAUSE_S, 0.0, time.monotonic()
@@ -157,7 +157,7 @@ class Pool:
     def _sweep(self) -> None:
         if time.monotonic() - self._swept > _SWEEP_EVERY_S:
             self._swept = time.monotonic()
-            self.store.sweep(self.keep_s)
+            self.sweep()
 
 
 def _is_ready(told: Connection) -> bool:

@@ -47,7 +47,7 @@ CREATE INDEX IF NOT EXISTS by_state ON jobs (state, seq);
 _BUSY_S = 30.0
 _FILE = "jobs.sqlite"
 _ID = re.compile("[0-9a-f]{32}")
-_UPLOAD, _RESULT, _NAMES = "upload", "result", "upload.json"
+_UPLOAD, _RESULT, _UPLOADED = "upload", "result", "upload.json"
 _DIED = {
     "message": "The process that segmented it ended unexpectedly, every time it was tried.",
     "remedy": "The scan may need more memory than there is; ask whoever runs the server.",
@@ -91,11 +91,19 @@ class Store:
         shutil.rmtree(self.folder / "jobs" / job_id, ignore_errors=True)
 
     def submit(
-        self, job_id: str, model: str, name: str, files: Mapping[Path, str], *, hidden: bool = False
+        self,
+        job_id: str,
+        model: str,
+        name: str,
+        files: Mapping[Path, str],
+        *,
+        ordered: bool = False,
+        hidden: bool = False,
     ) -> None:
         """File a job whose upload is complete; from here on it is not lost."""
         names = {path.name: given for path, given in files.items()}
-        write_json(self.folder / "jobs" / job_id / _NAMES, names)
+        told = {"ordered": ordered, "files": names}
+        write_json(self.folder / "jobs" / job_id / _UPLOADED, told)
         with self._changing() as db:
             db.execute(
                 "INSERT INTO jobs (id, model, name, state, created, hidden)"
@@ -184,12 +192,13 @@ class Store:
             )
         folder = self.folder / "jobs" / row["id"]
         remove_parts(folder)
-        names = read_json(folder / _NAMES)
+        told = read_json(folder / _UPLOADED)
         return Work(
             job_id=row["id"],
             model=row["model"],
             name=row["name"],
-            files={folder / _UPLOAD / stored: given for stored, given in names.items()},
+            files={folder / _UPLOAD / stored: given for stored, given in told["files"].items()},
+            ordered=told["ordered"],
             out=folder / _RESULT,
         )
 

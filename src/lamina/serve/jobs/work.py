@@ -19,6 +19,8 @@ class Work:
     """What the user calls the scan; it may be a patient's name, and belongs in no log."""
     files: Mapping[Path, str]
     """What was uploaded: where it lies -> what the user called it, folders included."""
+    ordered: bool = False
+    """Whether the user said which file is which channel: then they are in that order."""
     out: Path
     """Empty folder for the results."""
 

@@ -5,7 +5,9 @@ id leads anywhere else.
 """
 
 import hashlib
+import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from lamina.serve.intake.uploads import is_clutter, safe_suffix
 
 FINAL = "final"
 """Tag of a label that a person has accepted."""
+SESSION_S = 3600
+"""How long the image of a session is kept after it was last used."""
 
 _ENTRY = "entry.json"
 _HASHED = 32
@@ -55,16 +59,21 @@ class Entry:
 class Datastore:
     """Folders of images: those of sessions, which end, and those that stay.
 
+    Requests come at the same time; who changes an entry keeps the others waiting, else of two
+    labels of an image one would be lost.
+
     Args:
         folder: Made when something is stored.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.RLock()
 
     def entries(self) -> list[Entry]:
         """Return all images that stay, oldest first."""
-        found = (_read(folder) for folder in self._folders("images"))
+        with self._lock:
+            found = [_read(folder) for folder in self._folders("images")]
         return sorted((e for e in found if e is not None), key=lambda e: (e.ts, e.image_id))
 
     def find(self, image_id: str) -> Entry:
@@ -73,7 +82,7 @@ class Datastore:
         Raises:
             Refusal: There is none of that id.
         """
-        return _known(_read(self._folder("images", image_id)), image_id)
+        return self._known("images", image_id)
 
     def session(self, session_id: str) -> Entry:
         """Return the image of a session.
@@ -81,39 +90,45 @@ class Datastore:
         Raises:
             Refusal: There is none of that id.
         """
-        return _known(_read(self._folder("sessions", session_id)), session_id)
+        with self._lock:
+            entry = self._known("sessions", session_id)
+            os.utime(entry.folder)
+        return entry
 
     def incoming(self) -> Path:
         """Return a folder for an upload, not there yet."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.folder / "incoming" / uuid.uuid4().hex
 
-    def add(self, image_id: str, upload: Path, name: str, info: dict[str, Any]) -> None:
+    def add(self, image_id: str, upload: Path, name: str) -> None:
         """Keep an image; one of the same id goes, with its labels."""
-        self._put(self._folder("images", image_id), image_id, upload, name, info)
+        self._put("images", image_id, upload, name)
 
     def start_session(self, upload: Path, name: str) -> Entry:
         """Keep an image until its session ends."""
         session_id = uuid.uuid4().hex
-        self._put(self._folder("sessions", session_id), session_id, upload, name, {})
+        self._put("sessions", session_id, upload, name)
         return self.session(session_id)
 
     def end_session(self, session_id: str) -> None:
         """Forget a session."""
-        shutil.rmtree(self.session(session_id).folder, ignore_errors=True)
+        with self._lock:
+            shutil.rmtree(self.session(session_id).folder, ignore_errors=True)
 
     def remove(self, image_id: str) -> None:
         """Forget an image and its labels."""
-        shutil.rmtree(self.find(image_id).folder, ignore_errors=True)
+        with self._lock:
+            shutil.rmtree(self.find(image_id).folder, ignore_errors=True)
 
     def label(self, image_id: str, tag: str, upload: Path, info: dict[str, Any]) -> None:
         """Keep a label of an image; one with the same tag goes."""
-        entry = self.find(image_id)
         hashed = hashlib.sha256(tag.encode()).hexdigest()[:_HASHED]
-        target = entry.folder / f"label-{hashed}{safe_suffix(upload.name)}"
-        upload.replace(target)
-        told = {"file": target.name, "ts": int(time.time()), "info": info}
-        _write(entry.folder, entry, entry.labels | {tag: told})
+        name = f"label-{hashed}{safe_suffix(upload.name)}"
+        told = {"file": name, "ts": int(time.time()), "info": info}
+        with self._lock:
+            entry = self.find(image_id)
+            upload.replace(entry.folder / name)
+            _write(entry.folder, entry, entry.labels | {tag: told})
 
     def label_file(self, image_id: str, tag: str) -> Path:
         """Return a label's file.
@@ -126,11 +141,12 @@ class Datastore:
             raise Refusal(404, "There is no such label.")
         return entry.folder / str(entry.labels[tag]["file"])
 
-    def sweep(self, keep_s: float) -> None:
-        """Forget sessions, and uploads that were cut off, after a time."""
-        for kind in ("sessions", "incoming"):
-            for folder in self._folders(kind):
-                if folder.stat().st_mtime < time.time() - keep_s:
+    def sweep(self) -> None:
+        """Forget sessions that nobody uses any more, and uploads that were cut off."""
+        before = time.time() - SESSION_S
+        with self._lock:
+            for folder in (*self._folders("sessions"), *self._folders("incoming")):
+                if _last_change(folder) < before:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self, kind: str) -> Iterator[Path]:
@@ -141,19 +157,34 @@ class Datastore:
         hashed = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:_HASHED]
         return self.folder / kind / hashed
 
-    def _put(
-        self, folder: Path, image_id: str, upload: Path, name: str, info: dict[str, Any]
-    ) -> None:
+    def _known(self, kind: str, name: str) -> Entry:
+        with self._lock:
+            entry = _read(self._folder(kind, name))
+        if entry is None:
+            raise Refusal(404, "There is no such image or session.", "Send it first.")
+        return entry
+
+    def _put(self, kind: str, image_id: str, upload: Path, name: str) -> None:
         if not safe_suffix(upload.name) or is_clutter(name):
             raise Refusal(422, "The image is of no known format.", "Send NIfTI or NRRD.")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder = self._folder(kind, image_id)
         image = folder / f"image{safe_suffix(upload.name)}"
-        upload.replace(image)
         entry = Entry(
             image_id=image_id, folder=folder, image=image, name=name, labels={}, ts=int(time.time())
         )
-        _write(folder, entry, {})
+        with self._lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            upload.replace(image)
+            _write(folder, entry, {})
+
+
+def _last_change(folder: Path) -> float:
+    """Return when a folder, or a file in it, was last written; now where it has just gone."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        return time.time()
 
 
 def _write(folder: Path, entry: Entry, labels: dict[str, dict[str, Any]]) -> None:
@@ -179,9 +210,3 @@ def _read(folder: Path) -> Entry | None:
         labels=told["labels"],
         ts=told["ts"],
     )
-
-
-def _known(entry: Entry | None, name: str) -> Entry:
-    if entry is None:
-        raise Refusal(404, "There is no such image or session.", "Send it first.")
-    return entry

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _FILE = {"type": "string", "format": "binary"}
 _TEXT = {"type": "string"}
+_DEEPEST = 32
 
 
 def form(required: tuple[str, ...], *, kind: str = "multipart/form-data") -> dict[str, Any]:
@@ -27,24 +30,23 @@ def form(required: tuple[str, ...], *, kind: str = "multipart/form-data") -> dic
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
 
-async def received(request: Request, service: "Service") -> Upload:
-    """Receive a form into a folder of its own.
+@asynccontextmanager
+async def received(request: Request, service: "Service") -> AsyncIterator[Upload]:
+    """Receive a form into a folder of its own, which goes when it has been dealt with.
+
+    Until then it counts as a scan that waits.
 
     Raises:
         Refusal: The queue is full, or the form is refused.
     """
     check_room(service)
     folder = service.datastore.incoming()
+    service.uploading.add(folder.name)
     try:
-        return await receive_files(request, service, folder)
-    except BaseException:
+        yield await receive_files(request, service, folder)
+    finally:
+        service.uploading.discard(folder.name)
         shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def forget(upload: Upload) -> None:
-    """Remove what is left of a form."""
-    shutil.rmtree(upload.folder, ignore_errors=True)
 
 
 def only_file(upload: Upload, fields: tuple[str, ...]) -> tuple[Path, str]:
@@ -64,12 +66,21 @@ def params(upload: Upload) -> dict[str, Any]:
     """Return what the client told besides.
 
     Raises:
-        Refusal: It is no JSON object.
+        Refusal: It is no JSON object, or holds what cannot be told again: NaN, half a letter, lists
+            in lists without end.
     """
     try:
         told = json.loads(upload.fields.get("params") or "{}")
+        json.dumps(told, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Refusal(422, "params is no JSON.") from error
-    if not isinstance(told, dict):
-        raise Refusal(422, "params is no JSON object.")
+    if not isinstance(told, dict) or _is_deeper(told, _DEEPEST):
+        raise Refusal(422, f"params is no JSON object of at most {_DEEPEST} levels.")
     return told
+
+
+def _is_deeper(told: Any, levels: int) -> bool:
+    if not isinstance(told, dict | list):
+        return False
+    inner = told.values() if isinstance(told, dict) else told
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)

@@ -22,8 +22,8 @@ from lamina.serve.intake.uploads import safe_suffix
 from lamina.serve.jobs.store import ENDED
 from lamina.serve.routes import Shared
 from lamina.serve.slicer.answers import SEGMENTATION, answered, as_form, described
-from lamina.serve.slicer.datastore import FINAL, Entry
-from lamina.serve.slicer.forms import forget, form, only_file, params, received
+from lamina.serve.slicer.datastore import FINAL, SESSION_S, Entry
+from lamina.serve.slicer.forms import form, only_file, params, received
 
 if TYPE_CHECKING:
     from lamina.serve.app import Service
@@ -32,7 +32,6 @@ router = APIRouter(prefix="/monailabel", tags=["MONAI Label"])
 
 _POLL_S = 0.1
 _LOGIN_BYTES = 1 << 14
-_SESSION_S = 3600
 _STRATEGY = "first"
 _OCTETS = "application/octet-stream"
 _IDLE = "Nothing is trained here."
@@ -98,13 +97,9 @@ def info(service: Shared) -> dict[str, Any]:
 @router.put("/session/", openapi_extra=form(("files",)))
 async def start_session(request: Request, service: Shared) -> dict[str, Any]:
     """Send the image that is to be segmented, once for several calls."""
-    upload = await received(request, service)
-    try:
+    async with received(request, service) as upload:
         path, name = only_file(upload, ("files", "file"))
-        await run_in_threadpool(service.datastore.sweep, _SESSION_S)
         entry = await run_in_threadpool(service.datastore.start_session, path, name)
-    finally:
-        forget(upload)
     return {"session_id": entry.image_id, "session_info": _session(entry)}
 
 
@@ -137,14 +132,10 @@ def datastore(service: Shared, output: str = "stats") -> dict[str, Any]:
 @router.put("/datastore/", openapi_extra=form(("file",)))
 async def add_image(request: Request, service: Shared, image: str = "") -> dict[str, str]:
     """Keep an image."""
-    upload = await received(request, service)
-    try:
+    async with received(request, service) as upload:
         path, name = only_file(upload, ("file", "files"))
         image_id = image or uuid.uuid4().hex
-        told = params(upload)
-        await run_in_threadpool(service.datastore.add, image_id, path, name, told)
-    finally:
-        forget(upload)
+        await run_in_threadpool(service.datastore.add, image_id, path, name)
     return {"image": image_id}
 
 
@@ -167,13 +158,10 @@ async def add_label(
     request: Request, service: Shared, image: str, tag: str = FINAL
 ) -> dict[str, str]:
     """Keep a label of an image."""
-    upload = await received(request, service)
-    try:
+    async with received(request, service) as upload:
         path, _ = only_file(upload, ("label",))
         told = params(upload)
         await run_in_threadpool(service.datastore.label, image, tag or FINAL, path, told)
-    finally:
-        forget(upload)
     return {"image": image, "label": image, "tag": tag or FINAL}
 
 
@@ -213,16 +201,14 @@ async def infer(
     """Segment an image that was sent before, or comes with the call."""
     if model not in service.models:
         raise Refusal(404, "There is no such model.", "See info.")
-    upload = await received(request, service)
-    try:
+    async with received(request, service) as upload:
+        told = params(upload)
         job_id = await run_in_threadpool(_submitted, service, model, upload, image, session_id)
-    finally:
-        forget(upload)
     try:
         job = await _ended(request, service, job_id)
         labels = service.models[model].labels
         path = service.store.result_file(job_id, SEGMENTATION)
-        found = await run_in_threadpool(answered, job, path, labels, params(upload))
+        found = await run_in_threadpool(answered, job, path, labels, told)
     finally:
         await run_in_threadpool(service.store.remove, job_id)
     return as_form(*found)
@@ -230,7 +216,6 @@ async def infer(
 
 def _submitted(service: "Service", model: str, upload: Upload, image: str, session_id: str) -> str:
     """File a job for an image that came along, or is kept, and return its id."""
-    params(upload)
     if "file" in upload.parts:
         path, name = only_file(upload, ("file",))
     else:
@@ -277,7 +262,7 @@ def _session(entry: Entry) -> dict[str, Any]:
         "image": entry.image.name,
         "creation_ts": entry.ts,
         "last_access_ts": entry.ts,
-        "expiry": _SESSION_S,
+        "expiry": SESSION_S,
     }
 
 

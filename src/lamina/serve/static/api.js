@@ -54,11 +54,11 @@ export async function download(path, onProgress = () => {}) {
   }
 }
 
-// Send files; only XMLHttpRequest tells how far an upload has come.
+// Send files, each as the field it names; only XMLHttpRequest tells how far an upload has come.
 export function upload(model, files, onProgress) {
   const request = new XMLHttpRequest();
   const form = new FormData();
-  for (const { file, path } of files) form.append("files", file, path);
+  for (const { file, path, field } of files) form.append(field ?? "files", file, path);
   const sent = new Promise((resolve, reject) => {
     request.upload.addEventListener("progress", ({ loaded, total }) => onProgress(loaded, total));
     request.addEventListener("load", () => {

@@ -1,7 +1,7 @@
 // A new scan: its files, the model, and sending them.
 import { $, bytes, counted, el, fault, swatch, trouble } from "./dom.js";
 import { upload } from "./api.js";
-import { describe, fromDrop, fromInput } from "./picking.js";
+import { byChannel, describe, isScan, fromDrop, fromInput } from "./picking.js";
 import { rendered } from "./markdown.js";
 
 const CHIPS = 6;
@@ -45,7 +45,10 @@ export class Form {
     });
   }
 
-  give(files, dropped = false) {
+  give(given, dropped = false) {
+    // Channels often lie in folders of their own, and are chosen one after the other.
+    const together = [...this.files, ...given];
+    const files = this.files.length && given.length && together.length <= this.channels.length ? together : given;
     this.files = files;
     trouble(dropped && !files.length ? Object.assign(new Error("There is no file in what was dropped."), { remedy: "Drop a scan, a zip, or the folder that holds the DICOM slices." }) : null);
     $("chosen").hidden = !files.length;
@@ -54,12 +57,46 @@ export class Form {
       $("chosen-name").textContent = name;
       $("chosen-facts").textContent = `${counted(files.length, "file")}, ${bytes(size)}`;
     }
-    this.#ready();
+    this.#askForChannels();
     if (files.length) $("go").focus();
   }
 
+  get channels() {
+    return this.model?.channels ?? [];
+  }
+
+  // Where there is a file for each channel, say which is which, and let that be changed.
+  #askForChannels() {
+    const { channels, files } = this;
+    const asked = channels.length > 1 && files.length === channels.length;
+    this.order = asked ? byChannel(channels, files).map((file) => files.indexOf(file)) : null;
+    const rows = (this.order ?? []).map((at, i) => {
+      const options = files.map(({ path }, value) => el("option", { value, selected: value === at }, path));
+      const onchange = ({ target }) => {
+        this.order[i] = Number(target.value);
+        this.#ready();
+      };
+      return el("label", { class: "pair" }, el("span", { class: "strong cut" }, channels[i]), el("select", { "aria-label": channels[i], onchange }, ...options));
+    });
+    $("channels").hidden = !asked;
+    $("channels").replaceChildren($("channels").querySelector("legend"), ...rows);
+    this.#ready();
+  }
+
+  // Why files and model do not go together, if they do not.
+  #unfit() {
+    const { files, order } = this;
+    const { length: count } = this.channels;
+    if (order && new Set(order).size < count) return "One image is given to two channels.";
+    if (files.length < 2 || files.length === count || !files.every(isScan)) return "";
+    const needed = count > 1 ? `${count} images, or one that holds all channels` : "one scan at a time";
+    return `The model takes ${needed}; ${files.length} are chosen.`;
+  }
+
   #ready() {
-    $("go").disabled = !this.files.length || !this.model || Boolean(this.sending);
+    const unfit = this.#unfit();
+    $("unfit").textContent = unfit;
+    $("go").disabled = !this.files.length || !this.model || Boolean(unfit) || Boolean(this.sending);
   }
 
   listModels(models) {
@@ -88,8 +125,8 @@ export class Form {
     $("card-text").replaceChildren(...rendered(model.card));
     const several = model.channels.length > 1;
     $("needs").hidden = !several;
-    $("needs").textContent = several ? `This model looks at ${model.channels.length} images of one patient together, in this order of their names: ${model.channels.join(", ")}.` : "";
-    this.#ready();
+    $("needs").textContent = several ? `This model looks at ${model.channels.length} channels together: ${model.channels.join(", ")}. Give one file that holds them all, or one for each.` : "";
+    this.#askForChannels();
   }
 
   async send() {
@@ -100,12 +137,13 @@ export class Form {
     };
     bar(0, describe(this.files).size);
     trouble(null);
-    this.sending = upload(this.model.name, this.files, bar);
+    const fields = this.order && this.channels.map((channel, i) => ({ ...this.files[this.order[i]], field: channel }));
+    this.sending = upload(this.model.name, fields ?? this.files, bar);
     this.#sending(true);
     try {
       const job = await this.sending.sent;
       if (job) {
-        this.files = [];
+        this.give([]);
         this.onJob(job);
       }
     } catch (error) {
@@ -121,6 +159,7 @@ export class Form {
     $("sending").hidden = !on;
     $("chosen").hidden = on || !this.files.length;
     $("models").disabled = on;
+    $("channels").disabled = on;
     for (const id of ["go", "pick-files", "pick-folder"]) $(id).disabled = on;
   }
 }

@@ -45,3 +45,17 @@ export function describe(files) {
   if (files.length === 1) return { name: files[0].path.split("/").pop(), size };
   return { name: folders.size === 1 && folder ? folder : files.map(({ path }) => path).join(", "), size };
 }
+
+const letters = (text) => text.toLowerCase().replace(/[^a-z0-9]/g, "");
+const words = (text) => text.toLowerCase().split(/[^a-z0-9]+/);
+
+export const isScan = ({ path }) => /\.(nii|nii\.gz|nrrd|mha|png|tiff?|jpe?g)$/i.test(path);
+
+// Return files in the order of channels: by their names where these tell, else in that of the names.
+export function byChannel(channels, files) {
+  const sorted = [...files].sort((one, other) => (one.path < other.path ? -1 : 1));
+  const named = channels.map((channel) => sorted.filter(({ path }) => words(path.split("/").pop()).includes(letters(channel))));
+  const found = named.map(([first]) => first);
+  const told = named.every(({ length }) => length === 1) && new Set(found).size === channels.length;
+  return told ? found : sorted;
+}

@@ -14,6 +14,7 @@ const QUARTERS = [
   { sliceType: 2, position: [0, 0.5, 0.5, 0.5] },
 ];
 const FILL = 0.5;
+const TAP_PIXELS = 10;
 const FRONT = [165, 12];
 
 let script = null;
@@ -55,6 +56,20 @@ async function attached(canvas, options) {
   return made;
 }
 
+// NiiVue takes a finger for a click only if it stays for a while.
+function takeTaps(canvas, slices) {
+  let first = null;
+  canvas.addEventListener("touchstart", ({ touches }) => {
+    first = touches.length === 1 ? touches[0] : null;
+  });
+  canvas.addEventListener("touchend", ({ changedTouches: [last] }) => {
+    if (!first || Math.hypot(last.clientX - first.clientX, last.clientY - first.clientY) > TAP_PIXELS) return;
+    const { left, top } = canvas.getBoundingClientRect();
+    slices.mouseDown(last.clientX - left, last.clientY - top);
+    slices.mouseClick(last.clientX - left, last.clientY - top);
+  });
+}
+
 const loaded = async (blob, name) =>
   (await library()).NVImage.loadFromFile({ file: new File([blob], name), name });
 
@@ -68,6 +83,7 @@ export class Scene {
     made.shown = true;
     made.meshes = null;
     made.slices = await attached(canvases.planes, { crosshairWidthUnit: "percent" });
+    takeTaps(canvases.planes, made.slices);
     made.image = await loaded(scan.blob, scan.name);
     made.slices.addVolume(made.image);
     made.slices.opts.isOrientationTextVisible = !made.isPicture;

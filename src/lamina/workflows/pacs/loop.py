@@ -174,9 +174,12 @@ class Watcher:
                 self.state.postpone(entry, self.clock())
                 raise
             self._fail(entry, str(error))
-        except (LaminaError, MemoryError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0] or "out of memory"
-            self._fail(entry, reason.removeprefix(f"{self._spooled(entry)}: "))
+        except LaminaError as error:
+            self._fail(entry, str(error).removeprefix(f"{self._spooled(entry)}: "))
+        except MemoryError:
+            self._fail(entry, "out of memory")
+        except Exception as error:  # noqa: BLE001 - its text may quote headers, and is not told
+            self._fail(entry, f"unexpected {type(error).__name__}")
         except KeyboardInterrupt:
             self.state.postpone(entry, self.clock())
             raise

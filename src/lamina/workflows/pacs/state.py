@@ -82,6 +82,7 @@ class State:
     def __init__(self, folder: Path, form: str) -> None:
         self.path = folder / _FILE
         with self._guarded():
+            self.path.touch(mode=0o600)  # which series there are is nobody else's matter either
             self.connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         try:
             with self._guarded():
@@ -260,7 +261,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
 def _guarded(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise FileError(
             f"{path}: cannot be read or written: {error}.",
             remedy="Free some space, or choose another folder for --state.",

@@ -1,7 +1,7 @@
 """Watch: segment each new series of an archive that a rule means, and store what was found."""
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def watch(
     pace: Pace,
     output_format: str = "seg",
     store_url: str | None = None,
+    store_access: Access | None = None,
     anonymise: bool = False,
     once: bool = False,
     retry_failed: bool = False,
@@ -87,6 +88,7 @@ def watch(
         pace: How often and how long.
         output_format: What is made of a series: ``"seg"``, ``"labelmap"`` or ``"rtstruct"``.
         store_url: Where objects go, if not to where the series are.
+        store_access: How to be let in there; by default as to ``url``, but without its secret.
         anonymise: As for :func:`lamina.workflows.predict.predict`.
         once: End when what is there is done, rather than go on.
         retry_failed: Try again what was given up.
@@ -104,7 +106,8 @@ def watch(
             f"format {output_format!r}: is no DICOM object.", remedy=f"Known: {', '.join(OBJECTS)}."
         )
     archive = web_archive(url, access)
-    target = archive_at(store_url, access) if store_url else archive
+    plain = replace(access, user="", secret="")
+    target = archive_at(store_url, store_access or plain) if store_url else archive
     bundle = find_bundle(model)
     loaded = load(bundle, **loading)
     _check_fit(model, loaded)

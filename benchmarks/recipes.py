@@ -1,0 +1,112 @@
+"""Train every recipe, and the plan's own settings, for one short epoch on real scans.
+
+Shows that each paper's settings run on data of the kind they were written for, what steps and a
+validation cost, and which share of the time training waits for data. Prints a Markdown table and,
+with --out, keeps a record. What was prepared and trained stays in --scratch, and is not done again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lamina.workflows.run import machine, software
+
+NEAREST = {
+    "lgmsnet-kvasir": "kvasir_seg_256",
+    "lgmsnet-busi": "busi_breast_us",
+    "lgmsnet-tnscui": "hc18_ultrasound",
+    "lgmsnet-isic": "isic2017_dermoscopy",
+    "dainet-acdc": "acdc",
+    "lightmedseg-acdc": "acdc",
+    "dainet-synapse": "ct_multiorgan",
+    "lgmsnet-btcv": "ct_multiorgan",
+    "lgmsnet-kits": "ct_multiorgan",
+    "glims-btcv": "ct_multiorgan",
+    "mpunet-lits": "ct_multiorgan",
+    "lightmedseg-brats": "ms_multimodal",
+    "glims-brats": "ms_multimodal",
+}
+"""Each recipe and the set nearest to the one that it was written for."""
+ALL_SETS = (*dict.fromkeys(NEAREST.values()), "hippocampus", "sts_multimodal", "misc_3d")
+
+
+def main() -> None:
+    """Train them one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path, help="folder of the sets")
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=4, help="of an epoch")
+    parser.add_argument("--only", nargs="+", help="recipes, or auto")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    tried = [*NEAREST.items(), *(("auto", name) for name in ALL_SETS)]
+    rows = []
+    print("| recipe | scans | steps | seconds | waiting | loss | Dice |")
+    print("|---|---|---|---|---|---|---|")
+    for recipe, name in tried:
+        if arguments.only and recipe not in arguments.only:
+            continue
+        rows.append(one_epoch(arguments, recipe, name))
+        print(line(rows[-1]), flush=True)
+        if arguments.out:
+            record = {"machine": machine(), "software": software(), "rows": rows}
+            arguments.out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def one_epoch(arguments: argparse.Namespace, recipe: str, name: str) -> dict[str, Any]:
+    """Prepare a set where that was not done, train an epoch, and tell what it came to."""
+    work, run = arguments.scratch / f"W_{name}", arguments.scratch / f"{recipe}_{name}"
+    row: dict[str, Any] = {"recipe": recipe, "dataset": name}
+    try:
+        if not (work / "plan.json").exists():
+            lamina("prepare", arguments.data / name, "--out", work, "--no-rehearse")
+        if recipe.startswith("dainet"):
+            add_attention_maps(arguments.scratch, work)
+        if not (run / "model.lamina").exists():
+            short = {
+                "passes_per_epoch": "null",
+                "steps_per_epoch": arguments.steps,
+                "overlap": 0.25,
+            }
+            settings = [part for item in short.items() for part in ("--set", "{}={}".format(*item))]
+            lamina("train", work, "--recipe", recipe, "--epochs", 1, "--out", run, *settings)
+    except subprocess.CalledProcessError as error:
+        return row | {"failed": error.stderr.strip().splitlines()[-1]}
+    kept = ("step", "elapsed_s", "loss", "waiting", "dice", "skipped_steps")
+    last = json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+    return row | {key: last[key] for key in kept}
+
+
+def add_attention_maps(scratch: Path, work: Path) -> None:
+    """Pretrain a small transformer for a minute and draw its maps, where a set has none."""
+    vit = scratch / f"vit_{work.name}"
+    if not vit.exists():
+        lamina("pretrain", work, "--small", "--time-budget", "60s", "--out", vit)
+        lamina("attention-maps", work, "--vit", vit)
+
+
+def lamina(*words: object) -> None:
+    """Run a command of Lamina's.
+
+    Raises:
+        subprocess.CalledProcessError: It failed.
+    """
+    command = [sys.executable, "-m", "lamina", *map(str, words), "--quiet"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    if "failed" in row:
+        return f"| {row['recipe']} | {row['dataset']} | {row['failed']} |  |  |  |  |"
+    return (
+        f"| {row['recipe']} | {row['dataset']} | {row['step']} | {row['elapsed_s']:.0f} "
+        f"| {row['waiting']:.1%} | {row['loss']:.3f} | {row['dice']:.3f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What stands around a model's network, as MONAI's transforms and inferers in plain data."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lamina.data.plan import Normalisation, Plan
+from lamina.errors import ExportError
+from lamina.inference.postprocess import Step, apply, steps_from
+
+if TYPE_CHECKING:
+    from lamina.bundle import Bundle
+
+_AIR = "$lambda x: x != x.flatten(1)[:, 0].reshape(-1, *[1] * (x.ndim - 1))"
+"""Of a scan ``(C, *S)``, what differs from its first corner."""
+
+
+def composed(transforms: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return transforms as one."""
+    return {"_target_": "Compose", "transforms": transforms}
+
+
+def _on(target: str, keys: str, **how: Any) -> dict[str, Any]:
+    return {"_target_": target, "keys": keys, **how}
+
+
+def preprocessing(plan: Plan) -> list[dict[str, Any]]:
+    """Return the way from a file to what the network sees.
+
+    Raises:
+        ExportError: The channels are normalised in different ways.
+    """
+    spacing: list[Any] = list(plan.target_spacing)
+    if plan.slice_axis is not None:
+        spacing[plan.slice_axis] = -1.0  # each scan keeps its own
+    target = {"pixdim": spacing}
+    return [
+        _on("LoadImaged", "image", image_only=True),
+        _on("EnsureChannelFirstd", "image"),
+        _on("CropForegroundd", "image", source_key="image", select_fn=_AIR, allow_smaller=True),
+        _on("Orientationd", "image", axcodes=plan.orientation, labels=None),
+        *([_on("Spacingd", "image", mode="bilinear", **target)] if plan.unit == "mm" else []),
+        *_normalisation(plan.normalisation),
+        _on("EnsureTyped", "image", dtype="$torch.float32"),
+    ]
+
+
+def _normalisation(schemes: tuple[Normalisation, ...]) -> list[dict[str, Any]]:
+    first = schemes[0]
+    if any(other != first for other in schemes):
+        raise ExportError(
+            "The model's channels are normalised in different ways, a MONAI bundle's all alike.",
+            remedy="Export the model to onnx or openvino.",
+        )
+    if first.scheme == "zscore_nonzero":
+        return [_on("NormalizeIntensityd", "image", nonzero=True, channel_wise=True)]
+    if first.scheme == "zscore":
+        clip = {"lower": 0.5, "upper": 99.5, "channel_wise": True}
+        return [
+            _on("ClipIntensityPercentilesd", "image", **clip),
+            _on("NormalizeIntensityd", "image", channel_wise=True),
+        ]
+    scale = max(first.std, 1e-8)
+    limits: Mapping[str, Any] = {
+        "a_min": first.low,
+        "a_max": first.high,
+        "b_min": (first.low - first.mean) / scale,
+        "b_max": (first.high - first.mean) / scale,
+        "clip": True,
+    }
+    return [_on("ScaleIntensityRanged", "image", **limits)]
+
+
+def inferer(plan: Plan) -> dict[str, Any]:
+    """Return the sliding window, or what goes through the slices."""
+    how: dict[str, Any] = {
+        "roi_size": [plan.roi_size[axis] for axis in plan.seen_axes],
+        "sw_batch_size": 1,
+        "overlap": plan.overlap,
+        "mode": plan.blending,
+        "padding_mode": "replicate",
+    }
+    if plan.slice_axis is None:
+        return {"_target_": "SlidingWindowInferer", **how}
+    return {"_target_": "SliceInferer", "spatial_dim": plan.slice_axis, **how}
+
+
+class Finishing:
+    """The changes that a model makes to its segmentations, as a transform of MONAI's.
+
+    Args:
+        background: Value of what is no structure.
+        steps: ``value`` of a structure, ``operation`` and ``min_size`` of each.
+    """
+
+    def __init__(self, background: int, steps: Sequence[Mapping[str, Any]]) -> None:
+        self.background = background
+        self.steps = [
+            (
+                each["value"],
+                Step(structure="", operation=each["operation"], min_size=each["min_size"]),
+            )
+            for each in steps
+        ]
+
+    def __call__(self, segmentation: Any) -> Any:
+        """Return the label map ``(1, *S)``, a ``MetaTensor``, after all changes."""
+        found = segmentation.clone()
+        array = found.cpu().numpy()[0]
+        edges = np.linalg.norm(found.affine.numpy()[:, : array.ndim], axis=0)
+        for value, step in self.steps:
+            apply(step, array, value, self.background, float(edges.prod()))
+        found[0] = found.new_tensor(array)
+        return found
+
+
+def _finishing(bundle: "Bundle") -> list[dict[str, Any]]:
+    labels = bundle.plan.labels
+    steps = [
+        {
+            "value": labels.values[step.structure],
+            "operation": step.operation,
+            "min_size": step.min_size,
+        }
+        for step in steps_from(bundle.postprocessing, labels)
+    ]
+    how = {"_target_": f"{__name__}.Finishing", "background": labels.background, "steps": steps}
+    return [_on("Lambdad", "pred", func=how)] if steps else []
+
+
+def postprocessing(bundle: "Bundle") -> list[dict[str, Any]]:
+    """Return the way from logits to a file, on the scan's own grid."""
+    labels = bundle.plan.labels
+    undone = _on(
+        "Invertd", "pred", transform="@preprocessing", orig_keys="image", nearest_interp=False
+    )
+    saved = _on(
+        "SaveImaged",
+        "pred",
+        output_dir="@output_dir",
+        output_postfix="seg",
+        separate_folder=False,
+        output_dtype=f"$numpy.{labels.decode(np.zeros(1, np.uint8)).dtype}",
+        resample=False,
+    )
+    decided = _on("Lambdad", "pred", func=_decision(bundle.plan))
+    return [undone, decided, *_finishing(bundle), saved]
+
+
+def _decision(plan: Plan) -> str:
+    """Return the expression that turns logits ``(K, *S)`` into the values of files ``(1, *S)``."""
+    labels = plan.labels
+    values = [labels.background, *labels.values.values()]
+    if not plan.region_based:
+        return f"$lambda x: torch.tensor({values}, device=x.device)[x.argmax(0, keepdim=True)]"
+    drawn = f"torch.full_like(x[:1], {labels.background})"
+    for channel, index in labels.region_drawing:
+        drawn = f"torch.where(x[{channel}:{channel + 1}] > 0, {values[index]}, {drawn})"
+    return f"$lambda x: {drawn}"

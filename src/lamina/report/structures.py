@@ -1,0 +1,78 @@
+"""What was segmented, and what about it deserves a look, as the page and reports list it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamina.labels import LabelSet
+from lamina.volume import Volume
+
+_PIECE = 0.1
+"""A second part counts as a piece of its own from this share of the largest on."""
+
+
+def describe_labels(labels: LabelSet) -> list[dict[str, Any]]:
+    """Return ``name``, ``value`` in files and ``color`` (``#rrggbb``) of each structure."""
+    return [
+        {"name": name, "value": value, "color": labels.term(name).hex_colour()}
+        for name, value in labels.values.items()
+    ]
+
+
+def count_structures(
+    labels: LabelSet, counts: Mapping[int, int], grid: Volume
+) -> list[dict[str, Any]]:
+    """Return each structure with its volume.
+
+    Args:
+        labels: Names and values.
+        counts: Value -> voxels that have it.
+        grid: Any volume on the grid of these voxels.
+
+    Returns:
+        What :func:`describe_labels` does, ``ml`` (``None`` for pictures), and ``flags``, which say
+        what was not found.
+    """
+    solid = grid.spatial_dims == 3 and grid.unit == "mm"
+    ml_each = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000 if solid else None
+    return [
+        entry
+        | {
+            "ml": None if ml_each is None else counts.get(entry["value"], 0) * ml_each,
+            "flags": [] if counts.get(entry["value"]) else ["not found"],
+        }
+        for entry in describe_labels(labels)
+    ]
+
+
+def describe_structures(segmentation: Volume, labels: LabelSet) -> list[dict[str, Any]]:
+    """Return each structure with its volume, and all that is odd about it among its flags.
+
+    Args:
+        segmentation: Label map ``(1, *S)`` in file values.
+        labels: Names and values.
+
+    Returns:
+        As :func:`count_structures`; flags also say what touches the edge or lies in pieces.
+    """
+    array = segmentation.array[0]
+    counts = {value: int(np.count_nonzero(array == value)) for value in labels.values.values()}
+    found = count_structures(labels, counts, segmentation)
+    for each in found:
+        if not each["flags"]:
+            each["flags"] += _flags(array == each["value"])
+    return found
+
+
+def _flags(mask: NDArray[np.bool_]) -> Iterable[str]:
+    import cc3d
+
+    if any(mask.take(end, axis).any() for axis in range(mask.ndim) for end in (0, -1)):
+        yield "touches the edge of the scan"
+    numbered = cc3d.connected_components(mask, connectivity=26 if mask.ndim == 3 else 8)
+    sizes = np.sort(np.bincount(numbered.ravel())[1:])[::-1]
+    pieces = int((sizes >= _PIECE * sizes[0]).sum())
+    if pieces > 1:
+        yield f"in {pieces} pieces"

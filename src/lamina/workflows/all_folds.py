@@ -1,0 +1,160 @@
+"""All folds of a prepared dataset: the folder with a run of each, and the record of them."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lamina.config import layered, resolve
+from lamina.data.folds import Fold, read_folds
+from lamina.errors import DatasetError, TrainingError
+from lamina.files import write_json
+from lamina.training.config import TrainConfig
+from lamina.workflows.assembly import completed, loss_of, network_of
+from lamina.workflows.run import ALL, RunFolder, hashes, machine, software
+from lamina.workflows.train import LENGTH
+from lamina.workflows.work import WorkFolder
+
+
+@dataclass(frozen=True)
+class AllFolds:
+    """The folds of one cross-validation; its record is the manifest of its folder."""
+
+    work: WorkFolder
+    whole: RunFolder
+    """Holds the run of each fold, and all that is made of them."""
+    folds: tuple[Fold, ...]
+    record: dict[str, Any]
+
+    def run(self, fold: int) -> RunFolder:
+        """Return the run of a fold."""
+        return RunFolder(self.whole.root / f"fold_{fold}")
+
+    @property
+    def best_dice(self) -> dict[int, float]:
+        """The best Dice of each fold that is trained, in the order of the folds."""
+        return dict(sorted((int(fold), dice) for fold, dice in self.record["trained"].items()))
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """Those of the folds that are trained."""
+        return [self.run(fold) for fold in self.best_dice]
+
+    def note(self, fold: int, best_dice: float) -> None:
+        """Record that a fold is trained."""
+        self.record["trained"][str(fold)] = best_dice
+        write_json(self.whole.manifest_file, self.record)
+
+    @property
+    def seen_beforehand(self) -> str:
+        """What to add to out-of-fold scores where attention maps know more than their fold may."""
+        told = self.runs[0].manifest()["network"].get("attention", {}).get("origin", {})
+        if told.get("splits") != self.record["hashes"]["splits.json"]:
+            return ""
+        return (
+            "; the transformer that drew their attention maps was trained, without labels, on the "
+            f"training scans of fold {told['fold']}, which other folds are validated on"
+        )
+
+
+def folds_of(work: WorkFolder) -> tuple[Fold, ...]:
+    """Read the folds.
+
+    Raises:
+        DatasetError: ``work`` is not prepared, has one fold only, or validates a case twice.
+    """
+    work.plan()  # says what is missing where nothing was prepared
+    folds = read_folds(work.splits_file)
+    times = Counter(case for fold in folds for case in fold.val)
+    twice = sorted(case for case, count in times.items() if count > 1)
+    if len(folds) < 2 or twice:
+        fault = f"{twice[0]} is validated in several" if twice else "there is only one"
+        raise DatasetError(
+            f"--fold all: {work.splits_file}: {fault}.",
+            remedy="Train with --fold 0 and so on, or prepare with other splits.",
+        )
+    return folds
+
+
+def kept_by_all(folds: tuple[Fold, ...]) -> set[str]:
+    """Return the cases that every fold keeps for the end."""
+    seen = {case for fold in folds for case in (*fold.train, *fold.val)}
+    return set.intersection(*(set(fold.test) for fold in folds)) - seen
+
+
+def begin(
+    work: WorkFolder,
+    out: Path,
+    folds: tuple[Fold, ...],
+    settings: Mapping[str, Any],
+    start: Path | None,
+) -> AllFolds:
+    """Record new work.
+
+    Raises:
+        TrainingError: ``out`` holds something.
+        ConfigError: Settings are wrong, as they would be in every fold.
+    """
+    whole = RunFolder(out)
+    if out.is_dir() and any(path for path in out.iterdir() if path.name[:1] != "."):
+        raise TrainingError(
+            f"{out}: already holds a run, or other files.",
+            remedy="Add --resume, or choose another --out.",
+        )
+    plan = work.plan()
+    config = completed(resolve(TrainConfig, settings), plan)
+    for make in (network_of, loss_of):
+        make(config, plan)
+    kept, cohort = kept_by_all(folds), work.cohort()
+    record = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "software": software(),
+        "machine": machine(),
+        "hashes": _hashes(work),
+        "fold": ALL,
+        "num_folds": len(folds),
+        "test_cases": [case.as_dict() for case in cohort.cases if case.case_id in kept],
+        "settings": json.loads(json.dumps(settings)),
+        "start": str(start.resolve()) if start else None,
+        "trained": {},
+    }
+    write_json(whole.manifest_file, record)
+    return AllFolds(work, whole, folds, record)
+
+
+def resume(
+    work: WorkFolder, out: Path, folds: tuple[Fold, ...], settings: Mapping[str, Any]
+) -> AllFolds:
+    """Read the record of work to go on with; where it is to be longer, no fold is trained yet.
+
+    Raises:
+        TrainingError: ``out`` holds no such work, or it is of something else than is asked for.
+    """
+    whole = RunFolder(out)
+    record = whole.manifest()
+    if record["fold"] != ALL:
+        raise TrainingError(f"{out}: is a run of fold {record['fold']}, not of all.")
+    if record["hashes"] != _hashes(work):
+        raise TrainingError(
+            f"{work.root}: was prepared or planned anew since {out} was begun.",
+            remedy="Start again, into another --out.",
+        )
+    then, given = record["settings"], json.loads(json.dumps(settings))
+    changed = [n for n in given if n not in LENGTH and given[n] != then.get(n)]
+    if changed:
+        raise TrainingError(
+            f"{out}: {', '.join(changed)} cannot change when a run is resumed.",
+            remedy=f"Only {', '.join(LENGTH)} can; start another run otherwise.",
+        )
+    record["settings"] = layered(then, given)
+    if record["settings"] != then:
+        record["trained"] = {}
+    write_json(whole.manifest_file, record)
+    return AllFolds(work, whole, folds, record)
+
+
+def _hashes(work: WorkFolder) -> dict[str, str]:
+    return hashes({f.name: f for f in (work.plan_file, work.splits_file, work.cohort_file)})
