@@ -30,6 +30,13 @@ NEAREST = {
     "glims-brats": "ms_multimodal",
 }
 """Each recipe and the set nearest to the one that it was written for."""
+_SPARING = "activation_checkpointing=true"
+ADDED = {
+    "glims-brats": ("loss=dice_ce", "loss_options={}", "grad_accum_steps=2", _SPARING),
+    "glims-btcv": ("grad_accum_steps=2", _SPARING),
+    "mpunet-lits": ("patch_size=[128,128,48]", "roi_size=[128,128,48]", _SPARING),
+}
+"""What else is set: less memory for the largest networks, and a loss for scans without regions."""
 ALL_SETS = (*dict.fromkeys(NEAREST.values()), "hippocampus", "sts_multimodal", "misc_3d")
 
 
@@ -58,26 +65,38 @@ def main() -> None:
 
 def one_epoch(arguments: argparse.Namespace, recipe: str, name: str) -> dict[str, Any]:
     """Prepare a set where that was not done, train an epoch, and tell what it came to."""
-    work, run = arguments.scratch / f"W_{name}", arguments.scratch / f"{recipe}_{name}"
+    with_maps = recipe.startswith("dainet")
+    work = arguments.scratch / (f"W_{name}_maps" if with_maps else f"W_{name}")
+    run = arguments.scratch / f"{recipe}_{name}"
     row: dict[str, Any] = {"recipe": recipe, "dataset": name}
     try:
         if not (work / "plan.json").exists():
-            lamina("prepare", arguments.data / name, "--out", work, "--no-rehearse")
-        if recipe.startswith("dainet"):
+            prepare(arguments.data / name, work, *(("--model", "dainet") if with_maps else ()))
+        if with_maps:
             add_attention_maps(arguments.scratch, work)
         if not (run / "model.lamina").exists():
-            short = {
-                "passes_per_epoch": "null",
-                "steps_per_epoch": arguments.steps,
-                "overlap": 0.25,
-            }
-            settings = [part for item in short.items() for part in ("--set", "{}={}".format(*item))]
+            length = "passes_per_epoch=null", f"steps_per_epoch={arguments.steps}"
+            all_set = (*length, "overlap=0.0", *ADDED.get(recipe, ()))
+            settings = [word for one in all_set for word in ("--set", one)]
             lamina("train", work, "--recipe", recipe, "--epochs", 1, "--out", run, *settings)
     except subprocess.CalledProcessError as error:
-        return row | {"failed": error.stderr.strip().splitlines()[-1]}
+        return row | {"failed": error.stderr.strip() or str(error)}
     kept = ("step", "elapsed_s", "loss", "waiting", "dice", "skipped_steps")
     last = json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
     return row | {key: last[key] for key in kept}
+
+
+def prepare(scans: Path, work: Path, *how: str) -> None:
+    """Prepare all scans that can be, of sets that have others, too.
+
+    Raises:
+        subprocess.CalledProcessError: There are none.
+    """
+    try:
+        lamina("prepare", scans, "--out", work, "--no-rehearse", *how)
+    except subprocess.CalledProcessError:
+        if not (work / "plan.json").exists():
+            raise
 
 
 def add_attention_maps(scratch: Path, work: Path) -> None:

@@ -30,7 +30,8 @@ Every recipe was trained for one short epoch on the nearest real scans at hand
 (`benchmarks/recipes.py`), and so was every set as its own plan has it (*auto*). Dice after so few
 steps says nothing but that the loop runs to its end; *seconds* are of the steps and a validation,
 windows side by side; *waiting* is the share of them in which training had to wait for its patches.
-{cores} cores ({platform}) that others used too:
+GLIMS kept little memory by activation checkpointing and, where scans have no regions, had the loss
+of structures. {cores} cores ({platform}) that others used too:
 
 | recipe | scans | steps | seconds | waiting | loss | Dice |
 |---|---|---|---|---|---|---|
@@ -72,13 +73,17 @@ def time_to_dice(record: Mapping[str, Any]) -> str:
 
 def recipes(record: Mapping[str, Any]) -> str:
     """Return the table of recipes that were tried."""
-    rows = (
-        f"| {row['recipe']} | {row['dataset']} | {row['step']} "
-        f"| {row['elapsed_s']:.0f} | {row['waiting']:.1%} | {row['loss']:.2f} "
-        f"| {row['dice']:.2f} |"
-        for row in record["rows"]
-    )
+    rows = [_tried(row) for row in record["rows"]]
     return RECIPES.format(rows="\n".join(rows), **record["machine"])
+
+
+def _tried(row: Mapping[str, Any]) -> str:
+    if "failed" in row:
+        return f"| {row['recipe']} | {row['dataset']} | not run: {row['failed']} | | | | |"
+    return (
+        f"| {row['recipe']} | {row['dataset']} | {row['step']} | {row['elapsed_s']:.0f} "
+        f"| {row['waiting']:.1%} | {row['loss']:.2f} | {row['dice']:.2f} |"
+    )
 
 
 if __name__ == "__main__":
