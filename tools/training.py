@@ -31,7 +31,8 @@ Every recipe was trained for one short epoch on the nearest real scans at hand
 steps says nothing but that the loop runs to its end; *seconds* are of the steps and a validation,
 windows side by side; *waiting* is the share of them in which training had to wait for its patches.
 GLIMS kept little memory by activation checkpointing and, where scans have no regions, had the loss
-of structures. {cores} cores ({platform}) that others used too:
+of structures; MPU-Net saw patches of 128x128x48, for want of memory.
+{cores} cores ({platform}) that others used too:
 
 | recipe | scans | steps | seconds | waiting | loss | Dice |
 |---|---|---|---|---|---|---|
