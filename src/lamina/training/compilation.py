@@ -6,6 +6,7 @@ Graph Compilation*, ASPLOS 2024.
 
 import logging
 import time
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lamina.training.supervised import Supervised
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _TRIALS = 3
 
 
@@ -27,7 +28,7 @@ class Compilation(Callback):
     def __init__(self, batch: tuple[Tensor, Tensor]) -> None:
         self.batch = batch
 
-    def on_train_start(self, trainer: Trainer, pl_module: Supervised) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Time steps without and with it; weights and statistics are left as they were."""
         network = pl_module.network
         kept = {name: value.clone() for name, value in network.state_dict().items()}
@@ -38,14 +39,14 @@ class Compilation(Callback):
         except RuntimeError as error:  # what torch makes of all that its compilers raise
             reason = f"it fails here ({type(error).__name__})"
         else:
-            _log.info("A step takes %.3g s, compiled %.3g s.", plain_s, fused_s)
+            log.info("A step takes %.3g s, compiled %.3g s.", plain_s, fused_s)
             reason = "" if fused_s < plain_s else "steps are no faster"
         finally:
             network.load_state_dict(kept)
             network.zero_grad(set_to_none=True)
         if reason:
             network._compiled_call_impl = None
-            _log.warning("compile: %s; training goes on without it.", reason)
+            log.warning("compile: %s; training goes on without it.", reason)
 
     def _step_s(self, trainer: Trainer, module: Supervised) -> float:
         """Return the seconds of the fastest forward and backward pass."""

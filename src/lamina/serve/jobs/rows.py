@@ -33,6 +33,16 @@ def shown(row: sqlite3.Row, position: int | None) -> dict[str, Any]:
     }
 
 
+def place_among_waiting(db: sqlite3.Connection, row: sqlite3.Row) -> int | None:
+    """Return how many jobs come before a row's or are it; ``None`` where it does not wait."""
+    if row["state"] != "queued":
+        return None
+    ahead = db.execute(
+        "SELECT count(*) FROM jobs WHERE state = 'queued' AND seq <= ?", (row["seq"],)
+    ).fetchone()
+    return int(ahead[0])
+
+
 def _iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None

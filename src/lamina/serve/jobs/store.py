@@ -16,7 +16,7 @@ from typing import Any
 
 from lamina.errors import LaminaError
 from lamina.files import read_json, remove_parts, write_json
-from lamina.serve.jobs.rows import shown
+from lamina.serve.jobs.rows import place_among_waiting, shown
 from lamina.serve.jobs.work import Work
 
 ENDED = ("done", "failed", "cancelled")
@@ -117,7 +117,7 @@ class Store:
             row = db.execute(
                 "SELECT * FROM jobs WHERE id = ? AND NOT removed", (job_id,)
             ).fetchone()
-            return None if row is None else shown(row, _position(db, row))
+            return None if row is None else shown(row, place_among_waiting(db, row))
 
     def jobs(self, limit: int, offset: int = 0) -> list[dict[str, Any]]:
         """Return jobs, newest first."""
@@ -127,7 +127,7 @@ class Store:
                 " ORDER BY seq DESC LIMIT ? OFFSET ?",
                 (limit, offset),
             ).fetchall()
-            return [shown(row, _position(db, row)) for row in rows]
+            return [shown(row, place_among_waiting(db, row)) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs there are of each state."""
@@ -298,12 +298,3 @@ class Store:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
-
-
-def _position(db: sqlite3.Connection, row: sqlite3.Row) -> int | None:
-    if row["state"] != "queued":
-        return None
-    ahead = db.execute(
-        "SELECT count(*) FROM jobs WHERE state = 'queued' AND seq <= ?", (row["seq"],)
-    ).fetchone()
-    return int(ahead[0])
