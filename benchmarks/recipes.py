@@ -1,4 +1,4 @@
-"""Train every recipe, and the plan's own settings, for one short epoch on real scans.
+"""Train every recipe, and the plan's own settings, for one epoch on real scans.
 
 Shows that each paper's settings run on data of the kind they were written for, what steps and a
 validation cost, and which share of the time training waits for data. Prints a Markdown table and,
@@ -37,6 +37,12 @@ ADDED = {
     "mpunet-lits": ("patch_size=[128,128,48]", "roi_size=[128,128,48]", _SPARING),
 }
 """What else is set: less memory for the largest networks, and a loss for scans without regions."""
+PLANNED_FOR = {
+    "dainet-acdc": "dainet",
+    "dainet-synapse": "dainet",
+    "lightmedseg-acdc": "lightmedseg",
+}
+"""Recipes that need scans planned for their own network: with attention maps, or in volumes."""
 ALL_SETS = (*dict.fromkeys(NEAREST.values()), "hippocampus", "sts_multimodal", "misc_3d")
 
 
@@ -45,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path, help="folder of the sets")
     parser.add_argument("--scratch", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4, help="of an epoch")
+    parser.add_argument("--steps", type=int, help="of an epoch; as the recipe has it by default")
     parser.add_argument("--only", nargs="+", help="recipes, or auto")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
@@ -65,17 +71,18 @@ def main() -> None:
 
 def one_epoch(arguments: argparse.Namespace, recipe: str, name: str) -> dict[str, Any]:
     """Prepare a set where that was not done, train an epoch, and tell what it came to."""
-    with_maps = recipe.startswith("dainet")
-    work = arguments.scratch / (f"W_{name}_maps" if with_maps else f"W_{name}")
+    network = PLANNED_FOR.get(recipe)
+    work = arguments.scratch / (f"W_{name}_{network}" if network else f"W_{name}")
     run = arguments.scratch / f"{recipe}_{name}"
     row: dict[str, Any] = {"recipe": recipe, "dataset": name}
     try:
         if not (work / "plan.json").exists():
-            prepare(arguments.data / name, work, *(("--model", "dainet") if with_maps else ()))
-        if with_maps:
+            prepare(arguments.data / name, work, *(("--model", network) if network else ()))
+        if network == "dainet":
             add_attention_maps(arguments.scratch, work)
         if not (run / "model.lamina").exists():
-            length = "passes_per_epoch=null", f"steps_per_epoch={arguments.steps}"
+            steps = arguments.steps
+            length = ("passes_per_epoch=null", f"steps_per_epoch={steps}") if steps else ()
             all_set = (*length, "overlap=0.0", *ADDED.get(recipe, ()))
             settings = [word for one in all_set for word in ("--set", one)]
             lamina("train", work, "--recipe", recipe, "--epochs", 1, "--out", run, *settings)

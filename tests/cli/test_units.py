@@ -3,7 +3,8 @@
 import pytest
 import typer
 
-from lamina.cli.units import duration, memory, spoken
+from lamina.cli.units import duration, memory, millimetres, spoken
+from lamina.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,11 @@ def test_memory_is_no_time(parse, text):
 )
 def test_spoken(seconds, expected):
     assert spoken(seconds) == expected
+
+
+def test_sizes_of_voxels_are_numbers_with_commas_between():
+    assert millimetres("--spacing", None) is None
+    assert millimetres("--spacing", "1, 1,2.5") == [1.0, 1.0, 2.5]
+    for wrong in ("", "1,", "1x1", "-1,1", "nan,1"):
+        with pytest.raises(ConfigError, match="--spacing"):
+            millimetres("--spacing", wrong)

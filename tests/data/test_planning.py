@@ -90,6 +90,18 @@ def test_every_choice_has_a_reason_and_every_reason_a_choice():
         assert all(reason.endswith(".") for reason in plan.reasons.values())
 
 
+def test_a_spacing_that_was_asked_for_is_taken_and_must_fit_the_axes():
+    seen, scans = COST, fingerprint_of([(1, 1, 1), (1.2, 1.1, 1.5)])
+    plan = make_plan(scans, LABELS, [seen], PLENTY, (2, 2, 3.5))
+    assert plan.target_spacing == (2.0, 2.0, 3.5)
+    assert plan.reasons["target_spacing"] == "Asked for."
+    for wrong in [(2, 2), (2, 0, 2)]:
+        with pytest.raises(
+            ConfigError, match="3 sizes above 0 are needed, one for each axis of RAS"
+        ):
+            make_plan(scans, LABELS, [seen], PLENTY, wrong)
+
+
 def test_spacing_is_the_median():
     plan = plan_of(fingerprint_of([(1, 1, 1), (1.2, 1.1, 1.5), (9, 1.4, 1.6)]))
     assert plan.target_spacing == (1.2, 1.1, 1.5)

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lamina.errors import ConfigError, DatasetError, ResourceError, UnknownNameError
@@ -49,6 +50,26 @@ def test_a_network_of_two_axes_trains_and_predicts_slice_by_slice(work):
 def test_a_network_of_two_axes_needs_a_plan_for_slices(work):
     with pytest.raises(ConfigError, match="lamina plan WORK --model unext"):
         train(work, work.parent / "run", {"model": "unext"})
+
+
+def test_patches_of_volumes_need_a_plan_for_volumes(work):
+    budget = {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}
+    replan(work, model="unext", **budget)
+    settings = {"model": "lightmedseg", "patch_size": [16, 16, 16], "epochs": 1}
+    with pytest.raises(ConfigError, match="lamina plan WORK --model lightmedseg"):
+        train(work, work.parent / "run", settings)
+    assert replan(work, model="lightmedseg", **budget).plan.slice_axis is None
+    train(work, work.parent / "run", settings | {"steps_per_epoch": 1})
+
+
+def test_scans_are_prepared_again_at_a_spacing_that_was_asked_for(work):
+    case = next(WorkFolder(work).cache.glob("*/image.npy"))
+    before = np.load(case, mmap_mode="r").shape
+    asked = tuple(2 * step for step in read_plan(work).plan.target_spacing)
+    found = replan(work, spacing=asked, ram_bytes=4e9, device="cpu", rehearse=False)
+    assert found.plan.target_spacing == asked
+    after = np.load(case, mmap_mode="r").shape
+    assert all(abs(2 * now - then) <= 1 for now, then in zip(after[1:], before[1:], strict=True))
 
 
 def test_scans_whose_slices_keep_their_distance_are_prepared_again(work):

@@ -27,7 +27,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds after the cold one.")] = 5,
     timeout: Annotated[float, typer.Option(help="Seconds for one step, at most.")] = 300.0,
     whole_scan: Annotated[
-        bool, typer.Option("--whole-scan", help="Segment a made-up CT from file to file, too.")
+        bool, typer.Option("--whole-scan", help="Segment made-up CTs from file to file, too.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for benchmarks.json and benchmarks.md.")
@@ -39,7 +39,7 @@ def bench(
     """Measure networks in each form that can run them: time, memory, share of the machine."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.workflows.bench import FORMS, SCAN_SHAPE, BenchSettings
+        from lamina.workflows.bench import FORMS, SCANS, BenchSettings
         from lamina.workflows.bench import bench as workflow
 
         settings = BenchSettings(
@@ -48,7 +48,7 @@ def bench(
             forms=tuple(forms.split(",")) if forms else tuple(FORMS),
             repeats=repeats,
             timeout_s=timeout,
-            scan_shape=SCAN_SHAPE if whole_scan else None,
+            scans=SCANS if whole_scan else {},
         )
         with terminal.bar() as progress:
             record = workflow(names or (), settings, out=out, progress=progress)

@@ -28,6 +28,10 @@ Devices = Annotated[
     int | None, typer.Option(min=1, help="Processes, or GPUs, that share each step; 1.")
 ]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines with so many each; 1.")]
+Spacing = Annotated[
+    str | None,
+    typer.Option(metavar="MM,MM,MM", help="Voxel size to work at, in the plan's place."),
+]
 NoRehearse = Annotated[
     bool,
     typer.Option("--no-rehearse", help="Estimate what a run takes rather than try a few steps."),

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, NoRehearse, Ram, Time, Vram, Work, Workers
+from lamina.cli.options import Device, NoRehearse, Ram, Spacing, Time, Vram, Work, Workers
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
+from lamina.cli.units import millimetres
 
 
 @app.command(
@@ -19,6 +20,7 @@ def plan(
     model: Annotated[
         str | None, typer.Option(help="Plan for this network; auto: what suits best.")
     ] = None,
+    spacing: Spacing = None,
     ram: Ram = None,
     vram: Vram = None,
     time: Time = None,
@@ -35,13 +37,14 @@ def plan(
         from lamina.cli import views
         from lamina.workflows.plan import read_plan, replan
 
-        if all(given is None for given in (model, ram, vram, time, device)):
+        if all(given is None for given in (model, spacing, ram, vram, time, device)):
             result = read_plan(work)
         else:
             with terminal.bar() as progress:
                 result = replan(
                     work,
                     model=model or "auto",
+                    spacing=millimetres("--spacing", spacing),
                     ram_bytes=ram,
                     vram_bytes=vram,
                     time_s=time,

@@ -15,6 +15,7 @@ from lamina.cli.options import (
     NoRehearse,
     Ram,
     ResampleOblique,
+    Spacing,
     Time,
     Vram,
     Work,
@@ -22,7 +23,7 @@ from lamina.cli.options import (
 )
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal, is_follower
-from lamina.cli.units import duration
+from lamina.cli.units import duration, millimetres
 from lamina.cli.units import fold as fold_or_all
 from lamina.cli.watch import on_bar, watching
 
@@ -38,6 +39,7 @@ def prepare(
     model: Annotated[
         str, typer.Option(help="Network to plan for; auto: what suits scans and budget.")
     ] = "auto",
+    spacing: Spacing = None,
     ram: Ram = None,
     vram: Vram = None,
     time: Time = None,
@@ -77,6 +79,7 @@ def prepare(
                 out,
                 layout=layout,
                 model=model,
+                spacing=millimetres("--spacing", spacing),
                 ram_bytes=ram,
                 vram_bytes=vram,
                 time_s=time,

@@ -35,6 +35,16 @@ def numbers(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def millimetres(option: str, text: str | None) -> list[float] | None:
+    """Return sizes for ``"1,1,2.5"``; ``None`` for nothing."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
+        raise ConfigError(f"{option} {text!r}: must be sizes in mm such as 1,1,2.5.")
+    return [float(part) for part in parts]
+
+
 def spoken(seconds: float) -> str:
     """Return a duration in the two largest units that matter: ``"1 h 20 min"``, ``"45 s"``."""
     whole = round(seconds)

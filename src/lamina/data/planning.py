@@ -8,6 +8,7 @@ from lamina.data.fingerprint import Fingerprint
 from lamina.data.fitting import Scans, choose
 from lamina.data.plan import Normalisation, Plan
 from lamina.data.sides import lone_sides, side_pairs
+from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 
 _ANISOTROPIC = 3.0
@@ -19,6 +20,7 @@ def make_plan(
     labels: LabelSet,
     candidates: Iterable[NetworkCost],
     budget: Budget,
+    asked_spacing: Sequence[float] | None = None,
 ) -> Plan:
     """Decide how to prepare the scans and train on them.
 
@@ -27,12 +29,14 @@ def make_plan(
         labels: The structures.
         candidates: Networks to choose from, strongest first; as many as needed are looked at.
         budget: What training may take.
+        asked_spacing: Voxel size in mm that was asked for; one number per axis.
 
     Raises:
-        ConfigError: Not even the smallest patch fits into the budget.
+        ConfigError: Not even the smallest patch fits into the budget, or the spacing asked for has
+            another number of axes than the scans.
     """
     reasons: dict[str, str] = {}
-    spacing = _target_spacing(fingerprint, reasons)
+    spacing = _target_spacing(fingerprint, asked_spacing, reasons)
     scans = Scans(
         median_shape=fingerprint.median_shape(spacing),
         spacing=spacing,
@@ -78,7 +82,18 @@ def make_plan(
     )
 
 
-def _target_spacing(fingerprint: Fingerprint, reasons: dict[str, str]) -> tuple[float, ...]:
+def _target_spacing(
+    fingerprint: Fingerprint, asked: Sequence[float] | None, reasons: dict[str, str]
+) -> tuple[float, ...]:
+    if asked is not None:
+        if len(asked) != fingerprint.spatial_dims or min(asked) <= 0:
+            raise ConfigError(
+                f"spacing = {', '.join(f'{step:g}' for step in asked)}: "
+                f"{fingerprint.spatial_dims} sizes above 0 are needed, one for each axis of "
+                f"{fingerprint.orientation}."
+            )
+        reasons["target_spacing"] = "Asked for."
+        return _rounded(asked)
     spacing = list(fingerprint.median_spacing)
     fine, *_, coarsest = sorted(spacing)
     coarse = spacing.index(coarsest)

@@ -54,12 +54,20 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
         num_cases: Training cases, for an epoch that is so many passes over them.
 
     Raises:
-        ConfigError: Settings and plan differ in axes, or the device is not here.
+        ConfigError: Settings and plan differ in axes, one has slices and the other volumes, or the
+            device is not here.
     """
     for name in ("patch_size", "roi_size"):
         sides = getattr(config, name)
         if sides and len(sides) != plan.spatial_dims:
             raise ConfigError(f"{name} = {sides}: {plan.spatial_dims} sizes are needed.")
+        if sides and plan.slice_axis is not None and sides[plan.slice_axis] != 1:
+            raise ConfigError(
+                f"{name} = {sides}: is of volumes; the plan cuts slices across axis "
+                f"{plan.slice_axis}.",
+                remedy="A network asked for by name is planned in volumes where it can see them: "
+                f"lamina plan WORK --model {config.model or plan.network}.",
+            )
     device = chosen_device(config.device)
     require_device(device)
     batch = config.batch_size or plan.batch_size

@@ -1,6 +1,6 @@
 """Plan: show what was decided for a prepared dataset, or decide again for another budget."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def replan(
     work: Path,
     *,
     model: str = AUTO,
+    spacing: Sequence[float] | None = None,
     ram_bytes: float | None = None,
     vram_bytes: float | None = None,
     time_s: float | None = None,
@@ -67,6 +68,7 @@ def replan(
     Args:
         work: Folder that ``prepare`` wrote.
         model: Network preset; ``"auto"`` takes what suits scans and budget.
+        spacing: Voxel size in mm to work at; what suits the scans if not given.
         ram_bytes: Main memory that training may take; half of what is free if not given.
         vram_bytes: GPU memory that training may take; what the GPU has if not given.
         time_s: Seconds that a training run may take.
@@ -77,7 +79,7 @@ def replan(
 
     Raises:
         DatasetError: ``work`` is not prepared, or cases do not fit the new plan.
-        ConfigError: The budget is too small for any plan.
+        ConfigError: The budget is too small for any plan, or ``spacing`` is not of the scans' axes.
         UnknownNameError: The network is not registered.
         FileError: The work folder cannot be written, or the disk is full.
     """
@@ -91,6 +93,7 @@ def replan(
         cohort=cohort,
         budget=budget_of(ram_bytes, vram_bytes, time_s, where),
         model=model,
+        spacing=spacing,
         device=where,
         regions_because=before.reasons["region_based"] if before.region_based else "",
     )

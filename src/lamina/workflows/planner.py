@@ -1,6 +1,6 @@
 """The planner: networks measured, a plan decided within a budget, and rehearsed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -50,6 +50,8 @@ class Planner:
     cohort: Cohort
     budget: Budget
     model: str = AUTO
+    spacing: Sequence[float] | None = None
+    """Voxel size in mm that was asked for."""
     device: str = "cpu"
     regions_because: str = ""
     """Why the network answers for regions; empty where structures exclude each other."""
@@ -62,11 +64,13 @@ class Planner:
         """Return the plan, as far as is known.
 
         Raises:
-            ConfigError: The budget is too small for any plan, or no network fits the scans.
+            ConfigError: The budget is too small for any plan, no network fits the scans, or the
+                spacing is not of their axes.
             UnknownNameError: The network is not registered.
         """
         labels = self.cohort.labels
-        plan = make_plan(self.fingerprint, labels, self._candidates(), self.budget)
+        candidates = self._candidates()
+        plan = make_plan(self.fingerprint, labels, candidates, self.budget, self.spacing)
         reasons = dict(plan.reasons)
         if self.model != AUTO:
             reasons["network"] = "Asked for."

@@ -1,6 +1,6 @@
 """Prepare: understand a dataset, decide how to train on it, and store it ready for training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -67,6 +67,7 @@ def prepare(
     *,
     layout: str | None = None,
     model: str = AUTO,
+    spacing: Sequence[float] | None = None,
     ram_bytes: float | None = None,
     vram_bytes: float | None = None,
     time_s: float | None = None,
@@ -93,6 +94,8 @@ def prepare(
         layout: Registered layout; found by itself if not given.
         model: Network preset that the plan is made for; ``"auto"`` takes what suits scans and
             budget.
+        spacing: Voxel size in mm to work at, along the axes of ``plan.orientation``; what suits
+            the scans if not given. Along the axis across slices each scan keeps its own.
         ram_bytes: Main memory that training may take; half of what is free if not given.
         vram_bytes: GPU memory that training may take; what the GPU has if not given.
         time_s: Seconds that a training run may take.
@@ -116,8 +119,9 @@ def prepare(
 
     Raises:
         DatasetError: The folder is not understood, or no case in it can be used.
-        ConfigError: The budget is too small for any plan, folds are counted or given beside others
-            that are given, or a public dataset is named without a protocol.
+        ConfigError: The budget is too small for any plan, the spacing is of other axes, folds
+            are counted or given beside others that are given, or a public dataset is named without
+            a protocol.
         UnknownNameError: The layout, network, protocol or public dataset is not known.
         FileError: The work folder cannot be written, or the disk is full; run again, it goes on.
         ClusterError: The cluster cannot be started or reached.
@@ -137,7 +141,15 @@ def prepare(
     surveys, excluded = _survey(cohort, resample_oblique, workers, cluster, progress)
     cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
-    planner = Planner(fingerprint, cohort, budget, model, where, _regions_because(assigned))
+    planner = Planner(
+        fingerprint=fingerprint,
+        cohort=cohort,
+        budget=budget,
+        model=model,
+        spacing=spacing,
+        device=where,
+        regions_because=_regions_because(assigned),
+    )
     plan = planner.decide()
     folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     write_json(work.fingerprint_file, fingerprint.as_dict())

@@ -7,8 +7,8 @@ the same round.
 """
 
 from lamina.workflows.bench.forms import FORMS
-from lamina.workflows.bench.measure import SCAN_SHAPE, BenchSettings, bench
+from lamina.workflows.bench.measure import BenchSettings, bench
 from lamina.workflows.bench.record import read_benchmarks
-from lamina.workflows.bench.subjects import SUBJECTS
+from lamina.workflows.bench.subjects import SCANS, SUBJECTS
 
-__all__ = ["FORMS", "SCAN_SHAPE", "SUBJECTS", "BenchSettings", "bench", "read_benchmarks"]
+__all__ = ["FORMS", "SCANS", "SUBJECTS", "BenchSettings", "bench", "read_benchmarks"]

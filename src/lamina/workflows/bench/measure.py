@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -18,16 +18,16 @@ from lamina.workflows.bench.forms import FORMS, PLAIN
 from lamina.workflows.bench.peaks import roofline_s
 from lamina.workflows.bench.processes import Failed, Measuring
 from lamina.workflows.bench.record import new_record, read_benchmarks, write_benchmarks
-from lamina.workflows.bench.subjects import SUBJECTS, Subject, check, subject, untrained
+from lamina.workflows.bench.subjects import (
+    SUBJECTS,
+    WAYS,
+    Subject,
+    WholeScan,
+    check,
+    subject,
+    untrained,
+)
 
-SCAN_SHAPE = (512, 512, 300)
-_SCAN = ("lightmedseg", 1, 15, (128, 128, 128))
-"""Network, channels, classes and window that the whole scan is segmented with."""
-_WAYS = {
-    "fast": "Lamina",
-    "fast_bf16": "Lamina, bf16",
-    "field": "MONAI's windows, logits at full size",
-}
 _VALUE_BYTES = {"f32": 4, "bf16": 2}
 
 Row = dict[str, Any]
@@ -50,8 +50,8 @@ class BenchSettings:
     """Rounds after the first, cold one."""
     timeout_s: float = 300.0
     """What takes longer in one step is given up."""
-    scan_shape: tuple[int, int, int] | None = None
-    """Voxels of a made-up CT to segment from file to file; ``None``: none."""
+    scans: Mapping[str, WholeScan] = field(default_factory=dict)
+    """Made-up CTs to segment from file to file, by name."""
 
     def __post_init__(self) -> None:
         unknown = set(self.forms) - set(FORMS)
@@ -79,7 +79,8 @@ def bench(
 
     Returns:
         ``machine``, ``software``; ``networks``: by name and threads, a row for each form;
-        ``scans``: by threads, a row for each way. A row that could not be measured has ``error``.
+        ``scans``: by name and threads, a row for each network and way. A row that could not be
+        measured has ``error``.
 
     Raises:
         UnknownNameError: There is neither such a file nor such a network.
@@ -91,7 +92,9 @@ def bench(
         check(name, chosen.size)
     record = read_benchmarks(out) if out else new_record()
     jobs = [(name, threads) for name in asked for threads in chosen.threads]
-    steps = _Steps(len(jobs) * (1 + chosen.repeats) + len(chosen.threads), progress)
+    scan_runs = sum(len(scan.runs) for scan in chosen.scans.values())
+    total = len(jobs) * (1 + chosen.repeats) + scan_runs * len(chosen.threads)
+    steps = _Steps(total, progress)
     with TemporaryDirectory() as scratch:
         for name in asked:
             folder = Path(scratch) / f"{asked.index(name)}"
@@ -107,10 +110,12 @@ def bench(
                 facts["threads"][f"{threads}"] = _rows(found, exports, threads, chosen, steps)
                 if out:
                     write_benchmarks(record, out)
-        if chosen.scan_shape:
-            _scans(record, Path(scratch), chosen, steps)
-    if out:
-        write_benchmarks(record, out)
+        for name, scan in chosen.scans.items():
+            folder = Path(scratch) / name
+            folder.mkdir()
+            record["scans"][name] = _whole_scan(scan, folder, chosen, steps)
+            if out:
+                write_benchmarks(record, out)
     return record
 
 
@@ -238,28 +243,28 @@ def _megabytes(found: Subject) -> float:
     return found.file.stat().st_size / 1e6
 
 
-def _scans(record: dict[str, Any], folder: Path, settings: BenchSettings, steps: _Steps) -> None:
-    """Segment a made-up scan in every way."""
-    name, in_channels, num_classes, window = _SCAN
-    model, image, shape = folder / "scan.lamina", folder / "scan.nii.gz", settings.scan_shape
-    save_bundle(untrained(name, in_channels, num_classes, window), model)
+def _whole_scan(
+    scan: WholeScan, folder: Path, settings: BenchSettings, steps: _Steps
+) -> dict[str, Any]:
+    """Segment a made-up scan by every network in every way."""
+    image = folder / "scan.nii.gz"
     steps.tell("making a scan")
-    made = _once("scan", 1, settings, out=image, shape=shape)
-    record["scans"] = {
-        "network": name,
-        "num_classes": num_classes,
-        "size": window,
-        "shape": shape,
-        "threads": {},
-    }
+    made = _once("scan", 1, settings, out=image, shape=scan.shape)
+    by_threads: dict[str, list[Row]] = {}
     for threads in settings.threads:
-        rows = record["scans"]["threads"][f"{threads}"] = {}
-        for way, title in _WAYS.items():
-            steps.tell(f"a whole scan, {threads} threads: {title}")
-            seen = {"model": model, "image": image, "out": folder / f"{way}-{threads}", "way": way}
-            found = made if "error" in made else _once("segment", threads, settings, **seen)
-            rows[way] = {"title": title, **found}
-        steps.tell("a whole scan", 1)
+        rows = by_threads[f"{threads}"] = []
+        for name, way in scan.runs:
+            steps.tell(f"a whole scan, {threads} threads: {name}, {WAYS[way]}")
+            model, out = folder / f"{name}.lamina", folder / f"{name}-{way}-{threads}"
+            if not model.exists():
+                save_bundle(untrained(name, 1, scan.num_classes, scan.size, scan.spacing), model)
+            job = {"model": model, "image": image, "out": out, "way": way}
+            found = made if "error" in made else _once("segment", threads, settings, **job)
+            rows.append({"model": name, "way": way, "title": WAYS[way], **found})
+            steps.tell("a whole scan", 1)
+    return {key: value for key, value in asdict(scan).items() if key != "runs"} | {
+        "threads": by_threads
+    }
 
 
 def _once(job: str, threads: int, settings: BenchSettings, **told: Any) -> Row:

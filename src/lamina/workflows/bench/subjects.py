@@ -1,4 +1,4 @@
-"""What is measured: trained models, or networks with fresh weights at their papers' sizes."""
+"""What is measured: models or networks with fresh weights, on a window or a whole scan."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +30,48 @@ published, and four of MONAI's on the window of the first."""
 
 _OTHERS = {2: (1, 2, (256, 256)), 3: (1, 2, (96, 96, 96))}
 """The same for any other network, by its number of axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeScan:
+    """A made-up CT, and what segments it from file to file."""
+
+    shape: tuple[int, int, int]
+    """Voxels of the file, which covers 384x384x375 mm."""
+    spacing: float
+    """Of the prepared grid, in mm."""
+    size: tuple[int, int, int]
+    """Window in voxels; windows overlap by half."""
+    num_classes: int
+    runs: tuple[tuple[str, str], ...]
+    """Networks, each with the way it is run: of ``WAYS``."""
+
+
+WAYS = {
+    "fast": "Lamina",
+    "fast_bf16": "Lamina, bf16",
+    "field": "MONAI's windows, logits at full size",
+}
+SCANS = {
+    "large": WholeScan(
+        shape=(512, 512, 300),
+        spacing=1.5,
+        size=(128, 128, 128),
+        num_classes=15,
+        runs=tuple(("lightmedseg", way) for way in WAYS),
+    ),
+    "side by side": WholeScan(
+        shape=(256, 256, 150),
+        spacing=3.0,
+        size=(96, 96, 96),
+        num_classes=15,
+        runs=(
+            *((name, way) for name in ("glims", "lightmedseg", "lgmsnet_3d") for way in WAYS),
+            *((name, "field") for name in ("swin_unetr", "unetr", "segresnet", "dynunet")),
+        ),
+    ),
+}
+"""The second is small enough for networks that take seconds a window."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +126,10 @@ def subject(name: str, size: Sequence[int] | None, folder: Path) -> Subject:
     return Subject(name, file, load_bundle(file))
 
 
-def untrained(name: str, in_channels: int, num_classes: int, size: Sequence[int]) -> Bundle:
-    """Return a model of fresh weights, the same every time, for CT at 1.5 mm."""
+def untrained(
+    name: str, in_channels: int, num_classes: int, size: Sequence[int], spacing: float = 1.5
+) -> Bundle:
+    """Return a model of fresh weights, the same every time, for CT at a spacing in mm."""
     torch.manual_seed(0)
     config = configure(name, in_channels=in_channels, num_classes=num_classes)
     structures = tuple(f"structure {number}" for number in range(1, max(2, num_classes)))
@@ -100,7 +144,7 @@ def untrained(name: str, in_channels: int, num_classes: int, size: Sequence[int]
         labels=labels,
         region_based=num_classes == 1,
         orientation="RAS"[: len(size)],
-        target_spacing=(1.5,) * len(size),
+        target_spacing=(spacing,) * len(size),
         normalisation=(how,) * in_channels,
         network=name,
         patch_size=tuple(size),
