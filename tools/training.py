@@ -26,13 +26,12 @@ other, ahead of all other work:
 nnU-Net's own settings, large batches under SGD, are made for far longer trainings.
 """
 RECIPES = """\
-Every recipe was trained for one short epoch on the nearest real scans at hand
-(`benchmarks/recipes.py`), and so was every set as its own plan has it (*auto*). Dice after so few
-steps says nothing but that the loop runs to its end; *seconds* are of the steps and a validation,
-windows side by side, or a quarter over each other in the first three rows; *waiting* is the share
-of them in which training had to wait for its patches. GLIMS kept little memory by activation
-checkpointing and, where scans have no regions, had the loss of structures; MPU-Net saw patches of
-128x128x48, for want of memory.
+Every recipe was trained for one epoch, as long as it says, on the nearest real scans at hand
+(`benchmarks/recipes.py`), and every set for two steps as its own plan has it (*auto*). Dice after so
+few steps says nothing but that the loop runs to its end; *seconds* are of the steps and a
+validation with windows side by side, on one core; *waiting* is the share of them in which training
+had to wait for its patches. GLIMS kept little memory by activation checkpointing and, where scans
+have no regions, had the loss of structures; MPU-Net saw patches of 128x128x48, for want of memory.
 {cores} cores ({platform}) that others used too:
 
 | recipe | scans | steps | seconds | waiting | loss | Dice |
