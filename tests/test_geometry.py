@@ -22,6 +22,7 @@ from lamina.geometry import (
     reorientation,
     resampled_grid,
     spacing_of,
+    voxel_volume,
 )
 
 ORIENTATIONS = [
@@ -213,6 +214,24 @@ def test_shear_is_noticed():
     tilted = np.eye(4)
     tilted[1, 2] = np.tan(np.deg2rad(12))
     assert is_sheared(check_affine(tilted, "tilted.nii"))
+
+
+def test_a_slanted_voxel_has_the_volume_of_an_upright_one_of_the_same_height():
+    spacing = (0.7, 0.9765625, 3.0)
+    upright, slanted = affine_from(spacing), affine_from(spacing)
+    slanted[:3, 2] += (0.4, -1.5, 0)
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", (10, 200, 33), degrees=True).as_matrix()
+    assert voxel_volume(upright) == np.prod(spacing)
+    for order in ([0, 1, 2, 3], [2, 0, 1, 3]):
+        assert voxel_volume((turned @ slanted)[:, order]) == pytest.approx(np.prod(spacing))
+
+
+def test_a_pixel_has_an_area_whatever_its_normal():
+    slanted = affine_from((2, 3))
+    slanted[:3, 1] += (1, 0, 0)
+    slanted[:3, 2] *= 7
+    assert voxel_volume(slanted, 2) == pytest.approx(6)
 
 
 def test_affine_from_spacing_and_origin():

@@ -17,6 +17,7 @@ def test_what_is_derived_follows_the_array_and_the_affine():
     assert volume.spatial_shape == (4, 5, 6)
     assert volume.spatial_dims == 3
     assert volume.spacing == (0.5, 2, 3)
+    assert volume.voxel_volume == 3
     assert volume.orientation == "LAS"
     assert volume.corners.shape == (8, 3)
     np.testing.assert_allclose(volume.corners[-1], [-1.5, 8, 15])
@@ -26,6 +27,7 @@ def test_an_image_has_two_of_everything():
     image = Volume(np.zeros((3, 4, 5), dtype=np.uint8), affine_from((0.1, 0.2)))
     assert image.spatial_dims == 2
     assert image.spacing == (0.1, 0.2)
+    assert image.voxel_volume == 0.1 * 0.2
     assert image.orientation == "RA"
     assert image.corners.shape == (4, 3)
 

@@ -68,6 +68,9 @@ CHOICES = """\
   predictions or in the folder that `--probabilities` names. A region's probability is the sum
   of its structures'. They look at the smallest box around both masks, for over a whole scan the
   background that nobody doubts would hide every fault.
+- **Slanted scans**, whose axes are not at right angles (a tilted gantry), have their volumes
+  measured as they are; distances, areas of surface and the widening of lesions take the axes for
+  upright.
 - **Relative volume error** divides by the mean of both volumes. Divided by the reference's
   volume, it could exceed 1 for a structure that was found and never for one that was missed.
 """

@@ -59,6 +59,15 @@ def spacing_of(affine: Affine, spatial_dims: int = 3) -> tuple[float, ...]:
     return tuple(float(length) for length in np.linalg.norm(affine[:3, :spatial_dims], axis=0))
 
 
+def voxel_volume(affine: Affine, spatial_dims: int = 3) -> float:
+    """Return the volume of a voxel in mm³, or the area of an image's pixel in mm².
+
+    It is the product of the spacing only where the axes are at right angles.
+    """
+    sides = np.linalg.qr(affine[:3, :spatial_dims]).R.diagonal()
+    return float(np.abs(sides.prod()))
+
+
 def is_sheared(affine: Affine) -> bool:
     """Tell whether the axes fail to be at right angles (such as an uncorrected gantry tilt)."""
     direction = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import GeometryError
-from lamina.geometry import Affine, check_affine, corners, orientation_of, spacing_of
+from lamina.geometry import (
+    Affine,
+    check_affine,
+    corners,
+    orientation_of,
+    spacing_of,
+    voxel_volume,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,11 @@ class Volume:
     def spacing(self) -> tuple[float, ...]:
         """Voxel size in mm along each spatial axis, in array order."""
         return spacing_of(self.affine, self.spatial_dims)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel in mm³, or area of an image's pixel in mm², at whatever angles."""
+        return voxel_volume(self.affine, self.spatial_dims)
 
     @property
     def orientation(self) -> str:

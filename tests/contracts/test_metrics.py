@@ -93,6 +93,13 @@ def test_empty_masks_yield_what_the_rule_prints(name):
             assert value == pytest.approx(said.get(rule[case], rule[case]))
 
 
+@every_metric
+@pytest.mark.parametrize("unit", ["mm", "px"])
+def test_a_structure_that_was_rightly_left_out_is_in_no_mean(name, unit):
+    none = np.zeros(SHAPE, bool)
+    assert math.isnan(METRICS.get(name).measured_in(unit).value(compared(none, none)))
+
+
 @every_ranked_metric
 @settings(max_examples=15, deadline=None)
 @given(prediction=masks(), reference=masks())

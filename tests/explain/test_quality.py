@@ -120,6 +120,10 @@ def test_sizes_are_in_ml_cm2_or_pixels():
     assert sizes(segmented(image, 500), LABELS) == {"liver": pytest.approx(1.0), "lesion": 0}
     flat = Volume(np.full((1, 20, 30), 3, np.uint8), affine_from((1, 2)))
     assert sizes(flat, LABELS)["liver"] == pytest.approx(12.0)
+    slanted = image.affine.copy()
+    slanted[0, 2] = 1.5
+    leaning = replace(segmented(image, 500), affine=slanted)
+    assert sizes(leaning, LABELS)["liver"] == pytest.approx(1.0)
     picture = replace(flat, unit="px")
     assert sizes(picture, LABELS)["liver"] == 600
     assert [unit_of(each) for each in (image, flat, picture)] == ["ml", "cm²", "px"]

@@ -7,11 +7,13 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 
 from lamina.bundle import save_bundle
 from lamina.data.plan import Normalisation
 from lamina.errors import ExportError
 from lamina.export.graphs import graphs_of
+from lamina.export.monai_transforms import Finishing
 from lamina.export.targets import TARGETS
 from lamina.export.writing import write_exported
 from lamina.geometry import affine_from
@@ -63,6 +65,17 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
     assert len(np.unique(expected.array)) > 1
     assert (found.array == expected.array).mean() > 0.98
+
+
+def test_parts_of_slanted_scans_are_small_by_their_true_volume():
+    from monai.data import MetaTensor
+
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[1:3, 2] = torch.tensor([1.5, 2.0])  # a step of 2.5 mm, and 2 mm³ a voxel
+    for size, kept in ((1.9, True), (2.1, False)):
+        step = {"value": 3, "operation": "remove_small", "min_size": size}
+        found = Finishing(0, [step])(MetaTensor(torch.full((1, 1, 1, 1), 3), affine=affine))
+        assert bool(found.any()) is kept
 
 
 def test_channels_that_are_normalised_apart_are_refused(tmp_path):

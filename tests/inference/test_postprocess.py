@@ -13,15 +13,17 @@ from lamina.volume import Volume
 LABELS = LabelSet(values={"organ": 300, "tumour": 5}, background=9)
 
 
-def scene():
+def scene(lean=0.0):
     """An organ with a hole, a tumour in it, and two islands of 1 and 8 voxels of 2 mm³."""
+    affine = affine_from((1.0, 1.0, 2.0))
+    affine[1, 2] = lean
     array = np.full((1, 16, 12, 12), 9, np.uint16)
     array[0, 1:8, 1:8, 1:8] = 300
     array[0, 3, 3, 3] = 9
     array[0, 5, 5, 5] = 5
     array[0, 10, 10, 10] = 300
     array[0, 12:14, 1:3, 1:3] = 300
-    return Volume(array, affine_from((1.0, 1.0, 2.0)), "scene")
+    return Volume(array, affine, "scene")
 
 
 def after(*steps, of=None):
@@ -35,9 +37,11 @@ def test_only_the_largest_part_of_a_structure_is_kept():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("lean", [0.0, 1.5])
 @pytest.mark.parametrize(("min_size", "parts"), [(2.0, 3), (2.1, 2), (16.0, 2), (16.1, 1)])
-def test_parts_are_small_by_their_size_in_mm(min_size, parts):
-    found = after(Step(structure="organ", operation="remove_small", min_size=min_size))
+def test_parts_are_small_by_their_size_in_mm(min_size, parts, lean):
+    step = Step(structure="organ", operation="remove_small", min_size=min_size)
+    found = after(step, of=scene(lean))
     kept = [found[1, 1, 1] == 300, found[10, 10, 10] == 300, found[12, 1, 1] == 300]
     assert kept == [True, parts == 3, parts >= 2]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -12,7 +13,8 @@ from lamina.errors import FileError, GeometryError, LabelError
 from lamina.geometry import affine_from, reorientation
 from lamina.io import read_volume
 from lamina.labels import LabelSet
-from lamina.report.overlay import label_colours, save_overlay
+from lamina.report import overlay
+from lamina.report.overlay import _Sheet, label_colours, save_overlay
 from lamina.report.slices import PLANES, planes_of, to_screen, view_of, window_of
 from lamina.volume import Volume
 
@@ -138,6 +140,28 @@ def test_2d_and_empty_and_ignored_and_multichannel(tmp_path):
     channels = Volume(np.stack([np.full((6, 5, 4), np.nan), np.ones((6, 5, 4))]), np.eye(4))
     save_overlay(tmp_path / "none.png", channels, ignored, labels, reference=ignored)
     assert count_near(tmp_path / "none.png", label_colours(labels)["blob"]) < 1000
+
+
+@pytest.mark.parametrize(
+    ("shape", "unit", "expected"),
+    [
+        ((6, 5, 4), "mm", ["Volume, ml", "960", "20 mm", "L"]),
+        ((6, 5), "mm", ["Area, cm²", "120", "20 mm", "L"]),
+        ((6, 5), "px", ["Area, px", "30.0"]),
+    ],
+)
+def test_sizes_and_scale_are_in_units_that_are_known(tmp_path, monkeypatch, shape, unit, expected):
+    slanted = affine_from((20,) * 3)
+    slanted[0, 2] = 15
+    label = Volume(np.full((1, *shape), 3, np.uint8), slanted, unit=unit)
+    told = []
+    monkeypatch.setattr(_Sheet, "text", lambda sheet, left, down, text, **how: told.append(text))
+    monkeypatch.setattr(Axes, "annotate", lambda axes, text, *where, **how: told.append(text))
+    monkeypatch.setattr(overlay, "draw_marks", lambda axes, plane: told.append("L"))
+    save_overlay(tmp_path / "x.png", label, label, ONE)
+    assert all(text in told for text in expected)
+    if unit == "px":
+        assert not any(text == "L" or text.endswith(" mm") for text in told)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from lamina.bundle import save_bundle
 from lamina.errors import ConfigError, UnknownNameError
 from lamina.models import configure
 from lamina.models.complexity import complexity, products
@@ -10,7 +11,7 @@ from lamina.report.benchmarks import page
 from lamina.workflows.bench import BenchSettings, bench
 from lamina.workflows.bench.peaks import roofline_s
 from lamina.workflows.bench.processes import Failed, Measuring
-from lamina.workflows.bench.subjects import SUBJECTS, untrained
+from lamina.workflows.bench.subjects import SUBJECTS, subject, untrained
 
 SMALL = {"size": (32, 32), "threads": (1,), "repeats": 2}
 
@@ -105,6 +106,16 @@ def test_a_wrong_size_form_or_name_is_refused():
         bench(["tinyunett"])
 
 
+def test_a_network_goes_before_what_is_called_like_it_here(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tinyunet").mkdir()
+    save_bundle(untrained("tinyunet", 2, 3, (16, 16)), tmp_path / "tinyunet" / "model.lamina")
+    network = subject("tinyunet", (32, 32), tmp_path / "network")
+    assert len(network.bundle.plan.channels) == 1
+    assert "./tinyunet would be what lies here" in caplog.text
+    assert len(subject("./tinyunet", None, tmp_path / "model").bundle.plan.channels) == 2
+
+
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_products_are_those_that_are_counted(name):
     in_channels, num_classes, size = SUBJECTS[name]
@@ -126,7 +137,6 @@ def test_fresh_weights_are_the_same_every_time():
 
 
 def test_a_whole_scan_is_split_into_its_parts(tmp_path):
-    from lamina.bundle import save_bundle
     from lamina.workflows.bench.scan import PARTS, as_the_field_does, make_scan, segmented
 
     model, image = tmp_path / "model.lamina", tmp_path / "scan.nii.gz"

@@ -22,7 +22,7 @@ from lamina.workflows import cross_validation, ensembles
 from lamina.workflows.cross_validation import cross_validate
 from lamina.workflows.load import load
 from lamina.workflows.predict import predict
-from lamina.workflows.run import RunFolder
+from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
 
 SETTINGS = {
@@ -165,6 +165,30 @@ def test_ctrl_c_in_one_fold_ends_all_and_resuming_goes_on(tiny_work, whole, tmp_
     assert sorted(path.name for path in run.iterdir()) == ["fold_0", "manifest.json"]
     assert cross_validate(tiny_work, run, resume=True).stopped_because == ""
     assert_same_models(run, whole.run)
+
+
+def test_a_file_called_stop_ends_all_between_folds_and_within_one(tiny_work, tmp_path):
+    run = tmp_path / "run"
+    stop, settings = run / "stop", SETTINGS | {"steps_per_epoch": 4}
+
+    def ask(*about):
+        stop.touch()
+
+    result = cross_validate(tiny_work, run, settings, on_epoch=ask)
+    assert (result.stopped_because, result.bundle, [*result.best_dice]) == ("stop file", None, [0])
+    assert sorted(path.name for path in run.iterdir()) == ["fold_0", "manifest.json"]
+    stop.touch()  # before it goes on: of no effect
+    result = cross_validate(tiny_work, run, resume=True, on_step=lambda n, *_: n == 2 and ask())
+    assert (result.stopped_because, result.bundle, [*result.best_dice]) == ("stop file", None, [0])
+    assert not list(run.rglob("stop"))
+    assert not (run / "fold_2").exists()
+    fold = RunFolder(run / "fold_1")
+    assert load_bundle(fold.bundle_file).training
+    assert read_history(fold)[-1]["step"] == 3
+    result = cross_validate(tiny_work, run, resume=True)
+    assert (result.stopped_because, [*result.best_dice]) == ("", [0, 1, 2])
+    assert read_history(fold)[-1]["step"] == 4
+    assert result.bundle.is_file()
 
 
 def test_one_failing_fold_does_not_lose_the_others(tiny_work, tmp_path, monkeypatch):

@@ -67,6 +67,18 @@ def test_scores_every_pair_and_leaves_both_files(folders, tmp_path):
         assert [line["case"] for line in csv.DictReader(stream)] == ["a", "a", "b", "b"]
 
 
+def test_volumes_of_slanted_scans_are_true(tmp_path):
+    slanted = np.diag([*SPACING, 1.0])
+    slanted[1, 2] = 1.0
+    save(tmp_path / "found" / "a.nii.gz", np.where(label_map() == 5, 0, label_map()), slanted)
+    save(tmp_path / "true" / "a.nii.gz", label_map(), slanted)
+    names = ["volume_error_ml", "absolute_volume_error_ml"]
+    scores = evaluate(tmp_path / "found", tmp_path / "true", labels=ORGANS, metrics=names)
+    values = {row.metric: row.value for row in scores.rows if row.label == "spleen"}
+    assert values["volume_error_ml"] == pytest.approx(-8 * 5 / 1000)
+    assert values["absolute_volume_error_ml"] == pytest.approx(8 * 7 * 6 * 5 / 1000)
+
+
 def test_bad_cases_are_listed_and_the_others_go_on(folders):
     predictions, references = folders
     shifted = np.diag([*SPACING, 1.0])

@@ -19,15 +19,15 @@ FOLDS = {"a": 0, "b": 0, "c": 1, "d": 1}
 def choose(tmp_path):
     """Choose for segmentations that differ from their references as told: case -> change."""
 
-    def choose(changes, reference=lambda case, array: None):
+    def choose(changes, reference=lambda case, array: None, lean=0.0):
         entries = []
         for case in FOLDS:
             truth = scene()
             reference(case, truth)
             found = truth.copy()
             changes(case, found)
-            write(truth, tmp_path / "labels" / f"{case}.nii.gz")
-            write(found, tmp_path / f"{case}.nii.gz")
+            write(truth, tmp_path / "labels" / f"{case}.nii.gz", lean)
+            write(found, tmp_path / f"{case}.nii.gz", lean)
             path = tmp_path / "labels" / f"{case}.nii.gz"
             about = Case(case_id=case, group=case, images=(path,), label=path).as_dict()
             entries.append({"case_id": case, "segmentation": f"{case}.nii.gz", "case": about})
@@ -46,8 +46,10 @@ def scene():
     return array
 
 
-def write(array, path):
-    write_volume(Volume(array[None], affine_from((1.0, 1.0, 2.0)), path.name), path)
+def write(array, path, lean):
+    affine = affine_from((1.0, 1.0, 2.0))
+    affine[1, 2] = lean
+    write_volume(Volume(array[None], affine, path.name), path)
 
 
 def chosen(choice):
@@ -63,6 +65,11 @@ def test_good_segmentations_are_left_as_they_are(choose):
     assert choice.steps == ()
     assert choice.dice == {"organ": 1.0, "lesion": 1.0, "both": 1.0}
     assert len(choice.trials) == 2 * 5
+
+
+def test_what_is_small_on_slanted_scans_is_told_by_true_volume(choose):
+    choice = choose(lambda case, array: island(array), lean=1.5)
+    assert choice.steps[0]["min_size"] == pytest.approx(0.5 * 8**3 * 2)
 
 
 def test_what_helps_is_chosen_for_its_structure_alone_and_recorded_with_figures(choose):

@@ -4,10 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lamina.errors import DatasetError, FileError
 from lamina.evaluation.records import read_scores
+from lamina.geometry import affine_from
+from lamina.io import write_volume
+from lamina.labels import LabelSet
+from lamina.volume import Volume
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
 
@@ -15,6 +20,7 @@ for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplificati
     pytest.importorskip(package)
 
 from lamina.workflows.report import report  # noqa: E402
+from lamina.workflows.reported_cases import pairs_of, sizes_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,19 @@ def test_scans_are_found_from_wherever_the_report_is_made(run, tiny_dataset, tmp
     assert text.count("<image ") >= 3 * 3
     assert '<section id="flags">' in text
     assert "<h3>Reliability</h3>" in text.split('<section id="calibration">')[1]
+
+
+def test_sizes_on_slanted_grids_are_true(tmp_path):
+    affine = affine_from((10, 10, 10))
+    affine[0, 2] = 5
+    for folder, slices in (("found", 1), ("true", 2)):
+        array = np.zeros((1, 5, 4, 3), np.uint8)
+        array[..., :slices] = 1
+        write_volume(Volume(array, affine), tmp_path / folder / "a.nii.gz")
+    labels = LabelSet(values={"organ": 1})
+    scores = evaluate(tmp_path / "found", tmp_path / "true", labels=labels, metrics=["dice"])
+    sizes = sizes_of(pairs_of(scores), scores, lambda *told: None)
+    assert sizes == {"organ": {"a": pytest.approx((40, 20))}}
 
 
 def test_what_was_moved_since_is_left_out_with_a_warning(run, tiny_dataset, tmp_path, caplog):

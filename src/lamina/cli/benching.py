@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL|NETWORK]...", help="Ten networks by default."),
+        typer.Argument(
+            metavar="[MODEL|NETWORK]...",
+            help="Ten networks by default; ./NAME is a model that is called like one.",
+        ),
     ] = None,
     size: Annotated[str, typer.Option(help="Window in voxels, such as 96,96,96.")] = "",
     threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1,2",

@@ -25,6 +25,8 @@ class Comparison:
         prediction: Mask ``(*S)`` of two or three axes.
         reference: Mask of the same shape.
         spacing: Voxel size along each axis, in mm or pixels.
+        voxel_volume: Volume of a voxel, or area of a pixel; the product of the spacing by default,
+            as where axes are at right angles.
         num_voxels: Voxels that count on the whole grid; those of the masks by default.
         diagonal: The whole grid's diagonal, in mm or pixels; that of the masks by default.
         probability: The structure's probability ``(*S)``, from 0 to 1, NaN in voxels that do not
@@ -37,6 +39,7 @@ class Comparison:
         reference: Mask,
         spacing: Sequence[float],
         *,
+        voxel_volume: float | None = None,
         num_voxels: int | None = None,
         diagonal: float | None = None,
         probability: NDArray[np.floating[Any]] | None = None,
@@ -44,6 +47,7 @@ class Comparison:
         self.prediction = prediction
         self.reference = reference
         self.spacing = tuple(float(size) for size in spacing)
+        self.voxel_volume = math.prod(self.spacing) if voxel_volume is None else voxel_volume
         self.num_voxels = reference.size if num_voxels is None else num_voxels
         self.diagonal = diagonal_of(reference.shape, spacing) if diagonal is None else diagonal
         self.probability = probability
@@ -89,7 +93,7 @@ class Comparison:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml; a pixel of an image counts as 1 mm thick."""
-        return math.prod(self.spacing) / MM3_PER_ML
+        return self.voxel_volume / MM3_PER_ML
 
     @property
     def empty(self) -> EmptyCase:

@@ -43,6 +43,7 @@ def score_case(
     metrics: Sequence[str],
     unit: Unit = "mm",
     *,
+    voxel_volume: float | None = None,
     protocol: str | None = None,
     probabilities: Probabilities | None = None,
 ) -> list[Score]:
@@ -56,6 +57,8 @@ def score_case(
         spacing: Voxel size along each axis.
         metrics: Registered names, or those of the protocol.
         unit: What the spacing is measured in.
+        voxel_volume: Volume of a voxel where axes are not at right angles; the product of the
+            spacing by default.
         protocol: A paper's way to measure, in place of ours.
         probabilities: Of each class index, background first, ``(num_classes, *S)``; for metrics
             that need them. A region's probability is the sum of its structures'.
@@ -74,7 +77,9 @@ def score_case(
             value=metric.value(comparison),
             rule=comparison.empty,
         )
-        for label, comparison in _comparisons(prediction, reference, labels, spacing, probabilities)
+        for label, comparison in _comparisons(
+            prediction, reference, labels, spacing, voxel_volume, probabilities
+        )
         for metric in measures
     ]
 
@@ -222,6 +227,7 @@ def _comparisons(
     reference: Indices,
     labels: LabelSet,
     spacing: Sequence[float],
+    voxel_volume: float | None,
     probabilities: Probabilities | None,
 ) -> Iterator[tuple[str, Comparison]]:
     """Yield each structure and region with its masks, cropped to the box around both."""
@@ -238,6 +244,7 @@ def _comparisons(
                 _mask(prediction[box], classes),
                 _mask(reference[box], classes),
                 spacing,
+                voxel_volume=voxel_volume,
                 num_voxels=reference.size - num_ignored,
                 diagonal=diagonal_of(reference.shape, spacing),
                 probability=_probability(probabilities, classes, box, ignored),

@@ -6,7 +6,6 @@ network is run, and torch is not needed.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -89,7 +88,7 @@ def sizes(segmentation: Volume, labels: LabelSet) -> dict[str, float]:
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
     unit = 1.0
     if segmentation.unit == "mm":
-        unit = prod(segmentation.spacing) / 10**segmentation.spatial_dims
+        unit = segmentation.voxel_volume / 10**segmentation.spatial_dims
     return {name: voxels.get(value, 0) * unit for name, value in labels.values.items()}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from lamina.data.plan import Normalisation, Plan
 from lamina.errors import ExportError
+from lamina.geometry import voxel_volume
 from lamina.inference.postprocess import Step, apply, steps_from
 
 if TYPE_CHECKING:
@@ -108,9 +109,9 @@ class Finishing:
         """Return the label map ``(1, *S)``, a ``MetaTensor``, after all changes."""
         found = segmentation.clone()
         array = found.cpu().numpy()[0]
-        edges = np.linalg.norm(found.affine.numpy()[:, : array.ndim], axis=0)
+        voxel = voxel_volume(found.affine.numpy(), array.ndim)
         for value, step in self.steps:
-            apply(step, array, value, self.background, float(edges.prod()))
+            apply(step, array, value, self.background, voxel)
         found[0] = found.new_tensor(array)
         return found
 

@@ -6,7 +6,6 @@ that thin structures are not taken apart; a hole is closed where it does not eve
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -76,7 +75,7 @@ def postprocess(segmentation: Volume, labels: LabelSet, steps: Sequence[Step]) -
     if not steps:
         return segmentation
     array = segmentation.array.copy()
-    voxel = prod(segmentation.spacing)
+    voxel = segmentation.voxel_volume
     for step in steps:
         apply(step, array[0], labels.values[step.structure], labels.background, voxel)
     return replace(segmentation, array=array)

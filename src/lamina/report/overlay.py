@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.explain.quality import sizes, unit_of
 from lamina.files import atomic_path
 from lamina.geometry import check_same_grid
 from lamina.labels import IGNORE_INDEX, LabelSet
@@ -88,8 +89,10 @@ def save_overlay(
     views = [view_of(image, predicted, true, plane) for plane in planes_of(image)]
     sheet, window, colours = _Sheet(views, title), window_of(image.array[0]), label_colours(labels)
     for row, view in enumerate(views):
-        _draw_row(sheet, row, view, window, colours)
-    _draw_legend(sheet, _sizes(image, labels, predicted, true), colours, image.spatial_dims)
+        _draw_row(sheet, row, view, window, colours, in_body=image.unit == "mm")
+    found = [sizes(each, labels) for each in (segmentation, reference) if each is not None]
+    heading = f"{'Volume' if image.spatial_dims == 3 else 'Area'}, {unit_of(segmentation)}"
+    _draw_legend(sheet, heading, found, colours)
     with atomic_path(path) as part:
         sheet.figure.savefig(part, format="png", dpi=DPI)
 
@@ -101,20 +104,6 @@ def encoded(label: Volume, image: Volume, labels: LabelSet) -> NDArray[np.uint8]
     indices = labels.encode(label.array, label.source)
     indices[indices == IGNORE_INDEX] = 0
     return indices
-
-
-def _sizes(
-    image: Volume, labels: LabelSet, predicted: NDArray[np.uint8], true: NDArray[np.uint8] | None
-) -> dict[str, list[float]]:
-    """Return predicted and, if known, true ml (cm² in 2D) of every structure that occurs."""
-    unit = float(np.prod(image.spacing)) / 10**image.spatial_dims
-    maps = [predicted] if true is None else [predicted, true]
-    counts = np.array([np.bincount(each.ravel(), minlength=256) for each in maps])
-    return {
-        name: [float(count * unit) for count in counts[:, index]]
-        for index, name in enumerate(labels.foreground, start=1)
-        if counts[:, index].any()
-    }
 
 
 class _Sheet:
@@ -172,7 +161,13 @@ class _Sheet:
 
 
 def _draw_row(
-    sheet: _Sheet, row: int, view: View, window: tuple[float, float], colours: Mapping[str, Colour]
+    sheet: _Sheet,
+    row: int,
+    view: View,
+    window: tuple[float, float],
+    colours: Mapping[str, Colour],
+    *,
+    in_body: bool,
 ) -> None:
     sheet.text(LEFT / 2, sheet.row_middle(row), view.plane.name, **SIDEWAYS)
     for column in range(sheet.columns):
@@ -183,8 +178,10 @@ def _draw_row(
             outline(axes, view, colours, fill=0.35 if column == 1 else 0.0)
         if column == 2 and view.reference is not None:
             _outline_reference(axes, view, view.reference)
-        draw_marks(axes, view.plane)
-    draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
+        if in_body:
+            draw_marks(axes, view.plane)
+    if in_body:
+        draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
 
 
 def outline(
@@ -255,28 +252,29 @@ def draw_scale_bar(axes: "Axes", length: float) -> None:
 
 def _draw_legend(
     sheet: _Sheet,
-    sizes: Mapping[str, Sequence[float]],
+    heading: str,
+    found: Sequence[Mapping[str, float]],
     colours: Mapping[str, Colour],
-    spatial_dims: int,
 ) -> None:
-    """List the structures that occur, with colour and size, as a table beside the planes."""
+    """List the structures that occur, with colour and sizes, as a table beside the planes."""
+    shown = [name for name in colours if any(each[name] for each in found)]
     left, compared = sheet.legend_left, sheet.columns == 3
     heads = ("predicted", "reference") if compared else ("predicted",)
     ends = [sheet.width - 0.2 - VALUE * (len(heads) - 1 - i) for i in range(len(heads))]
-    sheet.text(left, TOP - 0.16, "Volume, ml" if spatial_dims == 3 else "Area, cm²", color=MUTED)
+    sheet.text(left, TOP - 0.16, heading, color=MUTED)
     for end, head in zip(ends, heads, strict=True):
         sheet.text(end, TOP - 0.16, head, ha="right", color=MUTED, size=9)
     fitting = int((sheet.height - TOP - BOTTOM) / LINE) - 2
     down = TOP + LINE / 2
-    for name, values in list(sizes.items())[:fitting]:
+    for name in shown[:fitting]:
         sheet.stroke(left, 0.18, down, color=colours[name], linewidth=7)
         sheet.text(left + 0.28, down, shorten(name, 14 if compared else 24))
-        for end, value in zip(ends, values, strict=True):
-            sheet.text(end, down, _three_digits(value), ha="right")
+        for end, each in zip(ends, found, strict=True):
+            sheet.text(end, down, _three_digits(each[name]), ha="right")
         down += LINE
-    if len(sizes) > fitting:
-        sheet.text(left + 0.28, down, f"and {len(sizes) - fitting} more", color=MUTED)
-    elif not sizes:
+    if len(shown) > fitting:
+        sheet.text(left + 0.28, down, f"and {len(shown) - fitting} more", color=MUTED)
+    elif not shown:
         sheet.text(left, down, "nothing found", color=MUTED)
     if compared:
         _draw_line_key(sheet)

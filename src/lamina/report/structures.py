@@ -36,7 +36,7 @@ def count_structures(
         what was not found.
     """
     solid = grid.spatial_dims == 3 and grid.unit == "mm"
-    ml_each = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000 if solid else None
+    ml_each = grid.voxel_volume / 1000 if solid else None
     return [
         entry
         | {

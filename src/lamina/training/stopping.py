@@ -16,6 +16,8 @@ from lamina.training.supervised import Supervised
 log = logging.getLogger(__name__)
 
 STOP_FILE = "stop"
+BY_FILE = "stop file"
+"""Why a run stopped that was asked to by the file."""
 
 
 class StopRequests(Callback):
@@ -55,7 +57,7 @@ class StopRequests(Callback):
         assert isinstance(module, Supervised)
         if trainer.is_global_zero and self.file.exists():
             self.file.unlink(missing_ok=True)
-            self._stop("stop file")
+            self._stop(BY_FILE)
         if module.ends_step(batch_idx) and largest(self.asked):
             if not self.asked:
                 self._stop("another process was asked to")

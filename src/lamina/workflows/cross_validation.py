@@ -17,6 +17,7 @@ from lamina.files import sha256, write_json
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
+from lamina.training.stopping import BY_FILE, STOP_FILE
 from lamina.workflows import Progress, all_folds, no_progress
 from lamina.workflows.all_folds import AllFolds, folds_of, kept_by_all
 from lamina.workflows.ensembles import cook_soup, ensemble, metrics_of
@@ -84,7 +85,9 @@ def cross_validate(
 ) -> CrossValidation:
     """Train all folds, one after the other, and make one model of them.
 
-    A fold that fails is listed with its reason and the others go on.
+    A fold that fails is listed with its reason and the others go on. A file ``stop`` in ``out``
+    ends the fold in hand, with a usable model, and no other begins; one in a fold's folder ends
+    that fold alone.
 
     Args:
         work: Folder that ``prepare`` wrote.
@@ -119,8 +122,27 @@ def cross_validate(
         if resume
         else all_folds.begin(folder, out, folds, settings or {}, start)
     )
+    failures, why = _train_folds(ours, on_epoch, on_step)
+    if why:
+        return CrossValidation(run=out, best_dice=ours.best_dice, stopped_because=why)
+    if not ours.best_dice:
+        raise next(iter(failures.values()))
+    joint = _join(ours, progress)
+    cooked = cook_soup(ours.whole, ours.runs, progress) if soup else None
+    told = {name: str(problem) for name, problem in failures.items()}
+    return replace(joint, failures=told, soup=cooked)
+
+
+def _train_folds(
+    ours: AllFolds,
+    on_epoch: Callable[[EpochReport], None],
+    on_step: Callable[[int, float, float, float | None], None],
+) -> tuple[dict[str, LaminaError], str]:
+    """Train what is not trained yet; return what failed, and what stopped all, if anything."""
     failures: dict[str, LaminaError] = {}
-    for fold in range(len(folds)):
+    stop = ours.whole.root / STOP_FILE
+    stop.unlink(missing_ok=True)
+    for fold in range(len(ours.folds)):
         if fold in ours.best_dice:
             continue
         try:
@@ -128,15 +150,16 @@ def cross_validate(
         except LaminaError as problem:
             log.warning("Fold %d failed: %s", fold, problem)
             failures[f"fold_{fold}"] = problem
-            continue
-        if (why := result.stopped_because) in _SIGNALS:
-            return CrossValidation(run=out, best_dice=ours.best_dice, stopped_because=why)
-        ours.note(fold, result.best_dice)
-    if not ours.best_dice:
-        raise next(iter(failures.values()))
-    joint = _join(ours, progress)
-    cooked = cook_soup(ours.whole, ours.runs, progress) if soup else None
-    return replace(joint, failures={name: str(why) for name, why in failures.items()}, soup=cooked)
+        else:
+            why = result.stopped_because
+            if why in _SIGNALS:
+                return failures, why
+            if not (why == BY_FILE and stop.exists()):  # --resume goes on with it
+                ours.note(fold, result.best_dice)
+        if stop.exists():
+            stop.unlink()
+            return failures, BY_FILE
+    return failures, ""
 
 
 def _join(ours: AllFolds, progress: Progress) -> CrossValidation:
@@ -174,6 +197,12 @@ def _train_fold(
 ) -> Training:
     """Train one fold, or go on with it; whatever goes wrong becomes an error of ours."""
     run, count, start = ours.run(fold), len(ours.folds), ours.record["start"]
+
+    def heard(step: int, done: float, loss: float, _: float | None) -> None:
+        on_step(step, (fold + done) / count, loss, None)
+        if (ours.whole.root / STOP_FILE).exists():
+            (run.root / STOP_FILE).touch()
+
     try:
         return train(
             ours.work.root,
@@ -183,12 +212,14 @@ def _train_fold(
             resume=run.manifest_file.is_file(),
             start=Path(start) if start else None,
             on_epoch=on_epoch,
-            on_step=lambda step, done, loss, _: on_step(step, (fold + done) / count, loss, None),
+            on_step=heard,
         )
     except (MemoryError, RuntimeError) as problem:
         log.debug("%s", run.root, exc_info=True)
         reason = str(problem).partition("\n")[0] or "out of memory"
         raise TrainingError(f"{run.root}: cannot be trained on this machine: {reason}") from problem
+    finally:
+        (run.root / STOP_FILE).unlink(missing_ok=True)  # one that came with the last step
 
 
 def predict_fold(run: RunFolder, cases: tuple[str, ...], out: Path, progress: Progress) -> None:

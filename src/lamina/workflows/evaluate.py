@@ -98,6 +98,7 @@ def evaluate(
                 reference.spacing,
                 names,
                 unit,
+                voxel_volume=reference.voxel_volume,
                 protocol=protocol,
                 probabilities=maps,
             )

@@ -133,7 +133,7 @@ class _Trying:
             counts = np.bincount(reference.array.ravel(), minlength=self.labels.num_classes)
             for index, name in enumerate(self.labels.foreground, start=1):
                 if counts[index]:
-                    size = float(counts[index] * np.prod(reference.spacing))
+                    size = float(counts[index] * reference.voxel_volume)
                     sizes[name] = min(size, sizes.get(name, size))
         return sizes
 

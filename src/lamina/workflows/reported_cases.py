@@ -58,7 +58,7 @@ def sizes_of(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) 
         except LaminaError as error:
             log.warning("%s is not measured: %s", case, error)
             continue
-        unit = 1.0 if scores.unit == "px" else float(np.prod(volume.spacing)) / MM3_PER_ML
+        unit = 1.0 if scores.unit == "px" else volume.voxel_volume / MM3_PER_ML
         counts = [np.bincount(each.ravel(), minlength=256) for each in maps]
         for index, name in enumerate(sizes, start=1):
             true, found = (float(count[index]) * unit for count in counts)

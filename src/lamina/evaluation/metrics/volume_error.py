@@ -5,9 +5,7 @@ from dataclasses import replace
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS, EmptyRule, Metric
 
-_COMPUTED = EmptyRule(
-    prediction_empty="computed", reference_empty="computed", both_empty="computed"
-)
+_COMPUTED = EmptyRule(prediction_empty="computed", reference_empty="computed")
 _OF_THE_REFERENCE = EmptyRule(prediction_empty="computed", reference_empty="not applicable")
 
 

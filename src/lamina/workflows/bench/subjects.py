@@ -1,5 +1,6 @@
 """What is measured: models or networks with fresh weights, on a window or a whole scan."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 from lamina.models import NETWORKS, configure
 from lamina.workflows.load import find_bundle
+
+log = logging.getLogger(__name__)
 
 SUBJECTS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "glims": (4, 3, (96, 96, 96)),
@@ -89,7 +92,7 @@ def check(name: str, size: Sequence[int] | None) -> None:
     Raises:
         As it does.
     """
-    if Path(name).exists():
+    if _is_file(name):
         axes = len(load_bundle(find_bundle(Path(name))).plan.roi_size)
     else:
         axes = len(_usual(name)[2])
@@ -104,7 +107,8 @@ def subject(name: str, size: Sequence[int] | None, folder: Path) -> Subject:
     """Find a trained model, or make one of a network with fresh weights.
 
     Args:
-        name: A ``.lamina`` file, a run folder, or a registered network.
+        name: A registered network, which goes first; or else a ``.lamina`` file or a run folder, of
+            which ``./name`` tells one that is called like a network.
         size: Window in voxels in place of the usual one.
         folder: For a copy of the model.
 
@@ -114,11 +118,13 @@ def subject(name: str, size: Sequence[int] | None, folder: Path) -> Subject:
         ConfigError: The network works on another number of axes than ``size`` has.
     """
     check(name, size)
-    if Path(name).exists():
+    if _is_file(name):
         bundle = load_bundle(find_bundle(Path(name)))
         if size is not None:
             bundle = replace(bundle, plan=replace(bundle.plan, roi_size=tuple(size)))
     else:
+        if Path(name).exists():
+            log.warning("%s: the network is measured; ./%s would be what lies here.", name, name)
         in_channels, num_classes, usual = _usual(name)
         bundle = untrained(name, in_channels, num_classes, size or usual)
     file = folder / "model.lamina"
@@ -162,6 +168,11 @@ def untrained(
         metrics={},
         provenance={},
     )
+
+
+def _is_file(name: str) -> bool:
+    """Tell whether a name means a file or folder, for no network is called so."""
+    return name not in NETWORKS and Path(name).exists()
 
 
 def _usual(name: str) -> tuple[int, int, tuple[int, ...]]:
