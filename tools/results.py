@@ -3,33 +3,45 @@
     python tools/results.py add NAME --run RUN --scores SCORES --note "how it was run"
     python tools/results.py render
 
-A record holds what the run's manifest and the evaluation say, without any path of the machine.
+A record holds what the run's manifest, its model and the evaluation say, without any path or name
+of the machine.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lamina.bundle import load_bundle
+from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.statistics.intervals import mean_interval
 from lamina.evaluation.statistics.paired import holm, signed_rank
+from lamina.report.facts import window_cost
 from lamina.workflows.scored import Evaluation, read_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-METRICS = ("dice", "iou", "hd95")
-_DROPPED = ("val_cases", "plan", "config", "network", "hashes", "work")
+KEPT = ("dice", "iou", "hd95")
+_DROPPED = {
+    *("val_cases", "test_cases", "plan", "config", "network", "hashes", "work", "process"),
+    "ranges",
+}
+_COLUMNS = (
+    *("network", "Dice", "IoU", "HD95", "against the first"),
+    *("parameters", "GMAC", "training", "model"),
+)
 _HEAD = """# Results
 
-Networks trained by Lamina's own commands on real scans, scored in full resolution on validation
-scans that also chose the epoch. `make results` writes this page from the records in
-`docs/results/`.
+Networks trained by Lamina's own commands on real scans and pictures, scored in full resolution on
+those that also chose the epoch. `make results` writes this page from the records in
+`docs/results/`. [Benchmarks](benchmarks.md) tell what predictions take of time and memory.
 
 Three networks with the same time and three seeds each, hippocampus, fold 0, one core, compared by
 `lamina compare`: [tables and pictures](results/hippocampus_240s/compare.md). Each was trained by
@@ -38,10 +50,13 @@ the one validation, at the end, came on top.
 """
 _FOOT = """
 Dice and IoU are means over structures, then over patients, with a BCa bootstrap interval of 95 %
-over patients. A structure that is missed counts as zero, and for HD95 as the diagonal of the scan.
-*Against the first*: mean paired difference in Dice, and the p value of Wilcoxon's signed rank test,
-corrected after Holm within the table. One seed and one fold each unless a note says otherwise:
-differences of a point may be chance.
+over patients; a case that rightly shows nothing has neither. A structure that is missed or invented
+counts as zero, and for HD95 as the diagonal of the scan. HD95 is in millimetres or, where pictures
+do not tell how large they are, in pixels (px) of the file, at whatever size the network sees it.
+*GMAC* are billions of multiply-accumulates for one window of the size beside them; larger scans
+take several. *Against the first*: mean paired difference in Dice, and the p value of Wilcoxon's
+signed rank test, corrected after Holm within the table. One seed and one fold each unless a note
+says otherwise: differences of a point may be chance.
 """
 
 
@@ -68,26 +83,30 @@ def write_record(name: str, run: Path, scores: Path, note: str) -> None:
     """Put together what is known about one result."""
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    manifest["machine"].pop("platform")
+    manifest["machine"].pop("platform", None)
     evaluation = json.loads((scores / "scores.json").read_text("utf-8"))
-    patients = by_patient(read_evaluation(scores))
+    unit = evaluation["unit"]
+    names = {metric: METRICS.get(metric).measured_in(unit).name for metric in KEPT}
+    patients = by_patient(read_evaluation(scores), names)
     record = {
         "note": note,
         "run": {key: value for key, value in manifest.items() if key not in _DROPPED},
         "network": manifest["network"]["name"],
+        "spatial_dims": manifest["plan"]["spatial_dims"],
+        "cost": window_cost(load_bundle(run / "model.lamina")),
         "num_validation_cases": len(manifest["val_cases"]),
         "steps": history[-1]["step"],
         "seconds": history[-1]["elapsed_s"],
         "model_mb": round((run / "model.lamina").stat().st_size / 1e6, 2),
         "mean_foreground": {
-            metric: evaluation["mean_foreground"].get(metric) for metric in METRICS
+            metric: evaluation["mean_foreground"].get(name) for metric, name in names.items()
         },
-        "unit": evaluation["unit"],
+        "unit": unit,
         "structures": {name: of["dice"]["mean"] for name, of in evaluation["summary"].items()},
         "patients_sha256": sha256(repr(sorted(patients)).encode()).hexdigest(),
         "per_patient": {
-            metric: [round(patients[patient][metric], 5) for patient in sorted(patients)]
-            for metric in METRICS
+            metric: [_rounded(patients[patient][metric]) for patient in sorted(patients)]
+            for metric in KEPT
         },
     }
     RECORDS.mkdir(parents=True, exist_ok=True)
@@ -95,15 +114,20 @@ def write_record(name: str, run: Path, scores: Path, note: str) -> None:
     (RECORDS / f"{name}.json").write_text(text, "utf-8")
 
 
-def by_patient(found: Evaluation) -> dict[str, dict[str, float]]:
-    """Return each patient's means over cases of the means over structures; NaN where none has."""
+def by_patient(found: Evaluation, names: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Return each patient's means over cases of the means over structures; NaN where none has.
+
+    Args:
+        found: The scores.
+        names: Metric -> what it is called in the scores' unit.
+    """
     cases: dict[str, list[str]] = defaultdict(list)
     for case in found.present:
         cases[found.patients.get(case, case)].append(case)
     return {
         patient: {
-            metric: _mean([_mean(found.values[metric][case].values()) for case in theirs])
-            for metric in METRICS
+            metric: _mean([_mean(found.values[name][case].values()) for case in theirs])
+            for metric, name in names.items()
         }
         for patient, theirs in cases.items()
     }
@@ -112,6 +136,15 @@ def by_patient(found: Evaluation) -> dict[str, dict[str, float]]:
 def _mean(values: Any) -> float:
     numbers = np.array([value for value in values if np.isfinite(value)])
     return float(numbers.mean()) if len(numbers) else float("nan")
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 5) if np.isfinite(value) else None
+
+
+def _dice(record: dict[str, Any]) -> Any:
+    """Return the Dice of each patient; NaN where there is nothing to find."""
+    return np.array(record["per_patient"]["dice"], float)
 
 
 def read_records() -> dict[str, list[dict[str, Any]]]:
@@ -133,13 +166,17 @@ def page(sets: dict[str, list[dict[str, Any]]]) -> str:
 
 def _section(name: str, records: list[dict[str, Any]]) -> str:
     first = records[0]
-    licence = first["run"]["dataset"].get("licence") or "unknown"
+    about = first["run"]["dataset"]
+    licence, source = about.get("licence") or "unknown", about.get("source")
     count, trained = first["num_validation_cases"], first["run"]["num_training_cases"]
+    what = "pictures" if first.get("spatial_dims") == 2 else "scans"
     lines = [
         f"## {name}\n",
-        f"{trained} scans to train on, {count} to validate. Licence of the scans: {licence}.\n",
-        "| network | Dice | IoU | HD95 | against the first | training | model |",
-        "|---|---|---|---|---|---|---|",
+        f"{trained} {what} to train on, {count} to validate. Licence of the {what}: {licence}."
+        + (f" {source}" if source else "")
+        + "\n",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     compared = _against_first(records)
     lines += [_row(record, text) for record, text in zip(records, compared, strict=True)]
@@ -152,8 +189,8 @@ def _against_first(records: list[dict[str, Any]]) -> list[str]:
     first, told = records[0], {}
     for number, record in enumerate(records[1:], start=1):
         if "per_patient" in first and record.get("patients_sha256") == first["patients_sha256"]:
-            own, best = (np.array(r["per_patient"]["dice"]) for r in (record, first))
-            told[number] = own - best
+            differences = _dice(record) - _dice(first)
+            told[number] = differences[np.isfinite(differences)]
     p_values = holm([signed_rank(differences).p for differences in told.values()])
     texts = ["" if number else "–" for number in range(len(records))]
     for (number, differences), p in zip(told.items(), p_values, strict=True):
@@ -165,15 +202,25 @@ def _row(record: dict[str, Any], compared: str) -> str:
     mean = record["mean_foreground"]
     dice = f"**{mean['dice']:.3f}**"
     if "per_patient" in record:
-        interval = mean_interval(np.array(record["per_patient"]["dice"]))
-        dice += f" [{interval.low:.3f}, {interval.high:.3f}]"
+        values = _dice(record)
+        interval = mean_interval(values[np.isfinite(values)])
+        dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
     cells = [record["network"], dice, f"{mean['iou']:.3f}", _hd95(record), compared]
-    return f"| {' | '.join([*cells, _training(record), _size(record)])} |"
+    return f"| {' | '.join([*cells, *_cost(record), _training(record), _size(record)])} |"
 
 
 def _hd95(record: dict[str, Any]) -> str:
     value = record["mean_foreground"].get("hd95")
     return "–" if value is None else f"{value:.2f} {record.get('unit', 'mm')}"
+
+
+def _cost(record: dict[str, Any]) -> tuple[str, str]:
+    """Return weights and operations; dashes for records that are older than these."""
+    cost = record.get("cost")
+    if cost is None:
+        return "–", "–"
+    window = "×".join(map(str, cost["window"]))
+    return f"{cost['parameters'] / 1e6:.2f} M", f"{cost['macs'] / 1e9:.2f} ({window})"
 
 
 def _training(record: dict[str, Any]) -> str:
@@ -190,7 +237,7 @@ def _size(record: dict[str, Any]) -> str:
 def with_table(readme: str, sets: dict[str, list[dict[str, Any]]]) -> str:
     """Return the README with the best result of each dataset between its markers."""
     lines = [
-        "| data | network | validation scans | Dice | IoU | HD95 | training | model |",
+        "| data | network | validated on | Dice | IoU | HD95 | training | model |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, (best, *_) in sets.items():

@@ -27,8 +27,8 @@ nnU-Net's own settings, large batches under SGD, are made for far longer trainin
 """
 RECIPES = """\
 Every recipe was trained for one epoch, as long as it says, on the nearest real scans at hand
-(`benchmarks/recipes.py`), and every set for two steps as its own plan has it (*auto*). Dice after so
-few steps says nothing but that the loop runs to its end; *seconds* are of the steps and a
+(`benchmarks/recipes.py`), and every set for two steps as its own plan has it (*auto*). Dice after
+so few steps says nothing but that the loop runs to its end; *seconds* are of the steps and a
 validation with windows side by side, on one core; *waiting* is the share of them in which training
 had to wait for its patches. GLIMS kept little memory by activation checkpointing and, where scans
 have no regions, had the loss of structures; MPU-Net saw patches of 128x128x48, for want of memory.

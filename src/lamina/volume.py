@@ -1,6 +1,8 @@
 """An image or a label map together with where it lies in space."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from lamina.errors import GeometryError
 from lamina.geometry import (
     Affine,
+    affine_from,
     check_affine,
     corners,
     orientation_of,
@@ -67,6 +70,21 @@ class Volume:
     def spacing(self) -> tuple[float, ...]:
         """Voxel size in mm along each spatial axis, in array order."""
         return spacing_of(self.affine, self.spatial_dims)
+
+    def sized(self, spacing: Sequence[float]) -> "Volume":
+        """Return a picture in mm, given the size of its pixels along each axis; scans as they are.
+
+        Args:
+            spacing: In mm, in array order.
+
+        Raises:
+            GeometryError: A size is not above 0.
+        """
+        if self.unit == "mm":
+            return self
+        if not all(0 < size < inf for size in spacing):
+            raise GeometryError(f"{self.source}: pixels of {tuple(spacing)} mm.")
+        return replace(self, affine=self.affine @ affine_from(spacing), unit="mm")
 
     @property
     def voxel_volume(self) -> float:

@@ -6,6 +6,7 @@ import pytest
 
 from lamina.bundle import build_network, model_card
 from lamina.labels import LabelSet
+from small_bundles import small_bundle
 
 
 def section(card: str, title: str) -> str:
@@ -88,7 +89,8 @@ def test_data_and_its_range_are_reported_where_they_are_known(bundle):
         "size": {"liver": span},
         "absent": {"liver": 0, "tumour": 4},
     }
-    provenance = {"dataset": {"name": "Livers", "licence": "CC0"}, "hashes": {"plan.json": "ab"}}
+    dataset = {"name": "Livers", "licence": "CC0", "source": "A. Nobody, Livers, 2026"}
+    provenance = {"dataset": dataset, "hashes": {"plan.json": "ab"}}
     training = {"num_training_cases": 30, "ranges": ranges}
     card = model_card(replace(bundle, training=training, provenance=provenance))
     text = section(card, "Range of the training scans")
@@ -97,8 +99,52 @@ def test_data_and_its_range_are_reported_where_they_are_known(bundle):
     assert ["Voxel, head to foot, mm", "1 to 2000", "0.5 to 3000"] in rows(text)
     data = dict(rows(section(card, "Data"))[1:])
     assert data["Licence"] == "CC0"
+    assert data["Source"] == "A. Nobody, Livers, 2026"
     assert data["SHA-256 of plan.json"] == "ab"
     assert "ranges" not in section(card, "Training")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """A model of grey pictures, with the range of those that it was trained on."""
+    bundle = small_bundle("tinyunet", spatial_dims=2)
+    span = {"low": 200.0, "high": 300.0, "least": 180.0, "most": 330.0}
+    ranges = {
+        "cases": 30,
+        "unit": "px",
+        "spacing": [span] * 2,
+        "extent": [span] * 2,
+        "intensity": [dict.fromkeys(("p00_5", "median", "p99_5"), span)],
+        "size": {"core": span},
+        "absent": {"core": 0, "rim": 0},
+    }
+    plan = replace(bundle.plan, unit="px", orientation="LP", target_spacing=(2.0, 2.0))
+    training = {"fold": 0, "num_training_cases": 30, "ranges": ranges}
+    return replace(bundle, plan=plan, training=training)
+
+
+def test_a_card_of_pictures_knows_no_millimetres_and_no_body(pictures):
+    card = model_card(replace(pictures, metrics={"dice": {"core": 0.5}}))
+    text = card.partition("## Choices")[0] + card.partition("## How to use it")[2]
+    for word in (" mm", "ml", "cm²", "voxel", "Voxel", "scan", "Scan", "head", "LP", ".nii"):
+        assert word not in text.replace("lamina", ""), word
+    needs = dict(rows(section(card, "What it needs"))[1:])
+    assert needs["Pixel size it works at"] == "2 × 2 px"
+    assert needs["Orientation it works in"] == "as it is seen"
+    table = rows(section(card, "Range of the training images"))
+    assert ["Extent, across, px", "200 to 300", "180 to 330"] in table
+    assert ["core, px", "200 to 300", "180 to 330"] in table
+    assert "bring other images to" in section(card, "How to use it")
+
+
+def test_a_card_of_images_in_mm_says_how_to_tell_the_size_of_a_pixel(pictures):
+    ranges = pictures.training["ranges"] | {"unit": "mm"}
+    plan = replace(pictures.plan, unit="mm")
+    card = model_card(replace(pictures, plan=plan, training={"ranges": ranges}))
+    assert "-i IMAGE.png --pixel-size MM -o OUT" in section(card, "How to use it")
+    table = rows(section(card, "Range of the training images"))
+    assert ["Pixel, down, mm", "200 to 300", "180 to 330"] in table
+    assert ["core, cm²", "2 to 3", "1.8 to 3.3"] in table
 
 
 @pytest.mark.parametrize("metrics", [{}, {"mean_dice": 0.8}, {"dice": {}}, {"dice": {"a": {}}}])
@@ -118,7 +164,8 @@ def test_reasons_training_and_origin_are_reported(bundle):
 def test_limits_and_use_are_stated(bundle):
     card = model_card(bundle)
     assert "Research use only; not a medical device." in card
-    assert "lamina predict -m FILE.lamina -i SCAN -o OUT" in card
+    assert "lamina predict -m FILE.lamina -i SCAN.nii.gz -o OUT" in card
+    assert "`SCAN_0000.nii.gz`, `SCAN_0001.nii.gz`." in section(card, "How to use it")
 
 
 def test_long_records_are_counted_not_listed(bundle):

@@ -66,6 +66,22 @@ def test_other_channels_than_declared_are_refused(tmp_path, channels):
         one(images=(tmp_path / "a.nii",)).read_image(channels)
 
 
+def test_a_picture_whose_colours_are_all_the_same_is_grey(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (1, 6, 5), np.uint8)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    write_volume(Volume(np.repeat(grey, 3, axis=0), affine, unit="px"), tmp_path / "a.png")
+    case = one(images=(tmp_path / "a.png",))
+    np.testing.assert_array_equal(case.read_image(("grey",)).array, grey)
+    assert case.read_image(("red", "green", "blue")).num_channels == 3
+    grey[0, 0, 0] ^= 1
+    array = np.concatenate([np.repeat(case.read_image(("grey",)).array, 2, axis=0), grey])
+    write_volume(Volume(array, affine, unit="px"), tmp_path / "a.png")
+    with pytest.raises(
+        DatasetError, match=r"3 channels, 1 are declared \(grey\)\. Save it in grey"
+    ):
+        case.read_image(("grey",))
+
+
 @pytest.mark.parametrize(
     "other", [volume(np.zeros((1, 5, 4, 4))), volume(np.zeros((1, *SHAPE)), origin=(0, 0, 0.5))]
 )

@@ -79,6 +79,22 @@ def test_voxels_and_extent_are_compared_along_the_bodys_axes():
     assert found(turned).keys() == thick.keys()
 
 
+def test_images_have_no_body_and_pictures_can_be_resized():
+    plan = replace(
+        PLAN,
+        spatial_dims=2,
+        orientation="LP",
+        **dict.fromkeys(("target_spacing", "patch_size", "roi_size"), (16, 16)),
+    )
+    known = replace(RANGES, spacing=RANGES.spacing[:2], extent=RANGES.extent[:2])
+    wide = Volume(scan((40, 18, 16)).array[:, :, :, 0], affine_along("LP", (1, 1)), unit="px")
+    for unit, more in (("px", " Resize it to about that first."), ("mm", "")):
+        image = replace(wide, unit=unit)
+        (flag,) = flags(image, None, plan, replace(known, unit=unit))
+        assert flag.subject == "across"
+        assert flag.text == f"The image shows 40 {unit} across; in training it was 15 to 25.{more}"
+
+
 def test_levels_outside_of_training_are_flagged_by_channel():
     bright = found(scan(level=500))
     assert {kind for kind, _ in bright} == {"intensity"}

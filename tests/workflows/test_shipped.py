@@ -1,15 +1,24 @@
 """Models that come with the package are found by their names."""
 
+import io
 import json
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from lamina.bundle import shipped
+from lamina.bundle import load_bundle, shipped
+from lamina.cli import listings
 from lamina.errors import BundleError
 from lamina.files import sha256
 from lamina.workflows.load import find_bundle
+from lamina.workflows.shipped import ShippedModel, list_shipped
+
+ROOT = Path(__file__).parents[2]
+MOST_BYTES = 60e6
+"""Of all models together; whoever installs the package loads them down."""
 
 
 @pytest.fixture
@@ -46,11 +55,85 @@ def test_a_wrong_name_is_told_which_there_are(one_model, tmp_path, monkeypatch):
         find_bundle(Path("bals"))
 
 
-def test_every_one_that_ships_may_be_given_away_and_says_how_good_it_is():
-    from lamina.workflows.shipped import list_shipped
+def listed(name, dataset, **changes):
+    fields = {
+        "licence": "CC BY 4.0",
+        "source": "somebody",
+        "network": "lightmedseg",
+        "spatial_dims": 2,
+        "unit": "px",
+        "channels": ("red", "green", "blue"),
+        "structures": ("polyp",),
+        "dice": 0.8125,
+        "size_bytes": 5_900_000,
+        "sha256": "",
+    }
+    return ShippedModel(name=name, dataset=dataset, **fields | changes)
 
-    for model in list_shipped():
+
+def test_six_models_are_readable_in_80_columns():
+    models = [
+        listed("kvasir", "Kvasir-SEG (part, 256 x 256)"),
+        listed("hc18", "HC18 (part)", channels=("grey",), structures=("fetal head",), unit="mm"),
+        listed("isic2017", "ISIC 2017 (part)", structures=("lesion",), licence="CC0 1.0"),
+        listed("busi", "BUSI (part)", channels=("grey",), structures=("lesion",), dice=None),
+        listed(
+            *("sts", "Soft-tissue sarcoma CT/PET/T1 (IBSI validation set)"),
+            channels=("CT", "PET_SUVx100", "T1"),
+            **{"structures": ("GTV",), "spatial_dims": 3, "unit": "mm"},
+        ),
+        listed("hippocampus", "Hippocampus", channels=("MRI",), spatial_dims=3, unit="mm"),
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(listings.shipped(models))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 30
+    told = "\n".join(line.rstrip() for line in lines)
+    assert "…" not in told
+    for part in ("2D: red, green, blue", "2D in mm: grey", "3D: CT, PET_SUVx100, T1", "0.812"):
+        assert part in told
+    assert "--pixel-size MM" in told
+    console = Console(width=80, file=io.StringIO())
+    console.print(listings.shipped(models[:1]))
+    assert "--pixel-size" not in console.file.getvalue()
+
+
+def test_every_one_that_ships_may_be_given_away_and_says_how_good_it_is():
+    models = list_shipped()
+    assert models
+    for model in models:
         assert model.dice
         assert model.licence
+        assert model.source
         assert "NC" not in model.licence
-        assert model.size_bytes < 12e6
+    assert sum(model.size_bytes for model in models) < MOST_BYTES
+
+
+def test_the_notice_names_the_data_behind_each_of_them():
+    """Made by ``tools/shipped.py notice``; run it again where this fails."""
+    tool = runpy.run_path(str(ROOT / "tools" / "shipped.py"))
+    notice = (shipped.FOLDER / "NOTICE.txt").read_text("utf-8")
+    assert notice == tool["notice"](shipped.shipped())
+    assert max(map(len, notice.splitlines())) < 110
+
+
+def test_a_model_is_brought_in_with_its_source_in_the_card(one_model, tiny_run):
+    tool = runpy.run_path(str(ROOT / "tools" / "shipped.py"))
+    tool["add"]("balls", tiny_run, "Made up, 2026.")
+    bundle = load_bundle(Path(one_model))
+    assert bundle.provenance["dataset"] == {
+        "name": "Tiny",
+        "licence": "CC0",
+        "source": "Made up, 2026.",
+    }
+    assert "Trained on Tiny: Made up, 2026. Licence" in tool["notice"](shipped.shipped())
+
+
+def test_models_and_notice_go_into_the_wheel():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["lamina"]
+    for file in (*shipped.shipped().values(), shipped.FOLDER / "NOTICE.txt"):
+        inside = file.relative_to(ROOT / "src" / "lamina")
+        assert any(inside.match(pattern) for pattern in patterns), inside

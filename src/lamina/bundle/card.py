@@ -1,10 +1,12 @@
 """The model card: what a person must know before using a bundle, generated from its data alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from lamina.bundle.markdown import ITEMS_SHOWN, escape, listing, product, table, text, words
 from lamina.bundle.model import Bundle, build_network
+from lamina.bundle.wording import Wording, how_to_use, orientation, wording
 from lamina.data.plan import Plan
 from lamina.data.ranges import KEY, Ranges, ranges_of
 from lamina.labels import LabelSet
@@ -12,18 +14,18 @@ from lamina.labels import LabelSet
 _NOTHING = "Not recorded."
 
 _USE_AND_LIMITS = """\
-For research: to measure {structures} in scans like those it was trained on, by people who look at
+For research: to measure {structures} in {scan}s like those it was trained on, by people who look at
 what it draws. Research use only; not a medical device.
 
 - It knows the channels and structures listed below and nothing else. What is in none of the
   structures becomes background, or one of them.
-- Scans from other scanners, protocols or patients than those of training may be segmented worse, or
-  wrongly without any sign of it. Who the patients were, of what age, sex and illness, is not in
-  this file: ask whoever made the data.
+- From other {device}s, protocols or patients than those of training, {scan}s may be segmented
+  worse, or wrongly without any sign of it. Who the patients were, of what age, sex and illness, is
+  not in this file: ask whoever made the data.
 - Not for decisions about patients, and not without a person who can judge the result."""
 
 _FLAGGED = """
-- `lamina predict` flags scans outside of the range below; one without a flag can be wrong, too."""
+- `lamina predict` flags {scan}s outside of the range below; others can be wrong, too."""
 
 _LEVELS = {"p00_5": "0.5 % level", "median": "median", "p99_5": "99.5 % level"}
 
@@ -31,20 +33,9 @@ _INTERVALS = "intervals"
 """Where the metrics have them: as the metrics, with two ends in place of each number."""
 
 _OPTIMISTIC = (
-    "Of the validation scans of fold {fold}, on the prepared grid. The best epoch was chosen by "
-    "them, so they flatter the model a little; other scans would tell more."
+    "Of the validation {scan}s of fold {fold}, on the prepared grid. The best epoch was chosen by "
+    "them, so they flatter the model a little; other {scan}s would tell more."
 )
-
-_USE = """\
-On a scan, or a folder of scans:
-
-    lamina predict -m FILE.lamina -i SCAN -o OUT
-
-From Python:
-
-    import lamina
-
-    segmentation = lamina.load("FILE.lamina").predict("SCAN.nii.gz")"""
 
 
 def model_card(bundle: Bundle) -> str:
@@ -54,26 +45,29 @@ def model_card(bundle: Bundle) -> str:
         BundleError: The network cannot be built, or the weights are not its own.
     """
     plan, ranges = bundle.plan, ranges_of(bundle.training, bundle.plan)
-    used_for = _USE_AND_LIMITS.format(structures=listing(plan.labels.foreground))
+    called = wording(plan)
+    used_for = _USE_AND_LIMITS + (_FLAGGED if ranges else "")
     sections = {
-        "Intended use and limits": used_for + (_FLAGGED if ranges else ""),
-        "What it segments": _structures(plan.labels),
+        "Intended use and limits": used_for.format(
+            structures=listing(plan.labels.foreground), **asdict(called)
+        ),
+        "What it segments": _structures(plan.labels, called),
         "What it needs": _needs(plan),
         "Data": _data(bundle),
-        **({"Range of the training scans": _range(plan, ranges)} if ranges else {}),
+        **({f"Range of the training {called.scan}s": _range(plan, ranges)} if ranges else {}),
         "Validation scores": _scores(bundle),
         "Network": _network(bundle),
         **({"Postprocessing": _postprocessing(bundle)} if bundle.postprocessing else {}),
         "Choices and their reasons": _reasons(plan.reasons),
         "Training": _settings(_without_ranges(bundle.training)),
         "Provenance": _settings(bundle.provenance),
-        "How to use it": _USE,
+        "How to use it": how_to_use(plan),
     }
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
     return f"# Segmentation of {listing(plan.labels.foreground)}\n{body}"
 
 
-def _structures(labels: LabelSet) -> str:
+def _structures(labels: LabelSet, called: Wording) -> str:
     values = [("background", labels.background), *labels.values.items()]
     rows = [(escape(name), value) for name, value in values]
     parts = [table(("Structure", "Value in the segmentation"), rows)]
@@ -82,18 +76,21 @@ def _structures(labels: LabelSet) -> str:
         for region, members in labels.regions.items()
     ]
     if labels.ignore is not None:
-        parts.append(f"Voxels labelled {labels.ignore} in the training data were left out.")
+        ignored = f"{called.voxel.capitalize()}s labelled {labels.ignore}"
+        parts.append(f"{ignored} in the training data were left out.")
     return "\n\n".join(parts)
 
 
 def _needs(plan: Plan) -> str:
+    called = wording(plan)
+    size = f"{product(plan.target_spacing)} {plan.unit}"
     rows = [
         ("Dimensions", f"{plan.spatial_dims}D"),
         ("Input channels, in this order", ", ".join(map(escape, plan.channels))),
-        ("Voxel size it works at", f"{product(plan.target_spacing)} mm"),
-        ("Orientation it works in", escape(plan.orientation)),
-        ("Training patch", f"{product(plan.patch_size)} voxels"),
-        ("Sliding window", f"{product(plan.roi_size)} voxels"),
+        (f"{called.voxel.capitalize()} size it works at", size),
+        ("Orientation it works in", escape(orientation(plan))),
+        ("Training patch", f"{product(plan.patch_size)} {called.voxel}s"),
+        ("Sliding window", f"{product(plan.roi_size)} {called.voxel}s"),
     ]
     return table(("Property", "Value"), rows)
 
@@ -101,12 +98,13 @@ def _needs(plan: Plan) -> str:
 def _data(bundle: Bundle) -> str:
     """Say what it was trained on, as far as that is recorded."""
     dataset, hashes = (_mapping(bundle.provenance, name) for name in ("dataset", "hashes"))
-    training = bundle.training
+    training, scans = bundle.training, f"{wording(bundle.plan).scan.capitalize()}s"
     told = {
         "Name": dataset.get("name"),
         "Licence": dataset.get("licence"),
-        "Scans to train on": training.get("num_training_cases"),
-        "Scans to choose the best epoch by": training.get("num_validation_cases"),
+        "Source": dataset.get("source"),
+        f"{scans} to train on": training.get("num_training_cases"),
+        f"{scans} to choose the best epoch by": training.get("num_validation_cases"),
         **{f"SHA-256 of {escape(name)}": digest for name, digest in hashes.items()},
     }
     rows = [(name, text(value)) for name, value in told.items() if value is not None]
@@ -121,16 +119,15 @@ def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _range(plan: Plan, ranges: Ranges) -> str:
     """Tabulate what was seen in training, and what is flagged beyond it."""
-    dims, unit = plan.spatial_dims, ranges.unit
-    scale, of_sizes = (1.0, "px") if unit == "px" else (10.0**-dims, "ml" if dims == 3 else "cm²")
-    axes = ("side to side", "front to back", "head to foot")[:dims]
-    if dims == 2:
-        axes = ("axis 0", "axis 1")
+    dims, unit, called = plan.spatial_dims, ranges.unit, wording(plan)
+    scale, of_sizes = (1.0, "px") if unit == "px" else (10.0**-dims, called.size)
+    sized = {"Extent": ranges.extent}
+    if unit == "mm":  # a pixel measures one pixel
+        sized = {called.voxel.capitalize(): ranges.spacing} | sized
     rows = [
-        (f"Voxel, {a}, {unit}", each, 1.0) for a, each in zip(axes, ranges.spacing, strict=True)
-    ]
-    rows += [
-        (f"Extent, {a}, {unit}", each, 1.0) for a, each in zip(axes, ranges.extent, strict=True)
+        (f"{what}, {axis}, {unit}", each, 1.0)
+        for what, of_axes in sized.items()
+        for axis, each in zip(called.axes, of_axes, strict=True)
     ]
     for channel, how, levels in zip(
         plan.channels, plan.normalisation, ranges.intensity, strict=True
@@ -144,8 +141,11 @@ def _range(plan: Plan, ranges: Ranges) -> str:
     ]
     absent = [f"{escape(n)} in {count}" for n, count in ranges.absent.items() if count]
     missing = f" Absent: {', '.join(absent)}." if absent else ""
-    head = f"Of {ranges.cases} scans.{missing} In each row, one in a thousand such scans would lie"
-    return f"{head} outside of what is expected.\n\n" + table(("", "Seen", "Expected"), cells)
+    head = (
+        f"Of {ranges.cases} {called.scan}s.{missing} In each row, one in a thousand such "
+        f"{called.scan}s would lie outside of what is expected."
+    )
+    return f"{head}\n\n" + table(("", "Seen", "Expected"), cells)
 
 
 def _span(low: float, high: float, scale: float) -> str:
@@ -205,7 +205,8 @@ def _scores(bundle: Bundle) -> str:
     intervals = _mapping(bundle.metrics, _INTERVALS)
     parts = [_score_table(tabulated, metrics, means, intervals)] if tabulated else []
     if tabulated and "measured_on" not in metrics and "fold" in bundle.training:
-        parts.insert(0, _OPTIMISTIC.format(fold=bundle.training["fold"]))
+        scan, fold = wording(bundle.plan).scan, bundle.training["fold"]
+        parts.insert(0, _OPTIMISTIC.format(scan=scan, fold=fold))
     if intervals:
         parts.append("In brackets: 95 % BCa bootstrap intervals of the means over patients.")
     if others or not tabulated:

@@ -13,6 +13,9 @@ from lamina.cli.terminal import Terminal
 if TYPE_CHECKING:
     from lamina.workflows.explain import Explanation
 
+_WHOLE = 100
+"""Sizes from here on are told without decimals."""
+
 
 @app.command(epilog="Example: lamina explain -m run -i ct.nii.gz -o why", rich_help_panel=RESULTS)
 def explain(
@@ -58,7 +61,9 @@ def _shown(result: "Explanation") -> Iterator[str]:
     """Say what was found, what of it is unusual, and where the maps are."""
     for name, told in result.structures.items():
         more = [f"{what} {value:.2f}" for what, value in told.items() if what != "size"]
-        yield ", ".join([f"{name}: {told['size']:.3g} {result.unit}", *more])
+        size = told["size"]
+        shown = f"{size:,.0f}" if size >= _WHOLE else f"{size:.3g}"
+        yield ", ".join([f"{name}: {shown} {result.unit}", *more])
     yield from result.remarks
     if result.flags is None:
         yield "Not checked: the model does not know the range of the scans it was trained on."

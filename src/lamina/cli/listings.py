@@ -37,17 +37,29 @@ def models(facts: list["ModelFacts"]) -> Table:
 
 
 def shipped(models: "list[ShippedModel]") -> Table:
-    """Show trained models, one per row."""
-    caption = "Use: lamina predict -m NAME -i SCAN -o OUT. Research only, not a medical device."
-    table = Table("Model", "Trained on", "Network", "Finds", box=SIMPLE_HEAD, caption=caption)
-    table.add_column("Dice", justify="right")
-    table.add_column("MB", justify="right")
+    """Show trained models, one per row: what each finds in what, and what it was trained on."""
+    caption = "lamina predict -m NAME -i SCAN -o OUT. Research only, not a medical device."
+    if any(map(_wants_size, models)):
+        caption += "\nImages in mm that do not tell the side of a pixel: add --pixel-size MM."
+    table = Table("Model", box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0))
+    table.add_column("Finds\n  in", ratio=2)
+    table.add_column("Trained on\n  licence, network", ratio=3)
+    table.add_column("Dice", justify="right", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
     for model in models:
-        about = Text(f"{model.dataset}\n{model.licence}")
-        dice = "" if model.dice is None else f"{model.dice:.3f}"
-        size = f"{model.size_bytes / 1e6:.1f}"
-        table.add_row(model.name, about, model.network, ", ".join(model.structures), dice, size)
+        seen = f"{model.spatial_dims}D{' in mm' if _wants_size(model) else ''}"
+        table.add_row(
+            model.name,
+            Text(f"{', '.join(model.structures)}\n  {seen}: {', '.join(model.channels)}"),
+            Text(f"{model.dataset}\n  {model.licence}, {model.network}"),
+            "" if model.dice is None else f"{model.dice:.3f}",
+            f"{model.size_bytes / 1e6:.1f}",
+        )
     return table
+
+
+def _wants_size(model: "ShippedModel") -> bool:
+    return model.spatial_dims == 2 and model.unit == "mm"
 
 
 def datasets(described: list["DatasetDescription"]) -> Table:

@@ -42,6 +42,10 @@ def predict(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave the patient out of DICOM objects.")
     ] = False,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(help="Side of a pixel in mm, of pictures that do not tell it."),
+    ] = None,
     ram: RamLimit = None,
     device: Device = None,
     backend: Annotated[
@@ -81,6 +85,7 @@ def predict(
                 split=split,
                 output_format=output_format,
                 anonymise=anonymise,
+                pixel_size=pixel_size,
                 device=device,
                 backend=backend,
                 precision=precision,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lamina.errors import DatasetError, LabelError
-from lamina.geometry import affine_from, check_same_grid
+from lamina.geometry import check_same_grid
 from lamina.io import read_labels, read_stored_labels, read_volume
 from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
@@ -25,6 +26,13 @@ _VISIT = re.compile(
     re.IGNORECASE,
 )
 
+
+_REMEDY = (
+    "Give exactly these in this order, in one file or in x_0000, x_0001 and so on, or correct the "
+    "list in dataset.json."
+)
+_REMEDIES = {(1, 3, 3): "It is grey: give it in colour.", (3, 1, 3): "Save it in grey."}
+"""For images of two axes, by the channels that they have and should have."""
 
 _LONGEST_NAME = 255
 """Bytes of a file's name that most file systems take."""
@@ -53,6 +61,11 @@ def read_merged(files: Sequence[Path], labels: LabelSet) -> Volume:
         indices = labels.encode(other.array, other.source)
         merged = np.where(indices, indices, merged)
     return replace(first, array=merged)
+
+
+def _is_grey(array: NDArray[Any]) -> bool:
+    """Tell whether a picture ``(3, i, j)`` is in colour by its form alone."""
+    return array.ndim == 3 and len(array) == 3 and bool((array == array[:1]).all())
 
 
 def _fits(name: str, limit: int) -> bool:
@@ -121,7 +134,8 @@ class Case:
         """Read the image ``(C, *S)``.
 
         Args:
-            channels: The names of the channels it must have.
+            channels: The names of the channels it must have; a picture in red, green and blue that
+                are the same everywhere is grey.
 
         Raises:
             FileError, GeometryError: A file is damaged, or two channels lie on different grids.
@@ -135,11 +149,13 @@ class Case:
                 first.affine, first.spatial_shape, part.affine, part.spatial_shape, names
             )
         array = np.concatenate([part.array for part in parts]) if len(parts) > 1 else first.array
+        if len(channels) == 1 and _is_grey(array):
+            array = array[:1]
         if array.shape[0] != len(channels):
             raise DatasetError(
                 f"{first.source}: {array.shape[0]} channels, {len(channels)} are declared "
                 f"({', '.join(channels)}).",
-                remedy="Give exactly these in this order, or correct the list in dataset.json.",
+                remedy=_REMEDIES.get((array.shape[0], len(channels), array.ndim), _REMEDY),
             )
         return replace(first, array=array)
 
@@ -178,9 +194,7 @@ class Case:
 
     def sized(self, volume: Volume) -> Volume:
         """Return a picture in mm where ``spacing`` tells how large its pixels are."""
-        if self.spacing is None or volume.unit == "mm":
-            return volume
-        return replace(volume, affine=volume.affine @ affine_from(self.spacing), unit="mm")
+        return volume if self.spacing is None else volume.sized(self.spacing)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""
@@ -231,6 +245,8 @@ class Cohort:
     labels: LabelSet
     cases: tuple[Case, ...]
     licence: str = ""
+    source: str = ""
+    """Who made the scans and where they are described, for whoever is given a model of them."""
     unpaired: tuple[Path, ...] = ()
     """Images without a label, and labels without their image; see ``read_cohort``."""
 
@@ -242,6 +258,12 @@ class Cohort:
         if twice:
             raise DatasetError(f"{self.name}: case ids stand for more than one scan: {twice[:5]}.")
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a model remembers of the scans: ``name``, ``licence`` and, if told, ``source``."""
+        told = {"source": self.source} if self.source else {}
+        return {"name": self.name, "licence": self.licence, **told}
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""
         return {
@@ -249,6 +271,7 @@ class Cohort:
             "channels": list(self.channels),
             "labels": self.labels.as_dict(),
             "licence": self.licence,
+            "source": self.source,
             "cases": [case.as_dict() for case in self.cases],
         }
 
@@ -266,6 +289,7 @@ class Cohort:
                 labels=LabelSet.from_dict(data["labels"]),
                 cases=tuple(Case.from_dict(case) for case in data["cases"]),
                 licence=data["licence"],
+                source=data.get("source", ""),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise DatasetError(f"cohort {data!r:.80}: cannot be read: {error!r}.") from error

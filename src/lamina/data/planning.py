@@ -43,12 +43,7 @@ def make_plan(
         shapes=fingerprint.shapes(spacing),
     )
     fit = choose(candidates, scans, budget)
-    reasons["orientation"] = (
-        f"Volumes are brought to {fingerprint.orientation} axis order so that anatomy always "
-        "points the same way."
-        if fingerprint.spatial_dims == 3
-        else f"Most images run {fingerprint.orientation}; the others are turned to match."
-    )
+    reasons["orientation"] = _why_orientation(fingerprint)
     reasons["region_based"] = "Structures exclude each other, so the network chooses one a voxel."
     reasons["precision"] = "Not rehearsed; bf16 is taken where its steps prove clearly faster."
     reasons["roi_size"] = (
@@ -138,6 +133,17 @@ def _normalisation(fingerprint: Fingerprint, reasons: dict[str, str]) -> tuple[N
             why.append(f"{channel}: units differ between scans, each is scaled by itself.")
     reasons["normalisation"] = " ".join(why)
     return tuple(chosen)
+
+
+def _why_orientation(found: Fingerprint) -> str:
+    if found.spatial_dims == 3:
+        return (
+            f"Volumes are brought to {found.orientation} axis order so that anatomy always points "
+            "the same way."
+        )
+    if found.unit == "px":
+        return "Pictures are taken as they are seen."
+    return f"Most images run {found.orientation}; the others are turned to match."
 
 
 def _mirror_axes(labels: LabelSet, orientation: str, reasons: dict[str, str]) -> tuple[int, ...]:

@@ -24,6 +24,11 @@ from lamina.geometry import Affine, Reorientation, reorientation, resampled_grid
 from lamina.labels import IGNORE_INDEX
 from lamina.volume import Volume
 
+_OTHER_UNIT = {
+    "mm": "Tell the side of its pixels with lamina predict --pixel-size, or in a list of cases.",
+    "px": "Give it without the size of its pixels, or prepare pictures that all have one.",
+}
+"""What to do where the plan is in this unit and a scan in the other."""
 _MAX_RATIO = 32
 """Voxel sizes further apart than this are a wrong unit, not another scanner."""
 
@@ -77,9 +82,7 @@ class Alignment:
         if volume.unit != plan.unit:
             raise GeometryError(
                 f"{volume.source}: is measured in {volume.unit}, the plan in {plan.unit}.",
-                remedy="Use a model for such scans; a list of cases can tell the size of pixels."
-                if plan.unit == "mm"
-                else "Save the picture without its size, or prepare pictures that all have one.",
+                remedy=_OTHER_UNIT[plan.unit],
             )
         turn = reorientation(volume.affine, plan.orientation)
         box = foreground_box(volume.array, label)

@@ -22,8 +22,10 @@ AGREEMENT = 0.7
 well (Zijdenbos et al., IEEE Transactions on Medical Imaging 13(4), 1994)."""
 
 _SAMPLES = 1_000_000
-_AXES = {"R": "from side to side", "A": "from front to back", "S": "from head to foot"}
-_SAME = {"L": "R", "P": "A", "I": "S"}
+_AXES = {2: ("across", "down"), 3: ("from side to side", "from front to back", "from head to foot")}
+"""The axes that :func:`~lamina.data.fingerprint.canonical_size` has, by their number."""
+_RESIZE = " Resize it to about that first."
+"""A picture has the size that it is given, and a network knows structures of the size they had."""
 _LEVELS = {"p00_5": "darkest", "median": "middle", "p99_5": "brightest"}
 
 Kind = Literal["spacing", "extent", "intensity", "volume", "absent", "disagreement"]
@@ -105,16 +107,17 @@ def _unit(unit: str, dims: int) -> str:
 
 def _of_grid(image: Volume, ranges: Ranges) -> Iterator[Flag]:
     shape, spacing = canonical_size(image, foreground_box(image.array))
-    letters = "RAS" if image.spatial_dims == 3 else image.orientation
-    for axis, letter in enumerate(letters):
-        where = _AXES[_SAME.get(letter, letter)] if ranges.unit == "mm" else f"along axis {axis}"
+    voxels, scan = ("Voxels", "scan") if image.spatial_dims == 3 else ("Pixels", "image")
+    remedy = _RESIZE if ranges.unit == "px" else ""
+    for axis, where in enumerate(_AXES[image.spatial_dims]):
         yield from _outside(
             *("spacing", where, spacing[axis], ranges.spacing[axis]),
-            f"Voxels are {{value}} {ranges.unit} {where}; in training they were {{range}}.",
+            f"{voxels} are {{value}} {ranges.unit} {where}; in training they were {{range}}.",
         )
         yield from _outside(
             *("extent", where, shape[axis] * spacing[axis], ranges.extent[axis]),
-            f"The scan shows {{value}} {ranges.unit} {where}; in training it was {{range}}.",
+            f"The {scan} shows {{value}} {ranges.unit} {where}; in training it was {{range}}."
+            f"{remedy}",
         )
 
 

@@ -79,14 +79,28 @@ def cost_facts(bundle: Bundle) -> dict[str, str]:
     Raises:
         ConfigError: It cannot be built.
     """
-    name, members, plan = bundle.network["name"], bundle.num_members, bundle.plan
-    window = tuple(plan.roi_size[axis] for axis in plan.seen_axes)
-    counted = complexity(configure(name, **bundle.network["fields"]), window)
-    macs = counted.macs * members / 1e9
+    name, members, cost = bundle.network["name"], bundle.num_members, window_cost(bundle)
+    macs, window = cost["macs"] / 1e9, _times(cost["window"])
     return {
         "Network": name + (f", an ensemble of {members}" * (members > 1)),
-        "Parameters": f"{counted.parameters * members:,}",
-        "Multiply-accumulates": f"{macs:.3g} billion for a window of {_times(window)} voxels",
+        "Parameters": f"{cost['parameters']:,}",
+        "Multiply-accumulates": f"{macs:.3g} billion for a window of {window} voxels",
+    }
+
+
+def window_cost(bundle: Bundle) -> dict[str, Any]:
+    """Return ``parameters``, of all members, and the ``macs`` that they take for one ``window``.
+
+    Raises:
+        ConfigError: The network cannot be built.
+    """
+    plan, members = bundle.plan, bundle.num_members
+    window = tuple(plan.roi_size[axis] for axis in plan.seen_axes)
+    counted = complexity(configure(bundle.network["name"], **bundle.network["fields"]), window)
+    return {
+        "parameters": counted.parameters * members,
+        "macs": counted.macs * members,
+        "window": list(window),
     }
 
 
@@ -96,7 +110,7 @@ def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
     software = record.get("software", {})
     told = {
         "Created": str(record.get("created", "")),
-        "Data": _listed([dataset.get("name"), dataset.get("licence")]),
+        "Data": _listed([dataset.get(key) for key in ("name", "licence", "source")]),
         "Fold": str(record.get("fold", "")),
         "Scans to train on": str(record.get("num_training_cases", "")),
         "Seed": str(record.get("seed", "")),

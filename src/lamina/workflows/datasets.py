@@ -156,6 +156,7 @@ def apply_protocol(cohort: Cohort, description: DatasetDescription, paper: str) 
             channels=_channels(cohort, description),
             labels=_labels(cohort, description, protocol),
             licence=cohort.licence or description.licence,
+            source=cohort.source or description.citation,
         ),
         protocol=protocol,
         missing=missing,

@@ -44,8 +44,12 @@ class Model:
     backend: str = "torch"
     """What runs the network."""
 
-    def predict(self, image: str | Path | Volume) -> Volume:
+    def predict(self, image: str | Path | Volume, *, pixel_size: float | None = None) -> Volume:
         """Segment a scan, given as a file or a volume.
+
+        Args:
+            image: The scan.
+            pixel_size: Side of a pixel in mm, of a picture that does not tell it.
 
         Returns:
             Label map ``(1, *S)`` on the scan's own grid, with the values of the training labels.
@@ -53,7 +57,8 @@ class Model:
         Raises:
             LaminaError: The scan cannot be read or does not fit the model.
         """
-        return self.predictor(image if isinstance(image, Volume) else read_volume(image))
+        volume = image if isinstance(image, Volume) else read_volume(image)
+        return self.predictor(volume if pixel_size is None else volume.sized((pixel_size,) * 2))
 
     def __call__(self, array: NDArray[Any], *, spacing: Sequence[float]) -> NDArray[Any]:
         """Segment an array without files.

@@ -1,16 +1,19 @@
 """Predict: segment scans with a trained model, each on its own grid."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 from lamina.data.case import Case
-from lamina.errors import DatasetError
+from lamina.data.layouts.nnunet import CHANNEL
+from lamina.errors import ConfigError, DatasetError
 from lamina.files import locked, remove_parts, sha256
-from lamina.io import is_scan, strip_suffix
+from lamina.io import FORMATS, is_scan, strip_suffix
 from lamina.io.dicom import is_dicom, is_series
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.apart import Elsewhere
@@ -56,6 +59,7 @@ def predict(
     beside_others: bool = False,
     output_format: str | None = None,
     anonymise: bool = False,
+    pixel_size: float | None = None,
     cluster: str | None = None,
     progress: Progress = no_progress,
 ) -> Prediction:
@@ -69,7 +73,8 @@ def predict(
         model: A ``.lamina`` file or a run folder.
         out: Folder for the segmentations, named after the scans.
         inputs: A scan, be it a file or the folder of a DICOM series, or a folder of scans; not
-            needed with ``split``.
+            needed with ``split``. For a model of several channels, files that hold one each may be
+            called ``x_0000.nii.gz``, ``x_0001.nii.gz``, ..., in the model's order.
         split: ``"val"`` takes the scans the run was validated on, ``"test"`` those that were kept
             for the end.
         cases: Scans of a dataset in place of those, such as one that the model was not trained on.
@@ -87,13 +92,14 @@ def predict(
         output_format: ``"nifti"``, or for DICOM series ``"seg"``, ``"labelmap"`` or ``"rtstruct"``;
             the scan's own format by default, and NIfTI for DICOM.
         anonymise: Say nothing of the patient in DICOM objects, and give them new UIDs.
+        pixel_size: Side of a pixel in mm, of pictures that do not tell it.
         cluster: Where to segment, as for :func:`~lamina.workflows.fan_out.run_jobs`, one scan to a
             core; all machines see the model, the scans and ``out`` under these paths.
         progress: Called after each window and each scan.
 
     Raises:
         ClusterError: The cluster cannot be started or reached.
-        ConfigError: The format is unknown.
+        ConfigError: The format is unknown, or pixels are to have no size.
         BundleError: The model cannot be loaded.
         TrainingError: A split is asked for, and the model is no run folder.
         DatasetError: There is nothing to segment, or ``out`` holds files of these names that no
@@ -106,13 +112,19 @@ def predict(
     output = output_of(output_format, anonymise=anonymise)
     cases = tuple(cases) or _cases(model, inputs, split)
     _require_own_names(cases)
+    if pixel_size is not None:
+        cases = _sized(cases, pixel_size)
     bundle = find_bundle(model)
     make = partial(
         _batch,
         bundle,
         partial(load, device=device, backend=backend, ram_bytes=ram_bytes),
         settings={"precision": precision, "resample_oblique": resample_oblique, "tta": tta},
-        written={"format": output_format, "anonymise": anonymise},
+        written={
+            "format": output_format,
+            "anonymise": anonymise,
+            **({} if pixel_size is None else {"pixel_size": pixel_size}),
+        },
         out=out,
         output=output,
         with_probabilities=probabilities,
@@ -120,6 +132,8 @@ def predict(
         resume=resume,
     )
     batch = replace(make(), elsewhere=Elsewhere(cluster, make) if cluster else None)
+    if inputs is not None:
+        cases = by_channel(cases, len(batch.model.bundle.plan.channels))
     model_sha256 = batch.about["sha256"]
     with locked(out):
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
@@ -173,6 +187,48 @@ def scans_in(inputs: Path) -> tuple[Case, ...]:
     if not paths:
         raise DatasetError(f"{inputs}: holds no scans.", remedy="Folders in it are not searched.")
     return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
+
+
+def by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
+    """Put together files that hold one channel of a scan each, as nnU-Net numbers them.
+
+    Pictures hold all their colours, and numbers at their end are those of frames.
+
+    Args:
+        cases: Of one file each; those of which a channel is missing stay as they are.
+        num_channels: How many the model takes.
+    """
+    files: dict[str, dict[int, Path]] = defaultdict(dict)
+    for case in cases:
+        name, number = _numbered(case)
+        files[name][number] = case.images[0]
+    numbers = range(num_channels if num_channels > 1 else 0)
+    whole = {name for name, found in files.items() if found.keys() == {*numbers}}
+    joined = []
+    for case in cases:
+        name, number = _numbered(case)
+        if name not in whole:
+            joined.append(case)
+        elif number == 0:
+            images = tuple(files[name][number] for number in numbers)
+            joined.append(replace(case, case_id=name, images=images))
+    return tuple(joined)
+
+
+def _numbered(case: Case) -> tuple[str, int]:
+    """Return the scan that a file is of, and the channel; -1 where its name tells none."""
+    match = CHANNEL.fullmatch(case.case_id)
+    if match is None or case.images[0].suffix.lower() in FORMATS.get("picture").suffixes:
+        return case.case_id, -1
+    return match[1], int(match[2])
+
+
+def _sized(cases: Sequence[Case], pixel_size: float) -> tuple[Case, ...]:
+    """Tell the cases that do not know it how large the pixels of pictures are."""
+    if not 0 < pixel_size < inf:
+        raise ConfigError(f"pixel_size = {pixel_size}: must be a length above 0, in mm.")
+    spacing = (pixel_size, pixel_size)
+    return tuple(replace(case, spacing=case.spacing or spacing) for case in cases)
 
 
 def _protect(

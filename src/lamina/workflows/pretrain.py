@@ -273,7 +273,7 @@ def _manifest(
         "software": software(),
         "machine": machine(),
         "seed": config.seed,
-        "dataset": {"name": cohort.name, "licence": cohort.licence},
+        "dataset": cohort.origin,
         "hashes": hashes(files),
         "fold": fold,
         "attention": maker.describe(),

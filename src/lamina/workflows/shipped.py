@@ -17,7 +17,12 @@ class ShippedModel:
     dataset: str
     licence: str
     """Of the scans that it was trained on."""
+    source: str
+    """Who made them, and where they are described."""
     network: str
+    spatial_dims: int
+    unit: str
+    """``"px"`` where images do not tell how large a pixel is; those of others must, or be told."""
     channels: tuple[str, ...]
     structures: tuple[str, ...]
     dice: float | None
@@ -45,7 +50,10 @@ def list_shipped() -> list[ShippedModel]:
                 name=name,
                 dataset=dataset.get("name", ""),
                 licence=dataset.get("licence", ""),
+                source=dataset.get("source", ""),
                 network=bundle.network["name"],
+                spatial_dims=bundle.plan.spatial_dims,
+                unit=bundle.plan.unit,
                 channels=bundle.plan.channels,
                 structures=tuple(bundle.plan.labels.foreground),
                 dice=bundle.metrics.get("mean_dice"),

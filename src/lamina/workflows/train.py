@@ -259,7 +259,7 @@ def _manifest(
         "software": software(),
         "machine": machine(),
         "seed": config.seed,
-        "dataset": {"name": cohort.name, "licence": cohort.licence},
+        "dataset": cohort.origin,
         "work": str(folder.root.resolve()),
         "hashes": hashes(
             {

@@ -228,6 +228,7 @@ def _description(cohort: Cohort, labels: LabelSet) -> dict[str, Any]:
     return {
         "name": cohort.name,
         "licence": cohort.licence,
+        "reference": cohort.source,
         "modality": {str(i): name for i, name in enumerate(cohort.channels)},
         "labels": values,
         "regions": {name: list(members) for name, members in labels.regions.items()},

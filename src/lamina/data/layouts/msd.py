@@ -54,8 +54,8 @@ def read_task(description: Path) -> dict[str, Any]:
     """Read what a ``dataset.json`` says of the task.
 
     Returns:
-        Fields of a :class:`Cohort`: ``name``, ``licence``, and ``channels`` and ``labels`` where
-        they are declared.
+        Fields of a :class:`Cohort`: ``name``, ``licence``, ``source``, and ``channels`` and
+        ``labels`` where they are declared.
 
     Raises:
         DatasetError: Something is not of the form that these files have.
@@ -66,6 +66,7 @@ def read_task(description: Path) -> dict[str, Any]:
         task: dict[str, Any] = {
             "name": str(data.get("name") or description.parent.name),
             "licence": str(data.get("licence") or data.get("license") or ""),
+            "source": str(data.get("reference") or ""),
         }
         if channels := data.get("modality") or data.get("channel_names"):
             task["channels"] = tuple(str(channels[key]) for key in sorted(channels, key=int))

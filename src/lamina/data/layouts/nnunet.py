@@ -28,7 +28,8 @@ from lamina.labels import LabelSet
 from lamina.terminology import read_terms
 
 _REQUIRED = ("channel_names", "labels", "file_ending")
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
+CHANNEL = re.compile(r"(.+)_(\d{4})")
+"""Name of a file that holds one channel of a case: the case's, and the channel's number."""
 PICTURES = (".png", ".bmp", ".tif")
 """Endings whose files hold all channels at once."""
 
@@ -77,6 +78,7 @@ def read(folder: Path) -> Cohort:
         labels=labels,
         cases=cases,
         licence=str(data.get("licence") or data.get("license") or ""),
+        source=str(data.get("reference") or ""),
         unpaired=unpaired,
     )
 
@@ -151,7 +153,7 @@ def _found(
     images: dict[str, dict[int, Path]] = defaultdict(dict)
     files = {kind: _files(folder / kind, ending) for kind in ("imagesTr", "labelsTr")}
     for name, path in files["imagesTr"].items():
-        match = _CHANNEL.fullmatch(name)
+        match = CHANNEL.fullmatch(name)
         if match is None:
             raise DatasetError(
                 f"{path}: does not tell which channel it is.",

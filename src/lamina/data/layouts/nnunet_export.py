@@ -178,6 +178,7 @@ def _description(cohort: Cohort, labels: LabelSet, ending: str) -> dict[str, Any
     return {
         "name": cohort.name,
         "licence": cohort.licence,
+        "reference": cohort.source,
         "channel_names": {str(number): name for number, name in enumerate(cohort.channels)},
         "labels": named,
         **({"regions_class_order": drawn} if regions else {}),

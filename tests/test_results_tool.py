@@ -1,0 +1,90 @@
+"""Records of results: what they keep of a run and its scores, and how tables show it."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina.bundle import build_network, load_bundle
+from lamina.io import write_volume
+from lamina.volume import Volume
+from lamina.workflows.evaluate import evaluate
+
+ROOT = Path(__file__).parents[1]
+AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+SIDES = {"full": 6, "half": 3, "none": 0}
+"""Pictures, by how many columns of a structure of six were found in them; the last has none."""
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    """Scores of three pictures; what is rightly not found in the last is not scored."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, found in SIDES.items():
+        for kind, columns in (("masks", 6 if found else 0), ("found", found)):
+            array = np.zeros((1, 16, 12), np.uint8)
+            array[0, 2 : 2 + columns, 2:8] = 1
+            write_volume(Volume(array, AFFINE, unit="px"), folder / kind / f"{name}.png")
+    evaluate(folder / "found", folder / "masks", folder / "scores")
+    return folder / "scores"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return runpy.run_path(str(ROOT / "tools" / "results.py"))
+
+
+@pytest.fixture
+def write(tool, tmp_path, monkeypatch, tiny_run, scores):
+    """Make a record, and return it."""
+    monkeypatch.setitem(tool["write_record"].__globals__, "RECORDS", tmp_path)
+
+    def make(name):
+        tool["write_record"](name, tiny_run, scores, f"how {name} was made")
+        return json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
+
+    return make
+
+
+def test_pictures_are_recorded_in_pixels_and_by_patient(write):
+    record = write("one")
+    assert record["unit"] == "px"
+    assert record["mean_foreground"]["hd95"] == pytest.approx(1.5)  # 0 and 3 columns
+    assert record["per_patient"]["dice"] == [1.0, round(2 * 3 / 9, 5), None]
+    assert record["per_patient"]["hd95"] == [0.0, 3.0, None]
+
+
+def test_a_record_tells_the_cost_and_nothing_of_the_machines_name(write, tiny_run):
+    record = write("one")
+    network = build_network(load_bundle(tiny_run / "model.lamina"))
+    assert record["cost"]["parameters"] == sum(p.numel() for p in network.parameters())
+    assert record["cost"]["window"] == [32, 32, 16]
+    assert record["cost"]["macs"] > 1e6
+    assert str(tiny_run.parent) not in json.dumps(record)
+    assert record["run"].keys().isdisjoint({"process", "ranges", "val_cases", "test_cases"})
+
+
+def test_the_page_shows_each_set_with_its_networks(write, tool, tmp_path):
+    write("one")
+    second = write("two")
+    second |= {"network": "unext", "note": "worse"}
+    second["mean_foreground"]["dice"] -= 0.1
+    second["per_patient"]["dice"] = [0.9, 0.6, None]
+    (tmp_path / "two.json").write_text(json.dumps(second), "utf-8")
+    third = write("three")
+    third["run"]["dataset"] = {"name": "Another set", "licence": "CC0", "source": "A. Nobody."}
+    third["spatial_dims"] = 2
+    del third["cost"]  # as in records that are older
+    (tmp_path / "three.json").write_text(json.dumps(third), "utf-8")
+    records = tool["read_records"]()
+    page = tool["page"](records)
+    assert "4 pictures to train on, 2 to validate. Licence of the pictures: CC0. A. Nobody." in page
+    assert "4 scans to train on, 2 to validate. Licence of the scans: CC0." in page
+    older, first, other = (line.split(" | ") for line in page.splitlines() if "**" in line)
+    assert older[5:7] == ["–", "–"]
+    assert first[3:5] == ["1.50 px", "–"]
+    assert first[6].endswith("(32×32×16)")
+    assert (other[0], other[4]) == ("| unext", "-0.083, p 0.5")
+    assert "nan" not in page

@@ -1,0 +1,162 @@
+"""Pictures, and channels in files of their own: what fits is segmented, the rest is told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lamina
+from lamina.bundle import save_bundle
+from lamina.errors import GeometryError
+from lamina.files import read_json
+from lamina.geometry import affine_from
+from lamina.io import read_labels, write_volume
+from lamina.volume import Volume
+from lamina.workflows.predict import predict
+from small_bundles import small_bundle
+
+WIDE, HIGH = 40, 28
+GREY = np.random.default_rng(0).integers(0, 256, (HIGH, WIDE), np.uint8)
+COLOURS = np.stack([GREY, GREY.T.reshape(HIGH, WIDE), 255 - GREY], axis=-1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Models of colour, of grey, of grey in mm, and of volumes with three channels."""
+    folder = tmp_path_factory.mktemp("models")
+    made = {
+        "colour": (("red", "green", "blue"), "px", {}),
+        "grey": (("grey",), "px", {}),
+        "sized": (("grey",), "mm", {}),
+        "volumes": (("CT", "PET", "T1"), "mm", {"spatial_dims": 3}),
+    }
+    for name, (channels, unit, options) in made.items():
+        bundle = small_bundle(
+            "lightmedseg", channels=len(channels), **{"spatial_dims": 2} | options
+        )
+        told = {"channels": channels, "unit": unit}
+        if bundle.plan.spatial_dims == 2:
+            told["orientation"] = "LP"
+        save_bundle(replace(bundle, plan=replace(bundle.plan, **told)), folder / f"{name}.lamina")
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """The same content in all forms that pictures come in."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(COLOURS).save(folder / "colour.jpg")
+    alpha = np.dstack([COLOURS, np.full_like(GREY, 99)])
+    Image.fromarray(alpha).save(folder / "transparent.png")
+    Image.fromarray(GREY).save(folder / "grey.png")
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(folder / "grey16.png")
+    Image.fromarray(np.dstack([GREY] * 3)).save(folder / "grey_as_colour.png")
+    return folder
+
+
+def masks(out):
+    """The picture files in a folder, by name."""
+    return {path.name: np.array(Image.open(path)) for path in out.glob("*.png")}
+
+
+def test_colours_become_masks_of_their_size_and_grey_is_refused(models, pictures, tmp_path):
+    result = predict(models / "colour.lamina", tmp_path / "out", pictures)
+    found = masks(tmp_path / "out")
+    assert found.keys() == {"colour.png", "transparent.png", "grey_as_colour.png"}
+    for mask in found.values():
+        assert (mask.shape, mask.dtype) == ((HIGH, WIDE), np.uint8)
+        assert set(np.unique(mask)) <= {0, 3, 7}
+    assert result.failures.keys() == {"grey.png", "grey16.png"}
+    assert (
+        "3 are declared (red, green, blue). It is grey: give it in colour."
+        in (result.failures["grey.png"])
+    )
+
+
+def test_a_model_of_grey_takes_grey_in_any_form_and_refuses_colours(models, pictures, tmp_path):
+    result = predict(models / "grey.lamina", tmp_path / "out", pictures)
+    found = masks(tmp_path / "out")
+    assert found.keys() == {"grey.png", "grey16.png", "grey_as_colour.png"}
+    for mask in found.values():  # each picture is scaled by its own grey levels
+        np.testing.assert_array_equal(mask, found["grey.png"])
+    assert result.failures.keys() == {"colour.jpg", "transparent.png"}
+    assert result.failures["colour.jpg"].endswith("Save it in grey.")
+
+
+def test_a_model_in_mm_is_told_the_size_of_a_pixel(models, pictures, tmp_path, cli):
+    command = "predict", "-m", models / "sized.lamina", "-i", pictures / "grey.png", "-o"
+    done = cli(*command, tmp_path / "unknown")
+    assert done.exit_code == 1
+    assert "is measured in px, the plan in mm" in done.stderr
+    assert "--pixel-size" in done.stderr
+    assert cli(*command, tmp_path / "out", "--pixel-size", 0.5).exit_code == 0
+    (entry,) = read_json(tmp_path / "out" / "prediction.json")["cases"]
+    mask = masks(tmp_path / "out")["grey.png"]
+    assert mask.shape == (HIGH, WIDE)
+    # A pixel of 0.5 mm has 0.0025 cm².
+    assert entry["sizes"]["core"] == pytest.approx(0.0025 * (mask == 7).sum())
+    assert entry["settings"]["pixel_size"] == 0.5
+    refused = cli(*command, tmp_path / "none", "--pixel-size", 0)
+    assert refused.exit_code == 2
+    assert "must be a length above 0" in refused.stderr
+
+
+def test_a_model_in_pixels_takes_no_size(models, pictures, tmp_path):
+    out, picture = tmp_path / "out", pictures / "colour.jpg"
+    result = predict(models / "colour.lamina", out, picture, pixel_size=0.5)
+    assert "Give it without the size of its pixels" in result.failures["colour.jpg"]
+
+
+def test_python_is_told_the_size_of_a_pixel_too(models, pictures, tmp_path):
+    model = lamina.load(models / "sized.lamina")
+    found = model.predict(pictures / "grey.png", pixel_size=0.5)
+    assert found.spacing == pytest.approx((0.5, 0.5))
+    predict(models / "sized.lamina", tmp_path, pictures / "grey.png", pixel_size=0.5)
+    np.testing.assert_array_equal(found.array[0].T, masks(tmp_path)["grey.png"])
+    with pytest.raises(GeometryError, match=r"grey\.png: pixels of \(0, 0\) mm"):
+        model.predict(pictures / "grey.png", pixel_size=0)
+
+
+@pytest.fixture
+def channels(tmp_path):
+    """A scan of three channels, in one file and in three."""
+    rng = np.random.default_rng(1)
+    array = rng.normal(size=(3, 18, 17, 20)).astype(np.float32)
+    whole, apart = tmp_path / "whole", tmp_path / "apart"
+    write_volume(Volume(array, affine_from((1, 1, 1))), whole / "leg.nii.gz")
+    for number, channel in enumerate(array):
+        volume = Volume(channel[None], affine_from((1, 1, 1)))
+        write_volume(volume, apart / f"leg_{number:04d}.nii.gz")
+    return whole, apart
+
+
+def test_numbered_files_are_the_channels_of_one_scan(models, channels, tmp_path):
+    whole, apart = channels
+    for name, folder in (("a", whole), ("b", apart)):
+        assert not predict(models / "volumes.lamina", tmp_path / name, folder).failures
+    expected = read_labels(tmp_path / "a" / "leg.nii.gz").array
+    np.testing.assert_array_equal(read_labels(tmp_path / "b" / "leg.nii.gz").array, expected)
+    assert len(read_json(tmp_path / "b" / "prediction.json")["cases"]) == 1
+
+
+def test_a_scan_that_lacks_a_channel_is_listed_with_what_is_needed(models, channels, tmp_path):
+    _, apart = channels
+    (apart / "leg_0001.nii.gz").unlink()
+    result = predict(models / "volumes.lamina", tmp_path / "out", apart)
+    assert result.failures.keys() == {"leg_0000.nii.gz", "leg_0002.nii.gz"}
+    told = result.failures["leg_0000.nii.gz"]
+    assert "1 channels, 3 are declared (CT, PET, T1)" in told
+    assert "x_0000, x_0001" in told
+
+
+@pytest.mark.parametrize(
+    ("model", "content", "suffix"), [("grey", GREY, ".png"), ("colour", COLOURS, ".jpg")]
+)
+def test_numbered_pictures_are_frames_and_no_channels(models, tmp_path, model, content, suffix):
+    names = [f"frame_{number:04d}" for number in range(3)]
+    for name in names:
+        Image.fromarray(content).save(tmp_path / f"{name}{suffix}")
+    predict(models / f"{model}.lamina", tmp_path / "out", tmp_path)
+    assert sorted(masks(tmp_path / "out")) == [f"{name}.png" for name in names]
