@@ -31,6 +31,7 @@ from lamina.training.meters import StepMeter, TimedLoader
 from lamina.training.processes import Layout, layout_of, leads
 from lamina.training.recomputation import checkpoint_activations
 from lamina.training.schedule import Clock, Ending
+from lamina.training.small_grids import SmallGrids
 from lamina.training.stopping import STOP_FILE, StopRequests
 from lamina.training.supervised import Supervised
 
@@ -138,6 +139,8 @@ def fit(
     if config.activation_checkpointing:
         checkpoint_activations(network)
     precision = state.precision or resolve_precision(config.precision, layout.device)
+    if precision == "bf16" and layout.device == "cpu":
+        callbacks.insert(0, SmallGrids())
     about = layout.for_trainer(network) | {"precision": _PRECISION[precision]}
     trainer = _trainer(parts, callbacks, loggers, about)
     sampler = StepSampler(
