@@ -1,8 +1,9 @@
 """Train every recipe, and the plan's own settings, for one epoch on real scans.
 
 Shows that each paper's settings run on data of the kind they were written for, what steps and a
-validation cost, and which share of the time training waits for data. Prints a Markdown table and,
-with --out, keeps a record. What was prepared and trained stays in --scratch, and is not done again.
+validation cost, and which share of the time training waits for data. Prints a line of JSON for each
+and, with --out, keeps a record, of which tools/training.py makes the table. What was prepared and
+trained stays in --scratch, and is not done again.
 """
 
 import argparse
@@ -57,13 +58,11 @@ def main() -> None:
     arguments = parser.parse_args()
     tried = [*NEAREST.items(), *(("auto", name) for name in ALL_SETS)]
     rows = []
-    print("| recipe | scans | steps | seconds | waiting | loss | Dice |")
-    print("|---|---|---|---|---|---|---|")
     for recipe, name in tried:
         if arguments.only and recipe not in arguments.only:
             continue
         rows.append(one_epoch(arguments, recipe, name))
-        print(line(rows[-1]), flush=True)
+        print(json.dumps(rows[-1]), flush=True)
         if arguments.out:
             record = {"machine": machine(), "software": software(), "rows": rows}
             arguments.out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
@@ -122,16 +121,6 @@ def lamina(*words: object) -> None:
     """
     command = [sys.executable, "-m", "lamina", *map(str, words), "--quiet"]
     subprocess.run(command, check=True, capture_output=True, text=True)
-
-
-def line(row: dict[str, Any]) -> str:
-    """Return a row of the table."""
-    if "failed" in row:
-        return f"| {row['recipe']} | {row['dataset']} | {row['failed']} |  |  |  |  |"
-    return (
-        f"| {row['recipe']} | {row['dataset']} | {row['step']} | {row['elapsed_s']:.0f} "
-        f"| {row['waiting']:.1%} | {row['loss']:.3f} | {row['dice']:.3f} |"
-    )
 
 
 if __name__ == "__main__":

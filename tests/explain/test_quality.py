@@ -114,7 +114,7 @@ def test_volumes_are_flagged_in_millilitres():
 def test_a_missing_structure_is_flagged_where_all_training_scans_have_it():
     lost = found(scan(), liver=0)
     assert lost.keys() == {("absent", "liver")}
-    assert "all 12 scans of training have it" in lost["absent", "liver"].text
+    assert "all 12 of training have it" in lost["absent", "liver"].text
 
 
 def test_views_that_disagree_are_flagged_whatever_the_model_knows():

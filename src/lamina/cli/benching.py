@@ -7,6 +7,7 @@ import typer
 
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
+from lamina.cli.units import numbers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,8 +47,8 @@ def bench(
         from lamina.workflows.bench import bench as workflow
 
         settings = BenchSettings(
-            size=_numbers("--size", size) or None,
-            threads=_numbers("--threads", threads),
+            size=tuple(numbers("--size", size)) if size else None,
+            threads=tuple(numbers("--threads", threads)),
             forms=tuple(forms.split(",")) if forms else tuple(FORMS),
             repeats=repeats,
             timeout_s=timeout,
@@ -57,13 +58,6 @@ def bench(
             record = workflow(names or (), settings, out=out, progress=progress)
         shown = [_table(name, facts) for name, facts in record["networks"].items()]
         terminal.result(record, *shown, *([f"Written: {out / 'benchmarks.md'}"] if out else []))
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    parts = text.split(",") if text else []
-    if not all(part.strip().isdecimal() for part in parts):
-        raise typer.BadParameter(f"{option} {text!r}: give numbers with commas between them.")
-    return tuple(map(int, parts))
 
 
 def _table(name: str, facts: dict[str, Any]) -> "Table":

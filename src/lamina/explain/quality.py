@@ -151,7 +151,7 @@ def _of_sizes(found: Mapping[str, float], ranges: Ranges) -> Iterator[Flag]:
             )
         elif known is not None and not ranges.absent.get(name) and ranges.cases > 1:
             low, high = known.low * scale, known.high * scale
-            text = f"{name}: nothing was found; all {ranges.cases} scans of training have it."
+            text = f"{name}: nothing was found; all {ranges.cases} of training have it."
             yield Flag(kind="absent", subject=name, value=0.0, low=low, high=high, text=text)
 
 
