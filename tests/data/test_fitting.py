@@ -115,6 +115,15 @@ def test_a_network_of_two_axes_sees_volumes_slice_by_slice():
     assert prod(small.patch_size) * 2 * 1000 <= 0.02 * GB
 
 
+@pytest.mark.parametrize(
+    ("size", "patch"), [((102, 69), (128, 96)), ((128, 163), (128, 160)), ((20, 20), (32, 32))]
+)
+def test_patches_of_pictures_hold_nearly_all_of_the_median_picture(size, patch):
+    pictures = Scans(median_shape=size, spacing=(1.0, 1.0), shapes=(size,) * 50)
+    fit = choose([replace(LIGHT, spatial_dims=2, size_divisor=32)], pictures, PLENTY)
+    assert fit.patch_size == patch
+
+
 def test_cubes_are_sliced_across_their_last_axis():
     assert VOLUMES.slice_axis == 2
     assert replace(VOLUMES, spacing=(3.0, 1.0, 1.0)).slice_axis == 0

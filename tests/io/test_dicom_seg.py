@@ -174,7 +174,7 @@ def test_a_damaged_segmentation_is_one_error(tmp_path):
     with pytest.raises(FileError, match=r"segments that it does not describe: \['1'\]") as caught:
         masks(path, image)
     assert "Nobody" not in str(caught.value)
-    assert "4711" not in str(caught.value)
+    assert "ID-4711" not in str(caught.value)
 
 
 def test_what_is_no_segmentation_is_told_apart(tmp_path):

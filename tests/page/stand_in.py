@@ -29,6 +29,7 @@ def model(name="abdomen", **changes):
         "labels": [{"name": "liver", "value": 1, "color": "#56b4e9"}],
         "channels": ["CT"],
         "spatial_dims": 3,
+        "unit": "mm",
         "network": "glims",
         "size_bytes": 1_900_000,
         "scores": {"mean_dice": 0.91},
@@ -62,7 +63,7 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.models = list(models)
         self.jobs = {each["id"]: each for each in jobs}
-        self.uploads, self.fields, self.removed = [], [], []
+        self.uploads, self.fields, self.sizes, self.removed = [], [], [], []
         self.changed = threading.Condition()
         self.refusal = None
 
@@ -124,7 +125,9 @@ class Handler(BaseHTTPRequestHandler):
         files = {part.get_filename(): part.get_payload(decode=True) for part in parts}
         fields = {p.get_param("name", header="content-disposition"): p for p in parts}
         self.server.fields.append({name: part.get_filename() for name, part in fields.items()})
-        self.server.uploads.append((parse_qs(address.query)["model"][0], files))
+        query = parse_qs(address.query)
+        self.server.uploads.append((query["model"][0], files))
+        self.server.sizes.append(query.get("pixel_size", [None])[0])
         made = job(len(self.server.jobs) + 1, name=next(iter(files)))
         self.server.jobs[made["id"]] = made
         self.send(made, 202)

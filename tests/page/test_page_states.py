@@ -108,6 +108,38 @@ def test_images_of_several_channels_may_be_chosen_one_after_the_other(server, vi
         assert "takes 2 images, or one that holds all channels; 3 are" in text(page, "#unfit")
 
 
+def test_a_model_in_mm_asks_for_the_pixels_of_pictures_alone(server, visit):
+    server.models.append(model("heads", channels=["grey"], spatial_dims=2))
+    server.models.append(model("moles", channels=["grey"], spatial_dims=2, unit="px"))
+    with visit(server.url, width=390) as page:
+        page.check("#models input[value=heads]")
+        size, go = page.get_by_label("Side of a pixel in mm"), page.locator("#go")
+        given(page, "IM0001")  # DICOM, which may tell it
+        assert size.is_visible()
+        assert go.is_enabled()
+        given(page, "head.PNG")
+        assert "does not tell how large it is" in text(page, "#unfit")
+        for wrong in ("0", "-1"):
+            size.fill(wrong)
+            assert go.is_disabled()
+        page.check("#models input[value=moles]")
+        assert size.is_hidden()
+        go.click()
+        page.wait_for_selector("#running:not([hidden])")
+        page.goto(server.url)
+        page.check("#models input[value=heads]")
+        given(page, "head.PNG")
+        size.fill("0.125")
+        assert text(page, "#unfit") == ""
+        assert fits(page)
+        given(page, "other.png")
+        assert size.input_value() == ""
+        size.fill("0.25")
+        go.click()
+        page.wait_for_selector("#running:not([hidden])")
+        assert server.sizes == [None, "0.25"]
+
+
 def test_cards_are_shown_and_never_obeyed(visit):
     with running(StandIn([model(card=HOSTILE)])) as server, visit(server.url) as page:
         page.click("#card summary")

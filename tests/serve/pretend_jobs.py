@@ -21,6 +21,7 @@ MODEL = Model(
     ],
     channels=["CT"],
     spatial_dims=3,
+    unit="mm",
     network="none",
     size_bytes=1,
     scores=None,
@@ -62,7 +63,11 @@ def pretend(work, tell):
     }
     return {
         "structures": [structure],
-        "flags": ["look at it", *(work.files.values() if work.ordered else ())],
+        "flags": [
+            "look at it",
+            *(work.files.values() if work.ordered else ()),
+            *([f"pixels of {work.pixel_size} mm"] if work.pixel_size else ()),
+        ],
         "affine": scan.affine.tolist(),
         "files": {"segmentation.nii.gz": "segmentation", "report.html": "report"},
     }

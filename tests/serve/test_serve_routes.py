@@ -72,6 +72,16 @@ def test_fields_named_after_channels_say_which_file_is_which(client, scan_bytes)
         assert answer.json()["error"]["remedy"] == "Send one for each of: T1, T2."
 
 
+def test_the_size_of_pixels_reaches_the_worker(client, scan_bytes):
+    def sent(size):
+        files = [("files", ("head.nii.gz", scan_bytes))]
+        return client.post(f"/api/jobs?model=pair&pixel_size={size}", files=files)
+
+    assert ended(client, sent("0.125").json())["flags"][1:] == ["pixels of 0.125 mm"]
+    for wrong in ("0", "-1", "nan", "inf", "wide"):
+        assert "pixel_size" in message(sent(wrong), 422)
+
+
 def test_a_job_that_fails_says_why(client, send):
     job = ended(client, send("damaged.nii.gz"))
     assert job["state"] == "failed"

@@ -16,10 +16,11 @@ from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
 
 
-def supervised(network, **settings):
+def supervised(network, *, channels_last=False, **settings):
     clock = Clock(max_steps=10, time_budget_s=None, started=0.0)
+    optimiser = Optimiser(**settings)
     return Supervised(
-        network, lambda logits, target: logits.mean(), Optimiser(**settings), clock, 0
+        network, lambda logits, _: logits.mean(), optimiser, clock, 0, channels_last=channels_last
     )
 
 
@@ -78,6 +79,20 @@ def test_the_memory_layout_of_volumes_changes_no_number():
     module = supervised(network)
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert_close(module.training_step((image, None), 0), before.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_memory_layout_of_images_changes_no_number():
+    network = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 1))
+    image = torch.randn(2, 2, 6, 7)
+    before = network(image)
+    seen = []
+    network[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for channels_last in (False, True):
+        module = supervised(network, channels_last=channels_last)
+        assert_close(module.training_step((image, None), 0), before.mean(), rtol=1e-5, atol=1e-6)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        assert seen[-1].is_contiguous(memory_format=layout)
+        assert network[0].weight.is_contiguous(memory_format=layout)
 
 
 class Faulty:

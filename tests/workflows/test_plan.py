@@ -178,15 +178,31 @@ def test_bf16_is_planned_where_it_is_clearly_faster(steps_s, precision, step_s):
     assert (taken.precision, taken.step_s) == (precision, step_s)
 
 
-def test_a_run_takes_the_planned_precision_unless_told_otherwise(work):
-    plan = replace(read_plan(work).plan, precision="bf16")
-    for settings, expected in (
-        ({}, "bf16"),
-        ({"precision": "fp32"}, "fp32"),
-        ({"model": "segresnet"}, "fp32"),  # which the plan is not about
+@pytest.mark.parametrize(
+    ("pixel_by_pixel_s", "channels_last", "step_s"),
+    [(0.4, True, 0.4), (0.6, False, 0.5), (None, False, 0.5)],
+)
+def test_the_quicker_layout_of_images_is_planned(pixel_by_pixel_s, channels_last, step_s):
+    taken = Rehearsal(
+        steps_s={"fp32": 1.0, "bf16": 0.5},
+        channels_last_s=pixel_by_pixel_s,
+        predict_s_per_voxel=1e-6,
+        peak_bytes=1,
+    )
+    assert (taken.channels_last, taken.step_s) == (channels_last, step_s)
+    assert ("channels_last" in taken.reasons) == (pixel_by_pixel_s is not None)
+
+
+def test_a_run_takes_the_planned_format_and_layout_unless_told_otherwise(work):
+    plan = replace(read_plan(work).plan, precision="bf16", channels_last=True)
+    for settings, precision, channels_last in (
+        ({}, "bf16", True),
+        ({"precision": "fp32"}, "fp32", True),
+        ({"channels_last": False}, "bf16", False),
+        ({"model": "segresnet"}, "fp32", False),  # which the plan is not about
     ):
-        config = TrainConfig(device="cpu", **settings)
-        assert completed(config, plan).precision == expected
+        config = completed(TrainConfig(device="cpu", **settings), plan)
+        assert (config.precision, config.channels_last) == (precision, channels_last)
 
 
 def test_a_network_that_was_asked_for_is_said_to_be(work):

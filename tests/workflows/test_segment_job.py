@@ -28,10 +28,11 @@ from lamina.workflows.serve import described, find_models, read_token
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two untrained models, of volumes and of pictures."""
+    """Untrained models: of volumes, of pictures, and of pictures measured in mm."""
     folder = tmp_path_factory.mktemp("models")
     save_bundle(small_bundle("lightmedseg"), folder / "volumes.lamina")
     flat = small_bundle("tinyunet", channels=3)
+    save_bundle(flat, folder / "sized.lamina")
     flat = replace(flat, plan=replace(flat.plan, unit="px"))
     save_bundle(flat, folder / "pictures.lamina")
     return folder
@@ -47,7 +48,7 @@ def segment(segmenter, tmp_path):
     """Do one job on files that were uploaded by these names."""
     told = []
 
-    def doing(files, model="volumes", tell=lambda *call: told.append(call)):
+    def doing(files, model="volumes", tell=lambda *call: told.append(call), pixel_size=None):
         upload, out = tmp_path / "job" / "upload", tmp_path / "job" / "result"
         upload.mkdir(parents=True)
         out.mkdir()
@@ -56,9 +57,8 @@ def segment(segmenter, tmp_path):
             path = upload / f"{len(stored):05d}{name[name.index('.') :] if '.' in name else ''}"
             path.write_bytes(content)
             stored[path] = name
-        result = segmenter(
-            Work(job_id="1", model=model, name="Nobody", files=stored, out=out), tell
-        )
+        about = {"model": model, "files": stored, "pixel_size": pixel_size}
+        result = segmenter(Work(job_id="1", name="Nobody", out=out, **about), tell)
         return json.loads(json.dumps(result, allow_nan=False)), out, told
 
     return doing
@@ -137,6 +137,27 @@ def test_a_picture_comes_back_as_predict_writes_it_and_for_the_viewer(segment, m
     assert {structure["ml"] for structure in result["structures"]} == {None}
 
 
+def test_a_picture_whose_pixels_are_told_is_measured_in_mm(segment, models, tmp_path):
+    pixels, content = np.random.default_rng(1).integers(0, 256, (40, 60, 3), "u1"), io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    (tmp_path / "mole.png").write_bytes(content.getvalue())
+    predict(models / "sized.lamina", tmp_path / "cli", tmp_path / "mole.png", pixel_size=0.5)
+    result, out, _ = segment({"mole.png": content.getvalue()}, "sized", pixel_size=0.5)
+    assert "Pixels were said to be 0.5 mm wide." in result["flags"]
+    theirs = (tmp_path / "cli" / "mole.png").read_bytes()
+    assert (out / "segmentation.png").read_bytes() == theirs
+    shown = read_volume(out / "scan.nii.gz")
+    assert shown.spacing[:2] == (0.5, 0.5)
+
+
+def test_a_picture_whose_pixels_are_not_told_is_refused_by_a_model_in_mm(segment):
+    content = io.BytesIO()
+    Image.new("RGB", (60, 40)).save(content, "png")
+    with pytest.raises(LaminaError, match=r"mole\.png") as caught:
+        segment({"mole.png": content.getvalue()}, "sized")
+    assert "size" in caught.value.remedy or "side" in caught.value.remedy
+
+
 def test_a_series_comes_back_as_dicom_objects_too(segment, models, tmp_path):
     pytest.importorskip("highdicom")
     from dicom_scans import OBLIQUE, PATIENT, write_series
@@ -177,7 +198,7 @@ def test_a_job_ends_between_two_windows_where_it_is_cancelled(segment, scan):
 
 
 def test_models_are_found_by_name_and_damaged_ones_left_out(models, tmp_path, caplog):
-    assert list(find_models(models)) == ["pictures", "volumes"]
+    assert list(find_models(models)) == ["pictures", "sized", "volumes"]
     assert list(find_models(models / "volumes.lamina")) == ["volumes"]
     run = tmp_path / "runs" / "liver"
     run.mkdir(parents=True)

@@ -75,7 +75,7 @@ def test_a_run_from_before_a_setting_existed_is_resumed(tiny_work, short, tmp_pa
     shutil.copytree(short.root, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     recorded = yaml.safe_load(run.config_file.read_text())
-    del recorded["balance"], recorded["optimiser"]["kind"]
+    del recorded["balance"], recorded["optimiser"]["kind"], recorded["channels_last"]
     run.config_file.write_text(yaml.safe_dump(recorded))
     assert train(tiny_work, run.root, {"epochs": 2}, resume=True).epochs == 2
 

@@ -79,6 +79,7 @@ def plan(decided: "Plan", explain: bool = True) -> tuple[RenderableType, ...]:
         "patch_size": " x ".join(map(str, decided.patch_size)),
         "batch_size": str(decided.batch_size),
         "precision": decided.precision,
+        "channels_last": "yes" if decided.channels_last else "no",
         "mirror_axes": ", ".join(map(str, decided.mirror_axes)) or "none",
         "steps_per_epoch": str(decided.steps_per_epoch),
         "epochs": str(decided.epochs),

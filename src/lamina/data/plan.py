@@ -72,6 +72,8 @@ class Plan:
     """Patches per step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format to train this network in on a CPU."""
+    channels_last: bool = False
+    """Whether images lie in memory pixel by pixel when this network trains on a CPU."""
     mirror_axes: tuple[int, ...]
     """Prepared axes along which training may mirror a patch."""
     epochs: int

@@ -46,6 +46,7 @@ def make_plan(
     reasons["orientation"] = _why_orientation(fingerprint)
     reasons["region_based"] = "Structures exclude each other, so the network chooses one a voxel."
     reasons["precision"] = "Not rehearsed; bf16 is taken where its steps prove clearly faster."
+    reasons["channels_last"] = "Taken for images on a CPU, where a rehearsal finds it faster."
     reasons["roi_size"] = (
         "Prediction slides a window of the training patch's size, half overlapping."
     )

@@ -25,7 +25,8 @@ from lamina.labels import IGNORE_INDEX
 from lamina.volume import Volume
 
 _OTHER_UNIT = {
-    "mm": "Tell the side of its pixels with lamina predict --pixel-size, or in a list of cases.",
+    "mm": "Tell the side of its pixels: --pixel-size of lamina predict, the field on the page, or "
+    "pixel_size_mm in a list of cases.",
     "px": "Give it without the size of its pixels, or prepare pictures that all have one.",
 }
 """What to do where the plan is in this unit and a scan in the other."""
@@ -286,5 +287,5 @@ def _check_ratios(ratios: Sequence[float], volume: Volume, plan: Plan) -> None:
         raise GeometryError(
             f"{volume.source}: voxels of {volume.spacing} mm are over {_MAX_RATIO} times "
             f"larger or smaller than the plan's {plan.target_spacing} mm.",
-            remedy="Look at the spacing in the header, and at its unit.",
+            remedy="Look at the spacing in the header, or that was told, and at its unit.",
         )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure
 
+from lamina.components import connected_parts
 from lamina.evaluation.comparison import Comparison, Mask
 
 WIDENING = 3
@@ -39,15 +40,15 @@ class Lesions:
 
 def lesions(comparison: Comparison) -> Lesions:
     """Find the lesions of both masks and which of them meet."""
-    parts, num_parts = _parts(comparison.prediction)
+    parts, part_sizes = connected_parts(comparison.prediction)
+    num_parts = len(part_sizes) - 1
     near = _surroundings(comparison.reference, comparison.spacing)
     reference, reached = comparison.reference[near], parts[near]
-    widened, num_lesions = _parts(_widened(reference, comparison.spacing))
-    of_lesion = {"minlength": num_lesions + 1}
+    widened, widened_sizes = connected_parts(_widened(reference, comparison.spacing))
+    of_lesion = {"minlength": len(widened_sizes)}
     meet = (reached > 0) & (widened > 0)
     pairs = np.unique(widened[meet].astype(np.int64) * (num_parts + 1) + reached[meet])
     lesion, part = pairs // (num_parts + 1), pairs % (num_parts + 1)
-    part_sizes = np.bincount(parts[comparison.prediction], minlength=num_parts + 1)
     return Lesions(
         sizes=np.bincount(widened[reference], **of_lesion)[1:],
         found=np.bincount(lesion, **of_lesion)[1:] > 0,
@@ -69,15 +70,6 @@ def _surroundings(mask: Mask, spacing: tuple[float, ...]) -> tuple[slice, ...]:
 def _steps(spacing: tuple[float, ...]) -> list[int]:
     """Return the steps of widening along each axis."""
     return [round(WIDENING / size) for size in spacing]
-
-
-def _parts(mask: Mask) -> tuple[NDArray[np.uint32], int]:
-    """Number the parts of a mask from 1 on; voxels that share a corner are of one part."""
-    import cc3d
-
-    corners = 8 if mask.ndim == 2 else 26
-    numbered, count = cc3d.connected_components(mask, connectivity=corners, return_N=True)
-    return numbered, int(count)
 
 
 def _widened(mask: Mask, spacing: tuple[float, ...]) -> Mask:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.components import connected_parts
 from lamina.config import resolve
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
@@ -101,21 +102,9 @@ def apply(step: Step, array: NDArray[Any], value: int, background: int, voxel: f
     if step.operation == "fill_holes":
         part[binary_fill_holes(mask) & (part == background)] = value
         return
-    components, sizes = _components(mask)
+    parts, sizes = connected_parts(mask)
     if step.operation == "largest_component":
         kept = np.arange(len(sizes)) == sizes.argmax()
     else:
         kept = sizes * voxel >= (step.min_size or 0)
-    part[mask & ~kept[components]] = background
-
-
-def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Number the connected parts of a mask from 1, and count their voxels; the rest counts 0."""
-    import cc3d
-
-    components = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8
-    )
-    sizes = np.array(cc3d.statistics(components)["voxel_counts"], np.int64)
-    sizes[0] = 0
-    return components, sizes
+    part[mask & ~kept[parts]] = background

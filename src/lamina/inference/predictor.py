@@ -175,13 +175,17 @@ class Predictor:
         scan, voxels, channels = prod(image.spatial_shape), prod(shape), len(plan.channels)
         # Broken voxels are mended in a copy of a channel, with masks; so is the scale found.
         mending = 0 if image.array.dtype.kind != "f" else 12 * scan
+        # Of resampling, one axis after the other.
+        weights = 8 * sum(
+            old * new for old, new in zip(alignment.oriented_shape, shape, strict=True)
+        )
         drawing = (4 * channels + 9 * num_maps) * voxels if num_maps else 0
         one_value = 4 * plan.num_outputs * prod(plan.roi_size)
         output = scan * plan.labels.decode(np.zeros(1, np.uint8)).itemsize
         return Memory(
             program_bytes=held(),
             prepared_bytes=4 * (channels + num_maps) * voxels,
-            preparing_bytes=max(9 * voxels, mending, drawing),
+            preparing_bytes=max(9 * voxels, mending, drawing) + weights,
             slab_bytes=4 * (plan.num_outputs + 1) * prod(tiling.slab_shape) + one_value,
             tile_bytes=tile_bytes,
             indices_bytes=scan,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.components import connected_parts
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -67,12 +68,10 @@ def describe_structures(segmentation: Volume, labels: LabelSet) -> list[dict[str
 
 
 def _flags(mask: NDArray[np.bool_]) -> Iterable[str]:
-    import cc3d
-
     if any(mask.take(end, axis).any() for axis in range(mask.ndim) for end in (0, -1)):
         yield "touches the edge of the scan"
-    numbered = cc3d.connected_components(mask, connectivity=26 if mask.ndim == 3 else 8)
-    sizes = np.sort(np.bincount(numbered.ravel())[1:])[::-1]
+    _, sizes = connected_parts(mask)
+    sizes = np.sort(sizes[1:])[::-1]
     pieces = int((sizes >= _PIECE * sizes[0]).sum())
     if pieces > 1:
         yield f"in {pieces} pieces"

@@ -94,16 +94,20 @@ async def models(service: Shared) -> list[schemas.Model]:
 
 @router.post("/api/jobs", status_code=202, openapi_extra=_UPLOAD_SCHEMA)
 async def create_job(
-    request: Request, response: Response, service: Shared, model: Annotated[str, Query()]
+    request: Request,
+    response: Response,
+    service: Shared,
+    model: Annotated[str, Query()],
+    pixel_size: Annotated[float | None, Query(gt=0, le=1000)] = None,
 ) -> schemas.Job:
     """Send a scan: a file, one file per channel, the files of a DICOM series, or one zip.
 
     Files of channels are taken in the order of their names, unless each is sent as a field that is
-    named after its channel.
+    named after its channel. ``pixel_size``: side of a pixel in mm, of a picture.
     """
     if model not in service.models:
         raise Refusal(404, "There is no such model.", "GET /api/models lists them.")
-    job_id = await take_upload(request, service, model)
+    job_id = await take_upload(request, service, model, pixel_size)
     response.headers["Location"] = f"/api/jobs/{job_id}"
     return _job(service, job_id)
 
@@ -179,7 +183,9 @@ def ready(service: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-async def take_upload(request: Request, service: "Service", model: str) -> str:
+async def take_upload(
+    request: Request, service: "Service", model: str, pixel_size: float | None
+) -> str:
     """Receive a scan and file the job; return its id.
 
     Raises:
@@ -194,7 +200,10 @@ async def take_upload(request: Request, service: "Service", model: str) -> str:
         ordered = _by_channel(upload, service.models[model].channels)
         files = ordered or await run_in_threadpool(_unpacked, upload, service)
         await run_in_threadpool(
-            service.store.submit, job_id, model, name, files, ordered=bool(ordered)
+            service.store.submit,
+            *(job_id, model, name, files),
+            ordered=bool(ordered),
+            pixel_size=pixel_size,
         )
     except BaseException:
         if service.store.job(job_id) is None:  # else it was filed just before the end came

@@ -24,6 +24,8 @@ class Model(BaseModel):
     labels: list[Label]
     channels: list[str]
     spatial_dims: int
+    unit: Literal["mm", "px"]
+    """What it measures in; of pictures, one in mm must be told the size of a pixel."""
     network: str
     size_bytes: int
     scores: dict[str, Any] | None

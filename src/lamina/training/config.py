@@ -143,6 +143,9 @@ class TrainConfig:
     """``cpu``, ``cuda``, ``cuda:1``; ``None``: a GPU if there is one."""
     precision: Precision = "auto"
     """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
+    channels_last: bool | None = None
+    """Whether images lie in memory pixel by pixel rather than channel by channel, as volumes always
+    do: it decides how fast a network trains on a CPU. ``None``: the plan's choice."""
     seed: int = 0
     """Decides initial weights, patches and their changes."""
     workers: int | None = None

@@ -133,7 +133,16 @@ def fit(
     parts, fade = config.grad_accum_steps, config.deep_supervision_fade
     if config.compile:
         callbacks.append(Compilation(_first_batch(patches, parts)))
-    module = Supervised(network, loss, config.optimiser, clock, config.seed, parts=parts, fade=fade)
+    module = Supervised(
+        network,
+        loss,
+        config.optimiser,
+        clock,
+        config.seed,
+        parts=parts,
+        fade=fade,
+        channels_last=bool(config.channels_last),
+    )
     if layout.sharded:  # which saves the optimiser's memory of other weights in a wrong order
         module.to(memory_format=torch.contiguous_format)
     if config.activation_checkpointing:

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.utils import convert_conv3d_weight_memory_format
+from torch.nn.utils import (
+    convert_conv2d_weight_memory_format,
+    convert_conv3d_weight_memory_format,
+)
 from torch.optim.swa_utils import AveragedModel
 
 from lamina.losses import Loss
@@ -39,6 +42,7 @@ class Supervised(LightningModule):
         seed: Of the run.
         parts: Batches per step.
         fade: How the coarser heads' weights in the loss fall during the run.
+        channels_last: Whether images lie pixel by pixel in memory, as volumes always do.
     """
 
     steps_done: Tensor
@@ -54,10 +58,14 @@ class Supervised(LightningModule):
         *,
         parts: int = 1,
         fade: Stages | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         # Twice as fast on a CPU; no other weights know of it.
         self.network = convert_conv3d_weight_memory_format(network, torch.channels_last_3d)
+        self.channels_last = channels_last
+        if channels_last:
+            convert_conv2d_weight_memory_format(network, torch.channels_last)
         self.loss = loss
         self.optimiser = optimiser
         self.clock = clock
@@ -116,6 +124,8 @@ class Supervised(LightningModule):
         image, target = batch
         if image.ndim == 5:
             image = image.contiguous(memory_format=torch.channels_last_3d)
+        elif self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
         loss: Tensor = self._faded_loss()(self.network(image), target)
         share = loss.detach() / self.parts
         self.step_loss = self.step_loss + share if batch_idx % self.parts else share

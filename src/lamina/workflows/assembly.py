@@ -74,8 +74,9 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
     passes = ceil((config.passes_per_epoch or 0) * num_cases / batch)
     timed = config.time_budget_s is not None
     by_default = config.loss == TrainConfig.loss
-    planned = config.model in (None, plan.network) and config.precision == "auto"
-    wanted = plan.precision if planned and device == "cpu" else config.precision
+    rehearsed = config.model in (None, plan.network) and device == "cpu"
+    wanted = plan.precision if rehearsed and config.precision == "auto" else config.precision
+    layout = config.channels_last
     return replace(
         config,
         model=config.model or plan.network,
@@ -85,6 +86,7 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
         steps_per_epoch=config.steps_per_epoch or passes or plan.steps_per_epoch,
         epochs=config.epochs or (None if timed else plan.epochs),
         precision=resolve_precision(wanted, device),
+        channels_last=rehearsed and plan.channels_last if layout is None else layout,
     )
 
 

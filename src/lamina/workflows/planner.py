@@ -80,8 +80,12 @@ class Planner:
         taken = self.rehearsals.get(_key(plan.network, plan.network_options))
         if taken is None or self.device != "cpu":
             return plan
-        because = reasons | {"precision": taken.why}
-        return replace(plan, precision=taken.precision, reasons=because)
+        return replace(
+            plan,
+            precision=taken.precision,
+            channels_last=taken.channels_last,
+            reasons=reasons | taken.reasons,
+        )
 
     def rehearsed(self, plan: Plan, cache: Path, case_ids: tuple[str, ...]) -> Plan:
         """Train a few steps as planned, where the device is at hand, and decide again with that.

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from lamina.data.cache import open_cases
 from lamina.data.plan import Plan
@@ -43,27 +44,43 @@ class Rehearsal:
     """Seconds of a prediction per voxel of the window."""
     peak_bytes: int
     """Most memory of the whole process on a CPU, of all tensors on a GPU."""
+    channels_last_s: float | None = None
+    """Seconds of a step in the better format, images pixel by pixel; ``None`` of volumes."""
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
         """What to train in on a CPU: fp32, unless bf16 is worth its rounding."""
-        gains = self.steps_s.get("bf16", inf) < _WORTHWHILE * self._first
-        return "bf16" if gains else "fp32"
+        return _worthwhile(self.steps_s)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images are to lie pixel by pixel."""
+        return self.channels_last_s is not None and self.channels_last_s < self._by_channel_s
 
     @property
     def step_s(self) -> float:
         """Seconds of a step as training will take it."""
-        return self.steps_s["bf16"] if self.precision == "bf16" else self._first
+        return min(self._by_channel_s, self.channels_last_s or inf)
 
     @property
-    def _first(self) -> float:
-        return next(iter(self.steps_s.values()))
+    def _by_channel_s(self) -> float:
+        chosen = "bf16" if self.precision == "bf16" else next(iter(self.steps_s))
+        return self.steps_s[chosen]
 
     @property
-    def why(self) -> str:
-        """One sentence on the choice."""
+    def reasons(self) -> dict[str, str]:
+        """One sentence on each choice."""
         steps = " and ".join(f"{took:.3g} s in {name}" for name, took in self.steps_s.items())
-        return f"A step took {steps}."
+        reasons = {"precision": f"A step took {steps}."}
+        if self.channels_last_s is not None:
+            both = f"{self.channels_last_s:.3g} s pixel by pixel, {self._by_channel_s:.3g} s"
+            reasons["channels_last"] = f"A step took {both} channel by channel."
+        return reasons
+
+
+def _worthwhile(steps_s: Mapping[Precision, float]) -> Literal["fp32", "bf16"]:
+    gains = steps_s.get("bf16", inf) < _WORTHWHILE * next(iter(steps_s.values()))
+    return "bf16" if gains else "fp32"
 
 
 def rehearse(
@@ -85,6 +102,7 @@ def rehearse(
     """
     wanted = round(_ABOUT_S / plan.estimates["step_s"])
     steps = _WARM_UP + max(_FEWEST, min(_MOST, wanted))
+    plan = replace(plan, precision="fp32", channels_last=False)
     config = completed(TrainConfig(epochs=1, steps_per_epoch=steps, device=device), plan)
     network = network_of(config, plan)
     channels = input_channels(network)
@@ -92,13 +110,13 @@ def rehearse(
     cases = [replace(case, blank_maps=blank) for case in open_cases(cache, case_ids)]
     net = network.build()
 
-    def step_s(precision: Precision) -> float:
+    def step_s(precision: Precision, *, channels_last: bool = False) -> float:
         stamps: list[float] = []
         fit(
             net,
             loss_of(config, plan),
             patches_of(config, plan, cases),
-            replace(config, precision=precision),
+            replace(config, precision=precision, channels_last=channels_last),
             scratch,
             validate=lambda _: {"dice": 0.0},
             on_step=lambda *_: stamps.append(time.perf_counter()),
@@ -109,6 +127,10 @@ def rehearse(
         taken: dict[Precision, float] = {config.precision: step_s(config.precision)}
         if device == "cpu" and has_bf16():
             taken["bf16"] = step_s("bf16")
+        images = device == "cpu" and len(plan.seen_axes) == 2
+        pixel_by_pixel_s = step_s(_worthwhile(taken), channels_last=True) if images else None
+        if images:  # models are loaded channel by channel
+            convert_conv2d_weight_memory_format(net, torch.contiguous_format)
         predict_s = _predict_s(net.to(device).eval(), channels, plan, device)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ResourceError(f"{plan.network}: the planned step does not fit.") from error
@@ -116,6 +138,7 @@ def rehearse(
         steps_s=taken,
         predict_s_per_voxel=predict_s / prod(plan.roi_size),
         peak_bytes=peak_bytes(device),
+        channels_last_s=pixel_by_pixel_s,
     )
 
 

@@ -6,7 +6,7 @@ The scan is read, segmented and written as ``predict`` does it, so that both agr
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +100,8 @@ class Segmenter:
         plan = model.bundle.plan
         scan = find_scan(work.files, len(plan.channels), ordered=work.ordered)
         case = Case(case_id="scan", group="", images=scan.images, series=scan.series)
-        image = case.read_image(plan.channels)
+        stored = case.read_image(plan.channels)
+        image = stored.sized((work.pixel_size,) * 2) if work.pixel_size else stored
 
         def on_window(done: int, in_all: int) -> None:
             first, end = _SHARES["segmenting"], _SHARES["writing"]
@@ -111,9 +112,11 @@ class Segmenter:
         unusual = watched.judge(image, found)["flags"] or []
         tell("writing", _SHARES["writing"])
         flags = [*scan.flags, *_guessed(scan, work, plan.channels)]
+        if image is not stored:
+            flags.append(f"Pixels were said to be {work.pixel_size:g} mm wide.")
         flags += [flag["text"] for flag in unusual]
         result = _Result(segmentation=found, scan=image, flags=flags)
-        _write_volumes(result, work.out)
+        _write_volumes(result, work.out, stored)
         if scan.is_dicom and image.unit == "mm" and image.spatial_dims == 3:
             _write_objects(result, work.out, scan, model, digest)
         tell("drawing", _SHARES["drawing"])
@@ -147,14 +150,15 @@ def _guessed(scan: Scan, work: Work, channels: Sequence[str]) -> Iterable[str]:
         yield f"Files were taken for channels in the order of their names: {told}."
 
 
-def _write_volumes(result: _Result, out: Path) -> None:
-    if result.segmentation.unit == "mm":
+def _write_volumes(result: _Result, out: Path, stored: Volume) -> None:
+    if stored.unit == "mm":
         write_volume(result.scan, out / "scan.nii.gz")
         write_volume(result.segmentation, out / SEGMENTATION)
     else:
         write_viewable(result.scan, out / "scan.nii.gz")
         write_viewable(result.segmentation, out / SEGMENTATION)
-        write_volume(result.segmentation, out / "segmentation.png")
+        placed = replace(result.segmentation, affine=stored.affine, unit="px")
+        write_volume(placed, out / "segmentation.png")
         result.files["segmentation.png"] = "picture"
     result.files |= {"scan.nii.gz": "scan", SEGMENTATION: "segmentation"}
 

@@ -146,6 +146,7 @@ def described(name: str, file: Path) -> Model:
         labels=[Label(**each) for each in describe_labels(bundle.plan.labels)],
         channels=list(bundle.plan.channels),
         spatial_dims=bundle.plan.spatial_dims,
+        unit=bundle.plan.unit,
         network=bundle.network["name"],
         size_bytes=file.stat().st_size,
         scores=bundle.metrics or None,

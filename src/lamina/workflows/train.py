@@ -234,7 +234,7 @@ def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> 
     recorded = load_yaml(run.config_file)
     config = completed(resolve(TrainConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
-    then, now = _plain(resolve(TrainConfig, recorded)), _plain(config)
+    then, now = _plain(completed(resolve(TrainConfig, recorded), plan)), _plain(config)
     changed = [name for name in now if name not in LENGTH and now[name] != then[name]]
     if changed:
         raise TrainingError(

@@ -118,9 +118,9 @@ class Pool:
             self._workers.remove(each)
             each.process.join()
             each.told.close()
-            self.deaths += 1
             log.error("A worker ended with status %s.", each.process.exitcode)
             self.store.release(each.name)
+            self.deaths += 1
             if not each.ready:  # it will not be better at once
                 self._not_before = time.monotonic() + self._pause_s
                 self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)

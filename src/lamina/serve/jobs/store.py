@@ -98,11 +98,12 @@ class Store:
         files: Mapping[Path, str],
         *,
         ordered: bool = False,
+        pixel_size: float | None = None,
         hidden: bool = False,
     ) -> None:
         """File a job whose upload is complete; from here on it is not lost."""
         names = {path.name: given for path, given in files.items()}
-        told = {"ordered": ordered, "files": names}
+        told = {"ordered": ordered, "pixel_size": pixel_size, "files": names}
         write_json(self.folder / "jobs" / job_id / _UPLOADED, told)
         with self._changing() as db:
             db.execute(
@@ -199,6 +200,7 @@ class Store:
             name=row["name"],
             files={folder / _UPLOAD / stored: given for stored, given in told["files"].items()},
             ordered=told["ordered"],
+            pixel_size=told.get("pixel_size"),
             out=folder / _RESULT,
         )
 

@@ -21,6 +21,8 @@ class Work:
     """What was uploaded: where it lies -> what the user called it, folders included."""
     ordered: bool = False
     """Whether the user said which file is which channel: then they are in that order."""
+    pixel_size: float | None = None
+    """Side of a pixel in mm, of a picture, which cannot tell it."""
     out: Path
     """Empty folder for the results."""
 

@@ -55,7 +55,7 @@ export async function download(path, onProgress = () => {}) {
 }
 
 // Send files, each as the field it names; only XMLHttpRequest tells how far an upload has come.
-export function upload(model, files, onProgress) {
+export function upload(model, pixelSize, files, onProgress) {
   const request = new XMLHttpRequest();
   const form = new FormData();
   for (const { file, path, field } of files) form.append(field ?? "files", file, path);
@@ -74,7 +74,8 @@ export function upload(model, files, onProgress) {
     request.addEventListener("error", () => reject(new ServerError("The upload broke off.", LOST[1])));
     request.addEventListener("abort", () => resolve(null));
   });
-  request.open("POST", `api/jobs?model=${encodeURIComponent(model)}`);
+  const asked = new URLSearchParams({ model, ...(pixelSize && { pixel_size: pixelSize }) });
+  request.open("POST", `api/jobs?${asked}`);
   request.send(form);
   return { sent, stop: () => request.abort() };
 }

@@ -1,7 +1,7 @@
 // A new scan: its files, the model, and sending them.
 import { $, bytes, counted, el, fault, swatch, trouble } from "./dom.js";
 import { upload } from "./api.js";
-import { byChannel, describe, isScan, fromDrop, fromInput } from "./picking.js";
+import { byChannel, describe, isPicture, isScan, fromDrop, fromInput } from "./picking.js";
 import { rendered } from "./markdown.js";
 
 const CHIPS = 6;
@@ -15,6 +15,7 @@ export class Form {
     $("pick-folder").addEventListener("click", () => $("folder").click());
     for (const input of [$("files"), $("folder")]) input.addEventListener("change", () => this.give(fromInput(input)));
     $("forget").addEventListener("click", () => this.give([]));
+    $("pixel-size").addEventListener("input", () => this.#ready());
     $("stop-sending").addEventListener("click", () => this.sending?.stop());
     $("form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -49,6 +50,7 @@ export class Form {
     // Channels often lie in folders of their own, and are chosen one after the other.
     const together = [...this.files, ...given];
     const files = this.files.length && given.length && together.length <= this.channels.length ? together : given;
+    if (files === given) $("pixel-size").value = ""; // it was another picture's
     this.files = files;
     trouble(dropped && !files.length ? Object.assign(new Error("There is no file in what was dropped."), { remedy: "Drop a scan, a zip, or the folder that holds the DICOM slices." }) : null);
     $("chosen").hidden = !files.length;
@@ -88,12 +90,24 @@ export class Form {
     const { files, order } = this;
     const { length: count } = this.channels;
     if (order && new Set(order).size < count) return "One image is given to two channels.";
+    if (this.#takesSize && files.every(isPicture) && !this.#pixelSize) return "The model measures in millimetres, and a picture does not tell how large it is.";
     if (files.length < 2 || files.length === count || !files.every(isScan)) return "";
     const needed = count > 1 ? `${count} images, or one that holds all channels` : "one scan at a time";
     return `The model takes ${needed}; ${files.length} are chosen.`;
   }
 
+  // A model of pictures in mm has to know how large these are; DICOM may tell it, other files never.
+  get #takesSize() {
+    return this.model?.unit === "mm" && this.model.spatial_dims === 2 && this.files.length > 0;
+  }
+
+  get #pixelSize() {
+    const input = $("pixel-size");
+    return this.#takesSize && input.validity.valid ? input.value : "";
+  }
+
   #ready() {
+    $("size").hidden = !this.#takesSize;
     const unfit = this.#unfit();
     $("unfit").textContent = unfit;
     $("go").disabled = !this.files.length || !this.model || Boolean(unfit) || Boolean(this.sending);
@@ -138,7 +152,7 @@ export class Form {
     bar(0, describe(this.files).size);
     trouble(null);
     const fields = this.order && this.channels.map((channel, i) => ({ ...this.files[this.order[i]], field: channel }));
-    this.sending = upload(this.model.name, fields ?? this.files, bar);
+    this.sending = upload(this.model.name, this.#pixelSize, fields ?? this.files, bar);
     this.#sending(true);
     try {
       const job = await this.sending.sent;

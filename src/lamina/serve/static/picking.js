@@ -49,7 +49,9 @@ export function describe(files) {
 const letters = (text) => text.toLowerCase().replace(/[^a-z0-9]/g, "");
 const words = (text) => text.toLowerCase().split(/[^a-z0-9]+/);
 
-export const isScan = ({ path }) => /\.(nii|nii\.gz|nrrd|mha|png|tiff?|jpe?g)$/i.test(path);
+export const isScan = ({ path }) => /\.(nii|nii\.gz|nrrd|mha|png|tiff?|jpe?g|bmp)$/i.test(path);
+
+export const isPicture = ({ path }) => /\.(png|tiff?|jpe?g|bmp)$/i.test(path);
 
 // Return files in the order of channels: by their names where these tell, else in that of the names.
 export function byChannel(channels, files) {
