@@ -41,6 +41,17 @@ def test_the_best_epoch_is_kept_and_the_last_one_too(new_run):
     assert [report.scores["dice"] for report in run.reports] == [0.3, 0.7, 0.7, 0.6]
 
 
+def test_a_run_that_diverges_or_finds_nothing_says_so(new_run, caplog):
+    new_run("well")(epochs=2, validate=lambda network: {"dice": 0.1})
+    assert not caplog.text
+    new_run("vain")(epochs=2, validate=lambda network: {"dice": 0.0})
+    assert "finds nothing" in caplog.text
+    assert "diverges" not in caplog.text
+    wild = Optimiser(lr=1e3, warmup=0.5, max_grad_norm=None, ema_decay=0)
+    new_run("wild")(epochs=4, optimiser=wild, validate=lambda network: {"dice": 0.1})
+    assert "training diverges. Lower optimiser.lr, which is 1000" in caplog.text
+
+
 def test_patience_ends_a_run_that_gets_no_better(new_run):
     dice = iter([0.3, 0.7, 0.6, 0.7, 0.9])
     run = new_run()(epochs=9, patience=2, validate=lambda network: {"dice": next(dice)})

@@ -9,10 +9,10 @@ import pytest
 
 from lamina.errors import ConfigError, DatasetError, ResourceError, UnknownNameError
 from lamina.files import read_json, write_json
-from lamina.training.config import TrainConfig
+from lamina.training.config import Optimiser, TrainConfig
 from lamina.workflows import planner
 from lamina.workflows import prepare as preparation
-from lamina.workflows.assembly import completed
+from lamina.workflows.assembly import chosen, completed
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
 from lamina.workflows.rehearsal import Rehearsal
@@ -203,6 +203,22 @@ def test_a_run_takes_the_planned_format_and_layout_unless_told_otherwise(work):
     ):
         config = completed(TrainConfig(device="cpu", **settings), plan)
         assert (config.precision, config.channels_last) == (precision, channels_last)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, Optimiser().lr),
+        ({"model": "mpunet"}, 1e-4),
+        ({"model": "mpunet", "optimiser": {"weight_decay": 0.1}}, 1e-4),
+        ({"model": "mpunet", "optimiser": {"lr": 3e-4}}, 3e-4),
+        ({"model": "mpunet", "optimiser": {"lr": Optimiser().lr}}, Optimiser().lr),
+    ],
+)
+def test_a_network_has_its_own_learning_rate_unless_told_otherwise(work, settings, rate):
+    assert chosen(settings, read_plan(work).plan).optimiser.lr == rate
+    planned_for_it = replace(read_plan(work).plan, network="segresnet")
+    assert chosen({}, planned_for_it).optimiser.lr == 1e-3
 
 
 def test_a_network_that_was_asked_for_is_said_to_be(work):

@@ -28,6 +28,7 @@ class SegResNetConfig(MonaiConfig):
     """
 
     size_divisor: ClassVar[int] = 8
+    learning_rate: ClassVar[float] = 1e-3
 
     init_filters: int = 32
     """Width of the first stage; each of the three deeper ones has twice that of the one before."""

@@ -45,6 +45,7 @@ class MPUNetConfig:
     """
 
     size_divisor: ClassVar[int] = 8
+    learning_rate: ClassVar[float] = 1e-4  # it hardly normalises
 
     in_channels: int
     """Channels of the image."""

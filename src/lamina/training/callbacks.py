@@ -32,6 +32,8 @@ NOT_FINITE = "not_finite.safetensors"
 
 _SCORES = {"dice": "Dice", "iou": "IoU"}
 _MAX_SKIPPED_IN_A_ROW = 25
+_DIVERGING = 5
+"""As many times the least mean loss of an epoch are no longer the ups and downs of learning."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class RunState:
     epochs_done: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
+    least_loss: float = math.inf
+    """Of all epochs' means."""
     stopped_because: str = ""
     precision: str = ""
     """What the run fell back to; empty: that of its settings."""
@@ -208,9 +212,31 @@ class Epochs(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(line.flat(), step=line.step)
             self.on_epoch(line)
+            self._warn(line, ended=module.clock.progress(line.step) >= 1)
         module.clock.validated(began_s)
         if better:
             self._save(trainer, module, BEST)
+
+    def _warn(self, line: EpochReport, ended: bool) -> None:
+        """Say what scores alone do not: that training diverges, or was in vain."""
+        state, rate = self.state, self.config.optimiser.lr
+        if line.loss > _DIVERGING * state.least_loss:
+            log.warning(
+                "Epoch %d: the mean loss is %.3g and was %.3g: training diverges. "
+                "Lower optimiser.lr, which is %g.",
+                line.epoch + 1,
+                line.loss,
+                state.least_loss,
+                rate,
+            )
+        if line.loss > 0:
+            state.least_loss = min(state.least_loss, line.loss)
+        if ended and state.best_dice == 0:
+            log.warning(
+                "The network finds nothing in the validation cases. Train for longer, or lower "
+                "optimiser.lr, which is %g.",
+                rate,
+            )
 
     def _save(self, trainer: Trainer, module: Supervised, name: str) -> None:
         trainer.save_checkpoint(self.folder / name, weights_only=False)

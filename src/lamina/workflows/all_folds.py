@@ -8,12 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from lamina.config import layered, resolve
+from lamina.config import layered
 from lamina.data.folds import Fold, read_folds
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import write_json
-from lamina.training.config import TrainConfig
-from lamina.workflows.assembly import completed, loss_of, network_of
+from lamina.workflows.assembly import chosen, completed, loss_of, network_of
 from lamina.workflows.run import ALL, RunFolder, hashes, machine, software
 from lamina.workflows.train import LENGTH
 from lamina.workflows.work import WorkFolder
@@ -105,7 +104,7 @@ def begin(
             remedy="Add --resume, or choose another --out.",
         )
     plan = work.plan()
-    config = completed(resolve(TrainConfig, settings), plan)
+    config = completed(chosen(settings, plan), plan)
     for make in (network_of, loss_of):
         make(config, plan)
     kept, cohort = kept_by_all(folds), work.cohort()

@@ -1,7 +1,7 @@
 """What a run is made of, as settings and plan say: network, loss, patches, validation."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lamina.bundle import load_bundle
+from lamina.config import resolve
 from lamina.data.cache import PreparedCase
 from lamina.data.patches import PatchDataset
 from lamina.data.plan import Plan
@@ -28,7 +29,7 @@ from lamina.inference.predictor import segment_prepared
 from lamina.inference.windows import starts_along
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.models import NETWORKS, NetworkConfig, configure
+from lamina.models import NETWORKS, NetworkConfig, configure, learning_rate
 from lamina.training.callbacks import Validate
 from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device, require_device
@@ -43,6 +44,18 @@ _REGION_LOSS = "region_dice_ce"
 _OF_A_STEP = 0.4
 """Share of the time of a training step, per voxel, that a validation is guessed to take: a forward
 pass is a third, to which come joining windows and scoring."""
+
+
+def chosen(settings: Mapping[str, Any], plan: Plan) -> TrainConfig:
+    """Lay ``settings`` over the learning rate that suits the network they, or the plan, name.
+
+    Raises:
+        ConfigError: Settings are unknown or wrong; all of them are listed.
+        UnknownNameError: There is no such network.
+    """
+    config = resolve(TrainConfig, settings)
+    rate = learning_rate(config.model or plan.network)
+    return config if rate is None else resolve(TrainConfig, {"optimiser": {"lr": rate}}, settings)
 
 
 def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfig:

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lamina.config import layered, load_recipe, resolve
+from lamina.config import layered, load_recipe
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError, LaminaError, UnknownNameError
 from lamina.files import read_json
@@ -15,7 +15,7 @@ from lamina.models.complexity import complexity
 from lamina.study.schema import Row, Study
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
-from lamina.workflows.assembly import completed, loss_of, network_of
+from lamina.workflows.assembly import chosen, completed, loss_of, network_of
 from lamina.workflows.run import read_history
 from lamina.workflows.study.runs import StudyRun, side_of
 from lamina.workflows.transformer import transformer_for
@@ -141,9 +141,10 @@ def length_of(folder: WorkFolder, run: StudyRun) -> dict[str, Any]:
 
 
 def _config(folder: WorkFolder, run: StudyRun) -> TrainConfig:
-    given = resolve(TrainConfig, run.settings)
+    plan = folder.plan()
+    given = chosen(run.settings, plan)
     num_cases = len(folder.fold(run.fold, given.training_share).train)
-    return completed(given, folder.plan(), num_cases)
+    return completed(given, plan, num_cases)
 
 
 def _operations(config: TrainConfig, plan: Plan) -> float:
