@@ -1,10 +1,12 @@
 """Bring trained models into the package, with card and notice.
 
     python tools/shipped.py add NAME --model RUN --source "Who made the scans, where, a link"
+    python tools/shipped.py int8 NAME --calibrate WORK
     python tools/shipped.py notice
 
 ``add`` takes a run or a ``.lamina`` file; without ``--model`` the model that is there gets its card
-anew. Both write the notice from what the models themselves say of their data.
+anew. ``int8`` refuses what loses more than half a point of Dice, and is to be repeated whenever the
+model changes. All write the notice from what the models themselves say of their data.
 """
 
 import argparse
@@ -14,7 +16,8 @@ from pathlib import Path
 from textwrap import fill
 
 from lamina.bundle import Bundle, load_bundle, save_bundle
-from lamina.bundle.shipped import FOLDER, SUFFIX, shipped
+from lamina.pretrained import FOLDER, INT8, SUFFIX, shipped
+from lamina.workflows.export import export
 from lamina.workflows.load import find_bundle
 
 NOTICE = "NOTICE.txt"
@@ -32,17 +35,23 @@ the archive) that says what it was trained on, how well it does, and where it ma
 
 
 def main() -> None:
-    """Run one of the two verbs."""
+    """Run one of the verbs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     adding = verbs.add_parser("add", help="bring a model, or write the card of one anew")
     adding.add_argument("name")
     adding.add_argument("--model", type=Path)
     adding.add_argument("--source", help="who made the scans, and where they are described")
+    quantising = verbs.add_parser("int8", help="write one in int8, if it is as good")
+    quantising.add_argument("name")
+    quantising.add_argument("--calibrate", type=Path, required=True, help="its work folder")
     verbs.add_parser("notice", help="write the notice")
     arguments = parser.parse_args()
     if arguments.verb == "add":
         add(arguments.name, arguments.model, arguments.source)
+    if arguments.verb == "int8":
+        name, work = arguments.name, arguments.calibrate
+        export(Path(name), "openvino", FOLDER / f"{name}{INT8}", int8=True, calibrate=work)
     (FOLDER / NOTICE).write_text(notice(shipped()), "utf-8")
 
 

@@ -26,6 +26,7 @@ from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
 from lamina.io import strip_suffix, write_volume
+from lamina.pretrained import quantised
 from lamina.volume import Volume
 
 _REFUSED = 2
@@ -40,8 +41,12 @@ class Model:
     exported: Exported
     predictor: Predictor
 
-    def predict(self, *images: Path) -> Volume:
+    def predict(self, *images: Path, pixel_size: float | None = None) -> Volume:
         """Segment a scan: one file that holds all channels, or one per channel.
+
+        Args:
+            images: The files.
+            pixel_size: Side of a pixel in mm, of a picture that does not tell it.
 
         Returns:
             Label map ``(1, *S)`` on the scan's own grid, with the values of the training labels.
@@ -50,7 +55,9 @@ class Model:
             LaminaError: The scan cannot be read or does not fit the model.
         """
         case = Case(case_id=strip_suffix(images[0]), group="", images=images)
-        return self.predictor(case.read_image(self.exported.plan.channels))
+        stored = case.read_image(self.exported.plan.channels)
+        image = stored if pixel_size is None else stored.sized((pixel_size, pixel_size))
+        return replace(self.predictor(image), affine=stored.affine, unit=stored.unit)
 
 
 def load(
@@ -63,7 +70,7 @@ def load(
     """Load an exported model.
 
     Args:
-        folder: What ``lamina export`` wrote.
+        folder: What ``lamina export`` wrote, or the name of a model that comes along.
         threads: To run on; all cores by default.
         precision: ``"bf16"`` where OpenVINO and the processor have it; quicker, less exact.
         resample_oblique: As for :func:`lamina.load`.
@@ -74,6 +81,8 @@ def load(
         ImportError: What runs the target is not installed.
     """
     root = Path(folder)
+    if not root.exists():
+        root = _coming_along(str(folder))
     exported = read_exported(root)
     plan, target = exported.plan, TARGETS.get(exported.target)
     maps = None
@@ -95,6 +104,17 @@ def load(
     return Model(exported, predictor)
 
 
+def _coming_along(name: str) -> Path:
+    models = quantised()
+    if name not in models:
+        raise BundleError(
+            f"{name}: no such folder.",
+            remedy="Give one that lamina export wrote, or the name of a model that comes along: "
+            f"{', '.join(models) or 'there is none'}.",
+        )
+    return models[name]
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Segment one scan and write the segmentation.
 
@@ -111,7 +131,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         resample_oblique=arguments.resample_oblique,
     )
     loaded = time.perf_counter()
-    found = model.predict(*arguments.input)
+    found = model.predict(*arguments.input, pixel_size=arguments.pixel_size)
     write_volume(replace(found, source=str(out)), out)
     return {
         "segmentation": str(out),
@@ -148,13 +168,22 @@ def _parser() -> argparse.ArgumentParser:
         prog="lamina-runtime",
         description="Segment a scan with an exported model. Research use only.",
     )
-    parser.add_argument("-m", "--model", type=Path, required=True, help="folder of lamina export")
+    parser.add_argument(
+        "-m",
+        "--model",
+        type=Path,
+        required=True,
+        help="folder of lamina export, or the name of one that comes along",
+    )
     parser.add_argument(
         *("-i", "--input"), type=Path, required=True, nargs="+", help="scan, or a file per channel"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
     parser.add_argument("--threads", type=_count, help="all cores by default")
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the network")
+    parser.add_argument(
+        "--pixel-size", type=float, metavar="MM", help="side of a picture's pixels, if untold"
+    )
     parser.add_argument(
         "--resample-oblique", action="store_true", help="accept scans with a tilted gantry"
     )

@@ -9,7 +9,7 @@ import pytest
 from lamina.errors import BundleError, ConfigError, ExportError, FileError, UnknownNameError
 from lamina.export.container import read_exported
 from lamina.export.parity import dice_drop
-from lamina.export.targets import MODEL, TARGETS, Target
+from lamina.export.targets import MODEL, TARGETS, Target, openvino
 from lamina.files import read_json, sha256
 from lamina.inference.backend import TorchNetwork
 from lamina.workflows.export import export
@@ -71,7 +71,6 @@ def test_what_does_not_go_together_is_refused(tiny_run, tmp_path, target, option
 @pytest.fixture
 def quantiser(monkeypatch):
     """OpenVINO and NNCF that only shift logits, by as much as a test says."""
-    from lamina.export.targets import openvino
 
     given = {"windows": [], "shift": 0.0}
 
@@ -100,6 +99,14 @@ def test_quantising_learns_from_windows_of_training_scans(quantiser, tiny_run, t
     assert len(quantiser["windows"]) >= len(read_json(tiny_work / "splits.json")[0]["train"])
     assert abs(np.mean([window.mean() for window in quantiser["windows"]])) < 1
     assert read_exported(tmp_path / "x").precision == "int8"
+
+
+def test_quantising_draws_its_progress_where_no_json_is_printed(tiny_run, tmp_path, capsys):
+    pytest.importorskip("nncf")
+    out = export(tiny_run, "openvino", tmp_path / "x").out
+    capsys.readouterr()
+    openvino.quantise(out, [np.zeros((1, 1, 32, 32, 16), np.float32)])
+    assert capsys.readouterr().out == ""
 
 
 def test_quantising_that_costs_dice_leaves_nothing(quantiser, tiny_run, tiny_work, tmp_path):

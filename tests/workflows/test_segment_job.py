@@ -14,10 +14,10 @@ from small_bundles import small_bundle
 pytest.importorskip("fastapi")
 
 from lamina.bundle import save_bundle
-from lamina.bundle.shipped import FOLDER
 from lamina.errors import ConfigError, DatasetError, LaminaError
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.labels import LabelSet
+from lamina.pretrained import FOLDER
 from lamina.report.structures import describe_structures
 from lamina.serve.jobs import Cancelled, Work
 from lamina.volume import Volume

@@ -6,26 +6,33 @@ import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from lamina.bundle import load_bundle, shipped
+from lamina import pretrained, runtime
+from lamina.bundle import load_bundle
 from lamina.cli import listings
 from lamina.errors import BundleError
+from lamina.export.container import read_exported
 from lamina.files import sha256
+from lamina.workflows.export import MAX_DROP
 from lamina.workflows.load import find_bundle
-from lamina.workflows.shipped import ShippedModel, list_shipped
+from lamina.workflows.shipped import Quantised, ShippedModel, list_shipped
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 60e6
 """Of all models together; whoever installs the package loads them down."""
 
+IN_INT8 = Quantised(name="kvasir-int8", dice_drop=0.01, size_bytes=2_080_000)
+
 
 @pytest.fixture
 def one_model(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "pretrained")
-    shipped.FOLDER.mkdir()
-    return shutil.copy(tiny_run / "model.lamina", shipped.FOLDER / "balls.lamina")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "pretrained")
+    pretrained.FOLDER.mkdir()
+    return shutil.copy(tiny_run / "model.lamina", pretrained.FOLDER / "balls.lamina")
 
 
 def test_a_name_does_for_a_path(one_model, tiny_dataset, tmp_path, cli):
@@ -67,13 +74,14 @@ def listed(name, dataset, **changes):
         "dice": 0.8125,
         "size_bytes": 5_900_000,
         "sha256": "",
+        "int8": None,
     }
     return ShippedModel(name=name, dataset=dataset, **fields | changes)
 
 
 def test_six_models_are_readable_in_80_columns():
     models = [
-        listed("kvasir", "Kvasir-SEG (part, 256 x 256)"),
+        listed("kvasir", "Kvasir-SEG (part, 256 x 256)", int8=IN_INT8),
         listed("hc18", "HC18 (part)", channels=("grey",), structures=("fetal head",), unit="mm"),
         listed("isic2017", "ISIC 2017 (part)", structures=("lesion",), licence="CC0 1.0"),
         listed("busi", "BUSI (part)", channels=("grey",), structures=("lesion",), dice=None),
@@ -91,7 +99,13 @@ def test_six_models_are_readable_in_80_columns():
     assert len(lines) < 30
     told = "\n".join(line.rstrip() for line in lines)
     assert "…" not in told
-    for part in ("2D: red, green, blue", "2D in mm: grey", "3D: CT, PET_SUVx100, T1", "0.812"):
+    for part in (
+        "2D: red, green, blue",
+        "2D in mm: grey",
+        "3D: CT, PET_SUVx100, T1",
+        "0.812",
+        " 2.1",
+    ):
         assert part in told
     assert "--pixel-size MM" in told
     console = Console(width=80, file=io.StringIO())
@@ -107,14 +121,49 @@ def test_every_one_that_ships_may_be_given_away_and_says_how_good_it_is():
         assert model.licence
         assert model.source
         assert "NC" not in model.licence
-    assert sum(model.size_bytes for model in models) < MOST_BYTES
+    files = (file for file in pretrained.FOLDER.rglob("*") if file.is_file())
+    assert sum(file.stat().st_size for file in files) < MOST_BYTES
+
+
+@pytest.mark.parametrize("name", sorted(pretrained.quantised()))
+def test_every_one_in_int8_is_of_the_model_that_ships_and_as_good(name):
+    exported = read_exported(pretrained.quantised()[name])
+    original = name.removesuffix(pretrained.INT8)
+    assert exported.precision == "int8"
+    assert exported.source["sha256"] == sha256(pretrained.shipped()[original])
+    (model,) = [model for model in list_shipped() if model.name == original]
+    assert model.int8.name == name
+    assert model.int8.dice_drop <= MAX_DROP
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "more"),
+    [("kvasir-int8", "RGB", ()), ("hc18-int8", "L", ("--pixel-size", "0.5"))],
+)
+def test_one_in_int8_is_run_by_its_name(name, mode, more, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 256, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save("scene.png")
+    runtime.main(["-m", name, "-i", "scene.png", "-o", "mask.png", *more])
+    mask = np.asarray(Image.open("mask.png"))
+    assert mask.shape == (200, 256)
+    assert set(np.unique(mask)) <= {0, 255}
+    with pytest.raises(BundleError, match=f"lamina-runtime -m {name}"):
+        find_bundle(Path(name))
+
+
+def test_a_wrong_name_of_one_in_int8_is_told_which_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"hc18: no such folder.*comes along: .*hc18-int8"):
+        runtime.load("hc18")
 
 
 def test_the_notice_names_the_data_behind_each_of_them():
     """Made by ``tools/shipped.py notice``; run it again where this fails."""
     tool = runpy.run_path(str(ROOT / "tools" / "shipped.py"))
-    notice = (shipped.FOLDER / "NOTICE.txt").read_text("utf-8")
-    assert notice == tool["notice"](shipped.shipped())
+    notice = (pretrained.FOLDER / "NOTICE.txt").read_text("utf-8")
+    assert notice == tool["notice"](pretrained.shipped())
     assert max(map(len, notice.splitlines())) < 110
 
 
@@ -127,13 +176,15 @@ def test_a_model_is_brought_in_with_its_source_in_the_card(one_model, tiny_run):
         "licence": "CC0",
         "source": "Made up, 2026.",
     }
-    assert "Trained on Tiny: Made up, 2026. Licence" in tool["notice"](shipped.shipped())
+    assert "Trained on Tiny: Made up, 2026. Licence" in tool["notice"](pretrained.shipped())
 
 
 def test_models_and_notice_go_into_the_wheel():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["lamina"]
-    for file in (*shipped.shipped().values(), shipped.FOLDER / "NOTICE.txt"):
+    folders = pretrained.quantised().values()
+    exported = (file for folder in folders for file in folder.iterdir())
+    for file in (*pretrained.shipped().values(), *exported, pretrained.FOLDER / "NOTICE.txt"):
         inside = file.relative_to(ROOT / "src" / "lamina")
         assert any(inside.match(pattern) for pattern in patterns), inside

@@ -45,15 +45,16 @@ def shipped(models: "list[ShippedModel]") -> Table:
     table.add_column("Finds\n  in", ratio=2)
     table.add_column("Trained on\n  licence, network", ratio=3)
     table.add_column("Dice", justify="right", no_wrap=True)
-    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("MB\nint8", justify="right", no_wrap=True)
     for model in models:
+        sizes = [model.size_bytes, *([model.int8.size_bytes] if model.int8 else [])]
         seen = f"{model.spatial_dims}D{' in mm' if _wants_size(model) else ''}"
         table.add_row(
             model.name,
             Text(f"{', '.join(model.structures)}\n  {seen}: {', '.join(model.channels)}"),
             Text(f"{model.dataset}\n  {model.licence}, {model.network}"),
             "" if model.dice is None else f"{model.dice:.3f}",
-            f"{model.size_bytes / 1e6:.1f}",
+            "\n".join(f"{size / 1e6:.1f}" for size in sizes),
         )
     return table
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, build_network, load_bundle
-from lamina.bundle.shipped import shipped
 from lamina.errors import BundleError, ConfigError, GeometryError
 from lamina.export.backends import backend_of
 from lamina.export.container import is_exported
@@ -24,6 +23,7 @@ from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
 from lamina.io import read_volume
+from lamina.pretrained import quantised, shipped
 from lamina.training.device import chosen_device, has_bf16, require_device
 from lamina.volume import Volume
 from lamina.workflows.run import RunFolder, write_bundle
@@ -195,15 +195,15 @@ def find_bundle(path: Path) -> Path:
     Raises:
         BundleError: The folder holds no model, or there is nothing of that name.
     """
-    if not path.exists():
+    if not path.exists() and str(path) not in quantised():
         return _shipped(path)
-    if not path.is_dir():
-        return path
-    if is_exported(path):
+    if not path.exists() or is_exported(path):
         raise BundleError(
             f"{path}: is an exported model.",
             remedy=f"Run it with lamina-runtime -m {path}, or give the model it was made from.",
         )
+    if not path.is_dir():
+        return path
     run = RunFolder(path)
     best = run.checkpoints / "best.ckpt"
     if best.is_file() and (

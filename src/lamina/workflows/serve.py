@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamina.bundle import load_bundle, model_card
-from lamina.bundle.shipped import FOLDER
 from lamina.data.workers import num_cores
 from lamina.errors import BundleError, ConfigError, DatasetError, FileError
 from lamina.export.backends import cache_folder
+from lamina.pretrained import FOLDER
 from lamina.report.structures import describe_labels
 from lamina.serve.app import create_app
 from lamina.serve.schemas import Label, Model

@@ -4,8 +4,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lamina.bundle import load_bundle
-from lamina.bundle.shipped import shipped
-from lamina.files import sha256
+from lamina.export.container import PARITY
+from lamina.files import read_json, sha256
+from lamina.pretrained import INT8, quantised, shipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """A model exported for OpenVINO in int8."""
+
+    name: str
+    """As ``lamina-runtime -m`` takes it."""
+    dice_drop: float
+    """What it loses of mean Dice on the validation scans, in points; below 0 where it gains."""
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +41,8 @@ class ShippedModel:
     """Mean over structures and validation scans."""
     size_bytes: int
     sha256: str
+    int8: "Quantised | None"
+    """The same for ``lamina-runtime``, where it is as good."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -59,6 +73,18 @@ def list_shipped() -> list[ShippedModel]:
                 dice=bundle.metrics.get("mean_dice"),
                 size_bytes=file.stat().st_size,
                 sha256=sha256(file),
+                int8=_quantised(f"{name}{INT8}"),
             )
         )
     return models
+
+
+def _quantised(name: str) -> Quantised | None:
+    folder = quantised().get(name)
+    if folder is None:
+        return None
+    return Quantised(
+        name=name,
+        dice_drop=read_json(folder / PARITY)["scans"]["dice_drop"],
+        size_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+    )

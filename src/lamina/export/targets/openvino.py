@@ -1,7 +1,9 @@
 """OpenVINO on the CPU: in fp32 or bf16 as asked for when it is loaded, or quantised to int8."""
 
 import errno
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +62,8 @@ def quantise(folder: Path, windows: Sequence[NDArray[np.float32]]) -> None:
     path = folder / f"{MODEL}.xml"
     with refusing("int8"):
         model = openvino.Core().read_model(path)
-        quantised = nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
+        with redirect_stdout(sys.stderr):  # where it draws its progress
+            quantised = nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
         del model  # it maps the weights of the file that is about to be replaced
         part = folder / f"{MODEL}-int8.xml"
         _save(quantised, part)
