@@ -54,7 +54,7 @@ bench: $(STAMP)  ## time predictions of each network, a whole scan, and training
 	$(BIN)/python benchmarks/patches.py
 
 results: $(STAMP)  ## the tables of results, from the records in docs/results
-	$(BIN)/python tools/results.py render
+	$(BIN)/python tools/results_page.py
 
 check: lint types test  ## all that must hold before a change goes in
 

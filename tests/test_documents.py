@@ -63,7 +63,7 @@ def test_the_page_of_metrics_shows_their_registry_and_its_records():
 
 def test_the_tables_of_results_show_their_records():
     """Made by ``make results``; run it again where this fails."""
-    tool = runpy.run_path(str(ROOT / "tools" / "results.py"))
+    tool = runpy.run_path(str(ROOT / "tools" / "results_page.py"))
     records = tool["read_records"]()
     assert (ROOT / "docs" / "results.md").read_text("utf-8") == tool["page"](records)
     readme = (ROOT / "README.md").read_text("utf-8")

@@ -37,6 +37,13 @@ def tool():
 
 
 @pytest.fixture
+def tables(tmp_path, monkeypatch):
+    found = runpy.run_path(str(ROOT / "tools" / "results_page.py"))
+    monkeypatch.setitem(found["read_records"].__globals__, "RECORDS", tmp_path)
+    return found
+
+
+@pytest.fixture
 def write(tool, tmp_path, monkeypatch, tiny_run, scores):
     """Make a record, and return it."""
     monkeypatch.setitem(tool["write_record"].__globals__, "RECORDS", tmp_path)
@@ -66,7 +73,7 @@ def test_a_record_tells_the_cost_and_nothing_of_the_machines_name(write, tiny_ru
     assert record["run"].keys().isdisjoint({"process", "ranges", "val_cases", "test_cases"})
 
 
-def test_the_page_shows_each_set_with_its_networks(write, tool, tmp_path):
+def test_the_page_shows_each_set_with_its_networks(write, tables, tmp_path):
     write("one")
     second = write("two")
     second |= {"network": "unext", "note": "worse"}
@@ -78,8 +85,8 @@ def test_the_page_shows_each_set_with_its_networks(write, tool, tmp_path):
     third["spatial_dims"] = 2
     del third["cost"]  # as in records that are older
     (tmp_path / "three.json").write_text(json.dumps(third), "utf-8")
-    records = tool["read_records"]()
-    page = tool["page"](records)
+    records = tables["read_records"]()
+    page = tables["page"](records)
     assert "4 pictures to train on, 2 to validate. Licence of the pictures: CC0. A. Nobody." in page
     assert "4 scans to train on, 2 to validate. Licence of the scans: CC0." in page
     older, first, other = (line.split(" | ") for line in page.splitlines() if "**" in line)
@@ -90,25 +97,44 @@ def test_the_page_shows_each_set_with_its_networks(write, tool, tmp_path):
     assert "nan" not in page
 
 
-def test_a_record_beside_another_is_in_its_table_and_of_its_patients(write, tool, tmp_path):
+def test_a_record_beside_another_is_in_its_table_and_of_its_patients(write, tables, tmp_path):
     write("all_channels")
     alone = write("one_channel", variant="CT alone", beside="all_channels")
     alone["run"]["dataset"]["name"] = "The same with one channel"
     (tmp_path / "one_channel.json").write_text(json.dumps(alone), "utf-8")
-    (records,) = tool["read_records"]().values()
+    (records,) = tables["read_records"]().values()
     assert len(records) == 2
-    page = tool["page"]({"Tiny": records})
+    page = tables["page"]({"Tiny": records})
     assert "- lightmedseg, CT alone: how one_channel was made" in page
     alone["patients_sha256"] = "of others"
     (tmp_path / "one_channel.json").write_text(json.dumps(alone), "utf-8")
     with pytest.raises(SystemExit, match="one_channel: its patients are not those of all_channels"):
-        tool["read_records"]()
+        tables["read_records"]()
 
 
-def test_predictions_are_run_for_their_cost_as_a_user_would(write, tool, tiny_run, tiny_dataset):
+def test_runs_of_a_group_have_a_table_of_their_own_and_are_not_the_best(write, tables, tmp_path):
+    write("alone")
+    for name in ("quick", "quicker"):
+        record = write(name, group="A minute each")
+        record["mean_foreground"]["dice"] += 0.1
+        record["note"] = "all alike"
+        (tmp_path / f"{name}.json").write_text(json.dumps(record), "utf-8")
+    records = tables["read_records"]()
+    before, _, group = tables["page"](records).partition("### A minute each\n")
+    assert before.count("| **") == 1
+    assert group.count("| **") == 2
+    assert group.count("Each: all alike.") == 1
+    readme = tables["with_table"]("<!-- results:begin --><!-- results:end -->", records)
+    own = json.loads((tmp_path / "alone.json").read_text("utf-8"))["mean_foreground"]["dice"]
+    assert f"**{own:.3f}**" in readme
+
+
+def test_predictions_are_run_for_their_cost_as_a_user_would(
+    write, tool, tables, tiny_run, tiny_dataset
+):
     scan = tiny_dataset / "imagesTr" / "ball_000.nii.gz"
     cost = tool["prediction_cost"](tiny_run / "model.lamina", scan)
     assert cost["seconds"] > 0
     assert 0.1 < cost["memory_gb"] < 8
-    shown = tool["_row"](write("one") | {"prediction": cost}, "–").split(" | ")
+    shown = tables["_row"](write("one") | {"prediction": cost}, "–").split(" | ")
     assert shown[7] == f"{cost['seconds']:.2g} s, {cost['memory_gb']:.1f} GB"

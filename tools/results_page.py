@@ -1,0 +1,198 @@
+"""Write the page of results, and the README's table, from the records in ``docs/results``.
+
+    python tools/results_page.py
+
+What ``tools/results.py`` measured is all that it knows.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamina.evaluation.statistics.intervals import mean_interval
+from lamina.evaluation.statistics.paired import holm, signed_rank
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "results.md"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+_COLUMNS = (
+    *("network", "Dice", "IoU", "HD95", "against the first"),
+    *("parameters", "GMAC", "a scan", "training", "model"),
+)
+_HEAD = """# Results
+
+Networks trained by Lamina's own commands on real scans and pictures, scored in full resolution on
+those that also chose the epoch. `make results` writes this page from the records in
+`docs/results/`. [Benchmarks](benchmarks.md) tell what predictions take of time and memory.
+
+Eight networks with little time, hippocampus, fold 0, one core, compared by `lamina compare`:
+[tables and pictures](results/hippocampus_240s/compare.md). Each was trained by
+`lamina train W --model NAME --fold 0 --seed N --time-budget 240s --set steps_per_epoch=100000`.
+LightMedSeg, LGMSNet and DynUNet have three seeds and trained for the whole budget, with the
+validation on top. The others came later, with one seed, another training on the other core, and
+the validation within the budget: they trained for less, so that only differences among the first
+three, and among the others, are at equal time. Heavy networks take few steps in it. At the default
+learning rate of 0.006 MPU-Net diverged and SegResNet found nothing; they were given 0.0001, as in
+MPU-Net's paper, and 0.001.
+"""
+_FOOT = """
+Dice and IoU are means over structures, then over cases, with a BCa bootstrap interval of 95 % of
+the mean over patients; a case that rightly shows nothing has neither, so that networks may be
+averaged over different cases. A structure that is missed or invented counts as zero, and for HD95
+as the diagonal of the scan. HD95 is in millimetres or, where pictures do not tell how large they
+are, in pixels (px) of the file, at whatever size the network sees it. *GMAC* are billions of
+multiply-accumulates for one window of the size beside them; larger scans take several. *A scan*:
+predicting one of usual size on one CPU thread, from file to file, with the program's memory.
+*Against the first*: mean difference in Dice over patients that have one in both, and the p value of
+Wilcoxon's signed rank test, corrected after Holm within the table. One seed and one fold each
+unless a note says otherwise: differences of a point may be chance.
+"""
+
+
+def main() -> None:
+    """Write both."""
+    records = read_records()
+    PAGE.write_text(page(records), "utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(with_table(readme.read_text("utf-8"), records), "utf-8")
+
+
+def _dice(record: dict[str, Any]) -> Any:
+    """Return the Dice of each patient; NaN where there is nothing to find."""
+    return np.array(record["per_patient"]["dice"], float)
+
+
+def read_records() -> dict[str, list[dict[str, Any]]]:
+    """Return records by dataset, the best first."""
+    sets: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in RECORDS.glob("*.json")}
+    for name, record in sorted(found.items()):
+        of = found.get(record.get("beside", name), {})
+        if not of or of.get("patients_sha256") != record.get("patients_sha256"):
+            raise SystemExit(f"{name}: its patients are not those of {record['beside']}.")
+        sets[of["run"]["dataset"]["name"]].append(record)
+    for records in sets.values():
+        records.sort(key=lambda record: record["mean_foreground"]["dice"], reverse=True)
+    return dict(sorted(sets.items()))
+
+
+def page(sets: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the page of all results."""
+    parts = [_HEAD, *(_section(name, records) for name, records in sets.items()), _FOOT]
+    return "\n".join(parts)
+
+
+def _section(name: str, records: list[dict[str, Any]]) -> str:
+    """Return a set's best results, then a table for each group of runs to be compared."""
+    first = records[0]
+    about = first["run"]["dataset"]
+    licence, source = about.get("licence") or "unknown", about.get("source")
+    count, trained = first["num_validation_cases"], first["run"]["num_training_cases"]
+    what = "pictures" if first.get("spatial_dims") == 2 else "scans"
+    lines = [
+        f"## {name}\n",
+        f"{trained} {what} to train on, {count} to validate. Licence of the {what}: {licence}."
+        + (f" {source}" if source else "")
+        + "\n",
+    ]
+    groups = sorted({record.get("group", "") for record in records})
+    for group in groups:
+        lines += [f"### {group}\n"] if group else []
+        lines += _table([record for record in records if record.get("group", "") == group])
+    return "\n".join(lines)
+
+
+def _table(records: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table; a note that all its records share stands there once."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    compared = _against_first(records)
+    lines += [_row(record, text) for record, text in zip(records, compared, strict=True)]
+    notes = [f"- {_called(record)}: {record['note']}" for record in records]
+    if len(records) > 1 and len({record["note"] for record in records}) == 1:
+        notes = [f"Each: {records[0]['note']}."]
+    return [*lines, "", *notes, ""]
+
+
+def _against_first(records: list[dict[str, Any]]) -> list[str]:
+    """Return the paired difference to the best, with its p value, where patients are the same."""
+    first, told = records[0], {}
+    for number, record in enumerate(records[1:], start=1):
+        if "per_patient" in first and record.get("patients_sha256") == first["patients_sha256"]:
+            differences = _dice(record) - _dice(first)
+            told[number] = differences[np.isfinite(differences)]
+    p_values = holm([signed_rank(differences).p for differences in told.values()])
+    texts = ["" if number else "–" for number in range(len(records))]
+    for (number, differences), p in zip(told.items(), p_values, strict=True):
+        texts[number] = f"{differences.mean():+.3f}, p {p:.2g}"
+    return texts
+
+
+def _row(record: dict[str, Any], compared: str) -> str:
+    mean = record["mean_foreground"]
+    dice = f"**{mean['dice']:.3f}**"
+    if "per_patient" in record:
+        values = _dice(record)
+        interval = mean_interval(values[np.isfinite(values)])
+        dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
+    cells = [_called(record), dice, f"{mean['iou']:.3f}", _hd95(record), compared]
+    cells += [*_cost(record), _prediction(record), _training(record), _size(record)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _called(record: dict[str, Any]) -> str:
+    return ", ".join([record["network"], *filter(None, [record.get("variant")])])
+
+
+def _hd95(record: dict[str, Any]) -> str:
+    value = record["mean_foreground"].get("hd95")
+    return "–" if value is None else f"{value:.2f} {record.get('unit', 'mm')}"
+
+
+def _cost(record: dict[str, Any]) -> tuple[str, str]:
+    """Return weights and operations; dashes for records that are older than these."""
+    cost = record.get("cost")
+    if cost is None:
+        return "–", "–"
+    window = "×".join(map(str, cost["window"]))
+    return f"{cost['parameters'] / 1e6:.2f} M", f"{cost['macs'] / 1e9:.2f} ({window})"
+
+
+def _prediction(record: dict[str, Any]) -> str:
+    cost = record.get("prediction")
+    return f"{cost['seconds']:.2g} s, {cost['memory_gb']:.1f} GB" if cost else "–"
+
+
+def _training(record: dict[str, Any]) -> str:
+    machine = record["run"]["machine"]
+    cores = machine["threads"]
+    device = machine["gpu"] or f"{cores} CPU core{'s' if cores > 1 else ''}"
+    return f"{record['seconds'] / 60:.0f} min, {record['steps']:,} steps, {device}"
+
+
+def _size(record: dict[str, Any]) -> str:
+    return f"{record['model_mb']:.1f} MB"
+
+
+def with_table(readme: str, sets: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the README with the best result of each dataset between its markers."""
+    lines = [
+        "| data | network | validated on | Dice | IoU | HD95 | training | model |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, records in sets.items():
+        best = next(record for record in records if not record.get("group"))
+        mean = best["mean_foreground"]
+        cells = [name, _called(best), str(best["num_validation_cases"])]
+        cells += [f"**{mean['dice']:.3f}**", f"{mean['iou']:.3f}", _hd95(best)]
+        lines.append(f"| {' | '.join([*cells, _training(best), _size(best)])} |")
+    head, _, rest = readme.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return "\n".join([head + BEGIN, "", *lines, "", END + tail])
+
+
+if __name__ == "__main__":
+    main()
