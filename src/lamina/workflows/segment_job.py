@@ -155,9 +155,10 @@ def _write_volumes(result: _Result, out: Path, stored: Volume) -> None:
         write_volume(result.scan, out / "scan.nii.gz")
         write_volume(result.segmentation, out / SEGMENTATION)
     else:
-        write_viewable(result.scan, out / "scan.nii.gz")
-        write_viewable(result.segmentation, out / SEGMENTATION)
+        # A told pixel size makes no directions of the body known: they stay pictures.
         placed = replace(result.segmentation, affine=stored.affine, unit="px")
+        write_viewable(stored, out / "scan.nii.gz")
+        write_viewable(placed, out / SEGMENTATION)
         write_volume(placed, out / "segmentation.png")
         result.files["segmentation.png"] = "picture"
     result.files |= {"scan.nii.gz": "scan", SEGMENTATION: "segmentation"}
