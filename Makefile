@@ -55,6 +55,7 @@ bench: $(STAMP)  ## time predictions of each network, a whole scan, and training
 
 results: $(STAMP)  ## the tables of results, from the records in docs/results
 	$(BIN)/python tools/results_page.py
+	$(BIN)/python tools/results_front.py
 
 check: lint types test  ## all that must hold before a change goes in
 

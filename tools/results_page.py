@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lamina.evaluation.statistics.intervals import mean_interval
+from lamina.evaluation.statistics.intervals import Interval, mean_interval
 from lamina.evaluation.statistics.paired import holm, signed_rank
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,11 +99,18 @@ def _section(name: str, records: list[dict[str, Any]]) -> str:
         + (f" {source}" if source else "")
         + "\n",
     ]
-    groups = sorted({record.get("group", "") for record in records})
-    for group in groups:
+    for group, runs in groups_of(records).items():
         lines += [f"### {group}\n"] if group else []
-        lines += _table([record for record in records if record.get("group", "") == group])
+        lines += _table(runs)
     return "\n".join(lines)
+
+
+def groups_of(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the records of a set by their group, those of none first, under an empty name."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.get("group", "")):
+        groups[record.get("group", "")].append(record)
+    return dict(groups)
 
 
 def _table(records: list[dict[str, Any]]) -> list[str]:
@@ -135,12 +142,17 @@ def _row(record: dict[str, Any], compared: str) -> str:
     mean = record["mean_foreground"]
     dice = f"**{mean['dice']:.3f}**"
     if "per_patient" in record:
-        values = _dice(record)
-        interval = mean_interval(values[np.isfinite(values)])
+        interval = interval_of(record)
         dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
     cells = [_called(record), dice, f"{mean['iou']:.3f}", _hd95(record), compared]
     cells += [*_cost(record), _prediction(record), _training(record), _size(record)]
     return f"| {' | '.join(cells)} |"
+
+
+def interval_of(record: dict[str, Any]) -> Interval:
+    """Return the interval of the mean Dice over patients."""
+    values = _dice(record)
+    return mean_interval(values[np.isfinite(values)])
 
 
 def _called(record: dict[str, Any]) -> str:
@@ -183,8 +195,8 @@ def with_table(readme: str, sets: dict[str, list[dict[str, Any]]]) -> str:
         "| data | network | validated on | Dice | IoU | HD95 | training | model |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, records in sets.items():
-        best = next(record for record in records if not record.get("group"))
+    alone = {name: groups_of(records).get("", []) for name, records in sets.items()}
+    for name, (best, *_) in [(name, records) for name, records in alone.items() if records]:
         mean = best["mean_foreground"]
         cells = [name, _called(best), str(best["num_validation_cases"])]
         cells += [f"**{mean['dice']:.3f}**", f"{mean['iou']:.3f}", _hd95(best)]

@@ -1,0 +1,85 @@
+"""Draw what accuracy costs, from the records in ``docs/results``.
+
+    python tools/results_front.py
+
+One panel for each group of runs that had the same time to train. Only what took its time on the
+same machine is drawn: records without a measured prediction are left out.
+"""
+
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from results_page import RECORDS, groups_of, interval_of, read_records
+
+from lamina.report.comparison_pictures import BLUE, DPI, FAINT, INK, MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PICTURE = RECORDS / "front.png"
+_COLUMNS = 2
+_PANEL = 4.6, 3.2  # inches
+
+
+def main() -> None:
+    """Draw the picture."""
+    panels = {
+        f"{name}, {group}": [record for record in records if "prediction" in record]
+        for name, of_set in read_records().items()
+        for group, records in groups_of(of_set).items()
+        if group
+    }
+    draw({title: records for title, records in panels.items() if records}).savefig(PICTURE, dpi=DPI)
+
+
+def draw(panels: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Return one panel for each title, networks as points: seconds a scan, and Dice."""
+    rows = ceil(len(panels) / _COLUMNS)
+    figure = Figure(figsize=(_COLUMNS * _PANEL[0], rows * _PANEL[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for ax, (title, records) in zip(axes, panels.items(), strict=False):
+        _panel(ax, title, records)
+    for ax in axes[len(panels) :]:
+        ax.axis("off")
+    return figure
+
+
+def _panel(ax: "Axes", title: str, records: list[dict[str, Any]]) -> None:
+    best = front(records)
+    ax.plot(*zip(*map(_place, best), strict=True), color=BLUE, linewidth=1, zorder=1)
+    for record in records:
+        x, y = _place(record)
+        interval = interval_of(record)
+        color = BLUE if record in best else MUTED
+        if not interval.missing:
+            ax.plot([x, x], [interval.low, interval.high], color=FAINT, linewidth=2, zorder=0)
+        ax.plot(x, y, "o", color=color, markersize=5, zorder=2)
+        label = f"{record['network']}, {record['model_mb']:.0f} MB"
+        ax.annotate(label, (x, y), (5, 4), textcoords="offset points", fontsize=7, color=color)
+    ax.set_xscale("log")
+    ax.margins(x=0.25)
+    ax.set_title(title, loc="left", fontsize=9, color=INK)
+    ax.set_xlabel("Seconds a scan, one CPU thread", fontsize=8, color=MUTED)
+    ax.set_ylabel("Dice", fontsize=8, color=MUTED)
+    ax.tick_params(labelsize=7, colors=MUTED)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records that no other beats in both time and Dice, the quickest first."""
+    kept: list[dict[str, Any]] = []
+    for record in sorted(records, key=lambda record: (_place(record)[0], -_place(record)[1])):
+        if not kept or _place(record)[1] > _place(kept[-1])[1]:
+            kept.append(record)
+    return kept
+
+
+def _place(record: dict[str, Any]) -> tuple[float, float]:
+    return record["prediction"]["seconds"], record["mean_foreground"]["dice"]
+
+
+if __name__ == "__main__":
+    main()
