@@ -106,6 +106,9 @@ def test_a_record_beside_another_is_in_its_table_and_of_its_patients(write, tabl
     assert len(records) == 2
     page = tables["page"]({"Tiny": records})
     assert "- lightmedseg, CT alone: how one_channel was made" in page
+    (tmp_path / "one_channel.json").write_text(json.dumps(alone | {"beside": "none"}), "utf-8")
+    with pytest.raises(SystemExit, match="one_channel: beside none, which is no record"):
+        tables["read_records"]()
     alone["patients_sha256"] = "of others"
     (tmp_path / "one_channel.json").write_text(json.dumps(alone), "utf-8")
     with pytest.raises(SystemExit, match="one_channel: its patients are not those of all_channels"):
@@ -138,3 +141,16 @@ def test_predictions_are_run_for_their_cost_as_a_user_would(
     assert 0.1 < cost["memory_gb"] < 8
     shown = tables["_row"](write("one") | {"prediction": cost}, "–").split(" | ")
     assert shown[7] == f"{cost['seconds']:.2g} s, {cost['memory_gb']:.1f} GB"
+
+
+def test_the_front_holds_what_no_other_beats_in_time_and_dice(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    front = runpy.run_path(str(ROOT / "tools" / "results_front.py"))["front"]
+    places = {"quick": (0.1, 0.6), "as_slow": (0.5, 0.7), "best": (0.5, 0.8), "worse": (0.9, 0.8)}
+    records = [
+        {"network": name, "prediction": {"seconds": s}, "mean_foreground": {"dice": dice}}
+        for name, (s, dice) in places.items()
+    ]
+    for order in (records, records[::-1]):
+        assert [record["network"] for record in front(order)] == ["quick", "best"]

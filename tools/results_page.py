@@ -18,6 +18,7 @@ from lamina.evaluation.statistics.paired import holm, signed_rank
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
+_SHORT_S = 600
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 _COLUMNS = (
     *("network", "Dice", "IoU", "HD95", "against the first"),
@@ -35,9 +36,9 @@ Eight networks with little time, hippocampus, fold 0, one core, compared by `lam
 LightMedSeg, LGMSNet and DynUNet have three seeds and trained for the whole budget, with the
 validation on top. The others came later, with one seed, another training on the other core, and
 the validation within the budget: they trained for less, so that only differences among the first
-three, and among the others, are at equal time. Heavy networks take few steps in it. At the default
-learning rate of 0.006 MPU-Net diverged and SegResNet found nothing; they were given 0.0001, as in
-MPU-Net's paper, and 0.001.
+three, and among the others, are at equal time. Heavy networks take few steps in it. At the usual
+learning rate MPU-Net diverged and SegResNet found nothing; they were given the rates of their own
+that are their defaults now.
 """
 _FOOT = """
 Dice and IoU are means over structures, then over cases, with a BCa bootstrap interval of 95 % of
@@ -71,9 +72,12 @@ def read_records() -> dict[str, list[dict[str, Any]]]:
     sets: dict[str, list[dict[str, Any]]] = defaultdict(list)
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in RECORDS.glob("*.json")}
     for name, record in sorted(found.items()):
-        of = found.get(record.get("beside", name), {})
-        if not of or of.get("patients_sha256") != record.get("patients_sha256"):
-            raise SystemExit(f"{name}: its patients are not those of {record['beside']}.")
+        beside = record.get("beside", name)
+        if beside not in found:
+            raise SystemExit(f"{name}: beside {beside}, which is no record.")
+        of = found[beside]
+        if of.get("patients_sha256") != record.get("patients_sha256"):
+            raise SystemExit(f"{name}: its patients are not those of {beside}.")
         sets[of["run"]["dataset"]["name"]].append(record)
     for records in sets.values():
         records.sort(key=lambda record: record["mean_foreground"]["dice"], reverse=True)
@@ -182,7 +186,9 @@ def _training(record: dict[str, Any]) -> str:
     machine = record["run"]["machine"]
     cores = machine["threads"]
     device = machine["gpu"] or f"{cores} CPU core{'s' if cores > 1 else ''}"
-    return f"{record['seconds'] / 60:.0f} min, {record['steps']:,} steps, {device}"
+    seconds = record["seconds"]
+    took = f"{seconds:.0f} s" if seconds < _SHORT_S else f"{seconds / 60:.0f} min"
+    return f"{took}, {record['steps']:,} steps, {device}"
 
 
 def _size(record: dict[str, Any]) -> str:

@@ -30,7 +30,8 @@ _LICENCES = {
 _WIDTH = 100
 _HEAD = """\
 Models in this folder are for research; none is a medical device. Each holds a card (README.md in
-the archive) that says what it was trained on, how well it does, and where it may fail.
+the archive) that says what it was trained on, how well it does, and where it may fail. A folder
+NAME-int8 is the same model in int8, with the same card.
 """
 
 

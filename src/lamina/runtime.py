@@ -57,7 +57,7 @@ class Model:
         case = Case(case_id=strip_suffix(images[0]), group="", images=images)
         stored = case.read_image(self.exported.plan.channels)
         image = stored if pixel_size is None else stored.sized((pixel_size, pixel_size))
-        return replace(self.predictor(image), affine=stored.affine, unit=stored.unit)
+        return self.predictor(image).laid_on(stored)
 
 
 def load(

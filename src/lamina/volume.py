@@ -86,6 +86,10 @@ class Volume:
             raise GeometryError(f"{self.source}: pixels of {tuple(spacing)} mm.")
         return replace(self, affine=self.affine @ affine_from(spacing), unit="mm")
 
+    def laid_on(self, other: "Volume") -> "Volume":
+        """Return the same voxels where ``other``, of the same shape, has its own."""
+        return replace(self, affine=other.affine, unit=other.unit)
+
     @property
     def voxel_volume(self) -> float:
         """Volume of a voxel in mm³, or area of an image's pixel in mm², at whatever angles."""

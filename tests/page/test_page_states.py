@@ -117,6 +117,10 @@ def test_a_model_in_mm_asks_for_the_pixels_of_pictures_alone(server, visit):
         given(page, "IM0001")  # DICOM, which may tell it
         assert size.is_visible()
         assert go.is_enabled()
+        size.fill("-1")
+        assert "must be above 0" in text(page, "#unfit")
+        assert go.is_disabled()
+        size.fill("")
         given(page, "head.PNG")
         assert "does not tell how large it is" in text(page, "#unfit")
         for wrong in ("0", "-1"):

@@ -15,7 +15,7 @@ from lamina.workflows import prepare as preparation
 from lamina.workflows.assembly import chosen, completed
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
-from lamina.workflows.rehearsal import Rehearsal
+from lamina.workflows.rehearsal import Rehearsal, rehearse
 from lamina.workflows.train import train
 from lamina.workflows.work import WorkFolder
 
@@ -35,6 +35,14 @@ def test_a_rehearsal_tells_what_a_step_takes(work):
     assert takes["step_s"] > 0
     assert takes["epoch_s"] > takes["step_s"] * found.plan.steps_per_epoch
     assert read_plan(work).plan == found.plan
+
+
+def test_a_rehearsal_says_nothing_of_how_well_its_few_steps_did(work, tmp_path, caplog):
+    plan = replan(work, model="lightmedseg", ram_bytes=4e9, device="cpu", rehearse=False).plan
+    case_ids = tuple(read_json(work / "splits.json")[0]["train"])
+    caplog.clear()
+    rehearse(plan, WorkFolder(work).cache, case_ids, tmp_path)
+    assert not caplog.text
 
 
 def test_a_network_of_two_axes_trains_and_predicts_slice_by_slice(work):
@@ -180,7 +188,7 @@ def test_bf16_is_planned_where_it_is_clearly_faster(steps_s, precision, step_s):
 
 @pytest.mark.parametrize(
     ("pixel_by_pixel_s", "channels_last", "step_s"),
-    [(0.4, True, 0.4), (0.6, False, 0.5), (None, False, 0.5)],
+    [(0.4, True, 0.4), (0.45, False, 0.5), (0.6, False, 0.5), (None, False, 0.5)],
 )
 def test_the_quicker_layout_of_images_is_planned(pixel_by_pixel_s, channels_last, step_s):
     taken = Rehearsal(

@@ -112,9 +112,14 @@ def test_a_model_in_pixels_takes_no_size(models, pictures, tmp_path):
 def test_python_is_told_the_size_of_a_pixel_too(models, pictures, tmp_path):
     model = lamina.load(models / "sized.lamina")
     found = model.predict(pictures / "grey.png", pixel_size=0.5)
-    assert found.spacing == pytest.approx((0.5, 0.5))
-    predict(models / "sized.lamina", tmp_path, pictures / "grey.png", pixel_size=0.5)
-    np.testing.assert_array_equal(found.array[0].T, masks(tmp_path)["grey.png"])
+    predict(models / "sized.lamina", tmp_path / "cli", pictures / "grey.png", pixel_size=0.5)
+    np.testing.assert_array_equal(found.array[0].T, masks(tmp_path / "cli")["grey.png"])
+    write_volume(found, tmp_path / "own.png")  # on the picture's own grid, which is in pixels
+    assert (tmp_path / "own.png").read_bytes() == (tmp_path / "cli" / "grey.png").read_bytes()
+    with Image.open(pictures / "grey.png") as grey:
+        grey.convert("RGB").save(tmp_path / "threefold.png")
+    threefold = model.predict(tmp_path / "threefold.png", pixel_size=0.5)
+    np.testing.assert_array_equal(threefold.array, found.array)
     with pytest.raises(GeometryError, match=r"grey\.png: pixels of \(0, 0\) mm"):
         model.predict(pictures / "grey.png", pixel_size=0)
 

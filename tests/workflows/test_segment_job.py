@@ -148,7 +148,10 @@ def test_a_picture_whose_pixels_are_told_stays_a_picture(segment, models, tmp_pa
     theirs = (tmp_path / "cli" / "mole.png").read_bytes()
     assert (out / "segmentation.png").read_bytes() == theirs
     for name in ("scan.nii.gz", "segmentation.nii.gz"):  # the viewer must name no side of the body
-        assert nibabel.load(out / name).header.get_xyzt_units()[0] == "unknown"
+        shown = nibabel.load(out / name)
+        assert shown.header.get_xyzt_units()[0] == "unknown"
+        np.testing.assert_allclose(np.abs(np.diag(shown.affine))[:2], (1, 1))
+    np.testing.assert_allclose(np.abs(np.diag(result["affine"]))[:2], (1, 1))
 
 
 def test_a_picture_whose_pixels_are_not_told_is_refused_by_a_model_in_mm(segment):

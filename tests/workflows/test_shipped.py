@@ -125,6 +125,11 @@ def test_every_one_that_ships_may_be_given_away_and_says_how_good_it_is():
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
 
 
+def test_each_comes_in_int8_as_well():
+    names = [f"{name}{pretrained.INT8}" for name in pretrained.shipped()]
+    assert list(pretrained.quantised()) == names
+
+
 @pytest.mark.parametrize("name", sorted(pretrained.quantised()))
 def test_every_one_in_int8_is_of_the_model_that_ships_and_as_good(name):
     exported = read_exported(pretrained.quantised()[name])

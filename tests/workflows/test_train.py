@@ -10,6 +10,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+import yaml
 from torch.testing import assert_close
 
 from lamina import load
@@ -196,6 +197,26 @@ def test_resuming_takes_the_same_settings_and_refuses_others(tiny_work, short):
         train(tiny_work, short.root, {"optimiser": {"lr": 0.5}, "seed": 3}, resume=True)
     assert "epochs" in caught.value.remedy
     assert train(tiny_work, short.root, {"epochs": 2}, resume=True).epochs == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="The run's GPU is here.")
+def test_a_run_from_a_gpu_goes_on_where_there_is_none(tiny_work, short):
+    recorded = yaml.safe_load(short.config_file.read_text("utf-8"))
+    short.config_file.write_text(yaml.safe_dump(recorded | {"device": "cuda"}), "utf-8")
+    with pytest.raises(ConfigError, match="torch finds 0 GPUs here"):
+        train(tiny_work, short.root, resume=True)
+    assert train(tiny_work, short.root, {"device": "cpu"}, resume=True).epochs == 1
+
+
+def test_a_network_that_finds_nothing_is_told_of(tiny_work, tmp_path, caplog, monkeypatch):
+    score = {"dice": 0.0}
+    monkeypatch.setattr("lamina.workflows.train.validator_of", lambda *_: lambda _: score)
+    train(tiny_work, tmp_path / "vain", SHORT)
+    assert "finds nothing in the validation cases" in caplog.text
+    caplog.clear()
+    score["dice"] = 0.1
+    train(tiny_work, tmp_path / "well", SHORT)
+    assert "finds nothing" not in caplog.text
 
 
 def test_resuming_nothing_is_refused(tiny_work, tmp_path):

@@ -16,8 +16,9 @@ of their plateau on small scans."""
 _LEAST_SIDE = {2: 128, 3: 64}
 """Voxels per side below which a patch is not shortened to save time: too little is left to see."""
 _UNSEEN = {2: 0.1, 3: 0.49}
-"""Share of the network's divisor by which the median scan may be larger than a patch of it all.
-Structures may fill a picture (HC18: half a point of Dice); volumes would grow along three axes."""
+"""Share of the network's divisor by which the median scan, of so many axes, may be larger than a
+patch of it all. Structures may fill a picture (HC18: half a point of Dice); around those of
+volumes, and of their slices, there is room."""
 _MOST_VOXELS = {2: 512**2, 3: 128**3}
 """Voxels above which a patch hardly shows more, and every step takes longer."""
 _NIGHT_S = 12 * 3600
@@ -190,8 +191,11 @@ def _patch_size(
     patch = _shortened(fitting, scans, divisor, least, is_quick)
     size = " x ".join(str(n) for n in scans.median_shape)
     if patch == whole:
+        sides = zip(patch, scans.median_shape, strict=True)
+        holds = all(axis == slice_axis or n >= side for axis, (n, side) in enumerate(sides))
+        this = "what holds it" if holds else "the nearest"
         reasons["patch_size"] = (
-            f"The median scan is {size} voxels; this is as much in multiples of {divisor}."
+            f"The median scan is {size} voxels; this is {this} in multiples of {divisor}."
         )
         return patch
     because = f"what {budget.step_bytes / 2**30:.1f} GB of {budget.device} hold twice"

@@ -73,7 +73,7 @@ def input_channels(config: NetworkConfig) -> int:
     return config.in_channels + int(getattr(config, "attention_maps", 0))
 
 
-def learning_rate(name: str) -> float | None:
+def own_learning_rate(name: str) -> float | None:
     """Return the highest rate that suits preset ``name`` where the usual one does not.
 
     It is ``learning_rate`` of the network's configuration, found by trying some on a few datasets.

@@ -34,6 +34,8 @@ _SCORES = {"dice": "Dice", "iou": "IoU"}
 _MAX_SKIPPED_IN_A_ROW = 25
 _DIVERGING = 5
 """As many times the least mean loss of an epoch are no longer the ups and downs of learning."""
+_LOSS_OF_CHANCE = 1.0
+"""Below, losses may multiply without harm: the default one of a network that knows nothing."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ class RunState:
     loss_sum: float = 0.0
     loss_steps: int = 0
     least_loss: float = math.inf
-    """Of all epochs' means."""
+    """Of all epochs' means; since training diverged, of those after that."""
     stopped_because: str = ""
     precision: str = ""
     """What the run fell back to; empty: that of its settings."""
@@ -212,31 +214,25 @@ class Epochs(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(line.flat(), step=line.step)
             self.on_epoch(line)
-            self._warn(line, ended=module.clock.progress(line.step) >= 1)
+            self._warn_of_divergence(line)
         module.clock.validated(began_s)
         if better:
             self._save(trainer, module, BEST)
 
-    def _warn(self, line: EpochReport, ended: bool) -> None:
-        """Say what scores alone do not: that training diverges, or was in vain."""
-        state, rate = self.state, self.config.optimiser.lr
-        if line.loss > _DIVERGING * state.least_loss:
+    def _warn_of_divergence(self, line: EpochReport) -> None:
+        least = self.state.least_loss
+        diverges = line.loss > max(_DIVERGING * least, _LOSS_OF_CHANCE)
+        if diverges:
             log.warning(
                 "Epoch %d: the mean loss is %.3g and was %.3g: training diverges. "
                 "Lower optimiser.lr, which is %g.",
                 line.epoch + 1,
                 line.loss,
-                state.least_loss,
-                rate,
+                least,
+                self.config.optimiser.lr,
             )
-        if line.loss > 0:
-            state.least_loss = min(state.least_loss, line.loss)
-        if ended and state.best_dice == 0:
-            log.warning(
-                "The network finds nothing in the validation cases. Train for longer, or lower "
-                "optimiser.lr, which is %g.",
-                rate,
-            )
+        if diverges or 0 < line.loss < least:
+            self.state.least_loss = line.loss
 
     def _save(self, trainer: Trainer, module: Supervised, name: str) -> None:
         trainer.save_checkpoint(self.folder / name, weights_only=False)

@@ -29,7 +29,7 @@ from lamina.inference.predictor import segment_prepared
 from lamina.inference.windows import starts_along
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.models import NETWORKS, NetworkConfig, configure, learning_rate
+from lamina.models import NETWORKS, NetworkConfig, configure, own_learning_rate
 from lamina.training.callbacks import Validate
 from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device, require_device
@@ -54,7 +54,7 @@ def chosen(settings: Mapping[str, Any], plan: Plan) -> TrainConfig:
         UnknownNameError: There is no such network.
     """
     config = resolve(TrainConfig, settings)
-    rate = learning_rate(config.model or plan.network)
+    rate = own_learning_rate(config.model or plan.network)
     return config if rate is None else resolve(TrainConfig, {"optimiser": {"lr": rate}}, settings)
 
 
@@ -107,7 +107,7 @@ def overruled(plan: Plan, config: TrainConfig) -> Plan:
     """Let the plan say what is done where settings overrule it; the window follows the patch."""
     patch = config.patch_size
     window = plan.roi_size if patch == plan.patch_size else patch
-    chosen: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "network": config.model,
         "patch_size": patch,
         "roi_size": config.roi_size or window,
@@ -115,7 +115,7 @@ def overruled(plan: Plan, config: TrainConfig) -> Plan:
         "blending": config.blending or plan.blending,
         "batch_size": config.batch_size,
     }
-    changed = {name: value for name, value in chosen.items() if value != getattr(plan, name)}
+    changed = {name: value for name, value in settings.items() if value != getattr(plan, name)}
     reasons = plan.reasons | dict.fromkeys(changed, "Set by hand.")
     return replace(plan, **changed, reasons=reasons)
 

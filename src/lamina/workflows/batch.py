@@ -168,7 +168,7 @@ class Batch:
                 shape = self.model.bundle.plan.num_outputs, *image.spatial_shape
                 filled = room_for(self.out / _probabilities_of(case), shape)
             found = self._watched.segment(image, on_window, filled)
-            placed = replace(found, affine=stored.affine, unit=stored.unit)
+            placed = found.laid_on(stored)
             quality = self._watched.judge(image, found)
             return _Step(placed, quality=quality, stamp=read.stamp)
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, build_network, load_bundle
+from lamina.data.case import Case
 from lamina.errors import BundleError, ConfigError, GeometryError
 from lamina.export.backends import backend_of
 from lamina.export.container import is_exported
@@ -22,7 +23,6 @@ from lamina.inference.backend import fast_network, is_out_of_memory
 from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
-from lamina.io import read_volume
 from lamina.pretrained import quantised, shipped
 from lamina.training.device import chosen_device, has_bf16, require_device
 from lamina.volume import Volume
@@ -57,8 +57,12 @@ class Model:
         Raises:
             LaminaError: The scan cannot be read or does not fit the model.
         """
-        volume = image if isinstance(image, Volume) else read_volume(image)
-        return self.predictor(volume if pixel_size is None else volume.sized((pixel_size,) * 2))
+        stored = image
+        if not isinstance(stored, Volume):
+            case = Case(case_id="scan", group="", images=(Path(stored),))
+            stored = case.read_image(self.bundle.plan.channels)
+        sized = stored if pixel_size is None else stored.sized((pixel_size, pixel_size))
+        return self.predictor(sized).laid_on(stored)
 
     def __call__(self, array: NDArray[Any], *, spacing: Sequence[float]) -> NDArray[Any]:
         """Segment an array without files.

@@ -55,12 +55,16 @@ class Rehearsal:
     @property
     def channels_last(self) -> bool:
         """Whether images are to lie pixel by pixel."""
-        return self.channels_last_s is not None and self.channels_last_s < self._by_channel_s
+        return self._pixel_by_pixel_s < _WORTHWHILE * self._by_channel_s
 
     @property
     def step_s(self) -> float:
         """Seconds of a step as training will take it."""
-        return min(self._by_channel_s, self.channels_last_s or inf)
+        return self._pixel_by_pixel_s if self.channels_last else self._by_channel_s
+
+    @property
+    def _pixel_by_pixel_s(self) -> float:
+        return inf if self.channels_last_s is None else self.channels_last_s
 
     @property
     def _by_channel_s(self) -> float:

@@ -6,7 +6,7 @@ The scan is read, segmented and written as ``predict`` does it, so that both agr
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,7 +125,7 @@ class Segmenter:
         return {
             "structures": structures,
             "flags": result.flags,
-            "affine": image.affine.tolist(),
+            "affine": stored.affine.tolist(),
             "files": result.files,
         }
 
@@ -156,7 +156,7 @@ def _write_volumes(result: _Result, out: Path, stored: Volume) -> None:
         write_volume(result.segmentation, out / SEGMENTATION)
     else:
         # A told pixel size makes no directions of the body known: they stay pictures.
-        placed = replace(result.segmentation, affine=stored.affine, unit="px")
+        placed = result.segmentation.laid_on(stored)
         write_viewable(stored, out / "scan.nii.gz")
         write_viewable(placed, out / SEGMENTATION)
         write_volume(placed, out / "segmentation.png")

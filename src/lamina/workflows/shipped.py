@@ -53,7 +53,7 @@ def list_shipped() -> list[ShippedModel]:
     """Describe the models that come with the package.
 
     Raises:
-        BundleError: The file of one is damaged.
+        BundleError, FileError: One is damaged.
     """
     models = []
     for name, file in shipped().items():

@@ -1,6 +1,7 @@
 """Train: fit a network to one fold of a prepared dataset and leave a portable model."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -48,6 +49,8 @@ from lamina.workflows.run import (
 from lamina.workflows.transformer import carry, transformer_for
 from lamina.workflows.watching import Board, Pictures, loggers_of
 from lamina.workflows.work import WorkFolder
+
+log = logging.getLogger(__name__)
 
 LENGTH = (
     *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
@@ -186,6 +189,12 @@ def train(
             waiting=round(state.waiting, 4),
         )
         end(**result.outcome())
+    if leads() and result.best_dice == 0:
+        log.warning(
+            "The network finds nothing in the validation cases. Train for longer, or lower "
+            "optimiser.lr, which is %g.",
+            config.optimiser.lr,
+        )
     return result
 
 
@@ -235,7 +244,8 @@ def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> 
     recorded = load_yaml(run.config_file)
     config = completed(resolve(TrainConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
-    then, now = _plain(completed(resolve(TrainConfig, recorded), plan)), _plain(config)
+    before = resolve(TrainConfig, recorded, {"device": config.device})
+    then, now = _plain(completed(before, plan)), _plain(config)
     changed = [name for name in now if name not in LENGTH and now[name] != then[name]]
     if changed:
         raise TrainingError(

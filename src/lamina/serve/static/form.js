@@ -90,20 +90,21 @@ export class Form {
     const { files, order } = this;
     const { length: count } = this.channels;
     if (order && new Set(order).size < count) return "One image is given to two channels.";
+    if (this.#takesSize && !$("pixel-size").validity.valid) return "The side of a pixel must be above 0 and at most 1000 mm.";
     if (this.#takesSize && files.every(isPicture) && !this.#pixelSize) return "The model measures in millimetres, and a picture does not tell how large it is.";
     if (files.length < 2 || files.length === count || !files.every(isScan)) return "";
     const needed = count > 1 ? `${count} images, or one that holds all channels` : "one scan at a time";
     return `The model takes ${needed}; ${files.length} are chosen.`;
   }
 
-  // A model of pictures in mm has to know how large these are; DICOM may tell it, other files never.
+  // A model of pictures in mm has to know how large these are; a file that tells it goes before what is typed.
   get #takesSize() {
     return this.model?.unit === "mm" && this.model.spatial_dims === 2 && this.files.length > 0;
   }
 
   get #pixelSize() {
     const input = $("pixel-size");
-    return this.#takesSize && input.validity.valid ? input.value : "";
+    return this.#takesSize ? input.value : "";
   }
 
   #ready() {
@@ -174,6 +175,7 @@ export class Form {
     $("chosen").hidden = on || !this.files.length;
     $("models").disabled = on;
     $("channels").disabled = on;
+    $("pixel-size").disabled = on;
     for (const id of ["go", "pick-files", "pick-folder"]) $(id).disabled = on;
   }
 }
