@@ -18,7 +18,7 @@ from lamina.evaluation.statistics.paired import holm, signed_rank
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
-_SHORT_S = 600
+_SHORT_S = 300
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 _COLUMNS = (
     *("network", "Dice", "IoU", "HD95", "against the first"),
