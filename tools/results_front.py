@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PICTURE = RECORDS / "front.png"
 _COLUMNS = 2
 _PANEL = 4.6, 3.2  # inches
+_LABEL = 0.4, 0.1  # shares of a panel that a label takes
 
 
 def main() -> None:
@@ -58,14 +59,25 @@ def _panel(ax: "Axes", title: str, records: list[dict[str, Any]]) -> None:
             ax.plot([x, x], [interval.low, interval.high], color=FAINT, linewidth=2, zorder=0)
         ax.plot(x, y, "o", color=color, markersize=5, zorder=2)
         label = f"{record['network']}, {record['model_mb']:.0f} MB"
-        ax.annotate(label, (x, y), (5, 4), textcoords="offset points", fontsize=7, color=color)
-    ax.set_xscale("log")
-    ax.margins(x=0.25)
+        where = _where_there_is_room(record, records)
+        ax.annotate(label, (x, y), textcoords="offset points", fontsize=7, color=color, **where)
+    ax.set_xlim(0, 1.4 * max(_place(record)[0] for record in records))
     ax.set_title(title, loc="left", fontsize=9, color=INK)
     ax.set_xlabel("Seconds a scan, one CPU thread", fontsize=8, color=MUTED)
     ax.set_ylabel("Dice", fontsize=8, color=MUTED)
     ax.tick_params(labelsize=7, colors=MUTED)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _where_there_is_room(record: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the side of a point for its label: the right one, but where a neighbour is."""
+    places = [_place(each) for each in records]
+    width = max(x for x, _ in places)
+    height = max(y for _, y in places) - min(y for _, y in places)
+    x, y = _place(record)
+    near = [other - x for other, level in places if abs(level - y) < _LABEL[1] * height]
+    left = any(0 < away < _LABEL[0] * width for away in near)
+    return {"xytext": (-5 if left else 5, 4), "ha": "right" if left else "left"}
 
 
 def front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
