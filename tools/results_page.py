@@ -98,7 +98,7 @@ def page(sets: dict[str, list[dict[str, Any]]]) -> str:
 
 def _section(name: str, records: list[dict[str, Any]]) -> str:
     """Return a set's best results, then a table for each group of runs to be compared."""
-    first = records[0]
+    first = next(record for record in records if record["run"]["dataset"]["name"] == name)
     about = first["run"]["dataset"]
     licence, source = about.get("licence") or "unknown", about.get("source")
     count, trained = first["num_validation_cases"], first["run"]["num_training_cases"]
