@@ -2,8 +2,8 @@
 
     python tools/results_front.py
 
-One panel for each group of runs that had the same time to train. Only what took its time on the
-same machine is drawn: records without a measured prediction are left out.
+One panel for each group of runs that had the same time, or as many steps. Records whose prediction
+was not timed are left out.
 """
 
 from math import ceil

@@ -12,7 +12,7 @@ from lamina.files import read_json, write_json
 from lamina.training.config import Optimiser, TrainConfig
 from lamina.workflows import planner
 from lamina.workflows import prepare as preparation
-from lamina.workflows.assembly import chosen, completed
+from lamina.workflows.assembly import completed, configured
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
 from lamina.workflows.rehearsal import Rehearsal, rehearse
@@ -224,9 +224,9 @@ def test_a_run_takes_the_planned_format_and_layout_unless_told_otherwise(work):
     ],
 )
 def test_a_network_has_its_own_learning_rate_unless_told_otherwise(work, settings, rate):
-    assert chosen(settings, read_plan(work).plan).optimiser.lr == rate
+    assert configured(settings, read_plan(work).plan).optimiser.lr == rate
     planned_for_it = replace(read_plan(work).plan, network="segresnet")
-    assert chosen({}, planned_for_it).optimiser.lr == 1e-3
+    assert configured({}, planned_for_it).optimiser.lr == 1e-3
 
 
 def test_a_network_that_was_asked_for_is_said_to_be(work):

@@ -12,7 +12,7 @@ from lamina.config import layered
 from lamina.data.folds import Fold, read_folds
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import write_json
-from lamina.workflows.assembly import chosen, completed, loss_of, network_of
+from lamina.workflows.assembly import completed, configured, loss_of, network_of
 from lamina.workflows.run import ALL, RunFolder, hashes, machine, software
 from lamina.workflows.train import LENGTH
 from lamina.workflows.work import WorkFolder
@@ -104,7 +104,7 @@ def begin(
             remedy="Add --resume, or choose another --out.",
         )
     plan = work.plan()
-    config = completed(chosen(settings, plan), plan)
+    config = completed(configured(settings, plan), plan)
     for make in (network_of, loss_of):
         make(config, plan)
     kept, cohort = kept_by_all(folds), work.cohort()

@@ -46,7 +46,7 @@ _OF_A_STEP = 0.4
 pass is a third, to which come joining windows and scoring."""
 
 
-def chosen(settings: Mapping[str, Any], plan: Plan) -> TrainConfig:
+def configured(settings: Mapping[str, Any], plan: Plan) -> TrainConfig:
     """Lay ``settings`` over the learning rate that suits the network they, or the plan, name.
 
     Raises:

@@ -26,8 +26,8 @@ from lamina.training.fit import fit
 from lamina.training.processes import leads
 from lamina.training.stopping import STOP_FILE
 from lamina.workflows.assembly import (
-    chosen,
     completed,
+    configured,
     loss_of,
     net_of,
     network_of,
@@ -215,7 +215,7 @@ def _begun(
             f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
         )
     plan = folder.plan()
-    given = chosen(settings, plan)
+    given = configured(settings, plan)
     num_cases = len(folder.fold(fold or 0, given.training_share).train)
     config = completed(given, plan, num_cases)
     return overruled(plan, config), fold or 0, config

@@ -15,7 +15,7 @@ from lamina.models.complexity import complexity
 from lamina.study.schema import Row, Study
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
-from lamina.workflows.assembly import chosen, completed, loss_of, network_of
+from lamina.workflows.assembly import completed, configured, loss_of, network_of
 from lamina.workflows.run import read_history
 from lamina.workflows.study.runs import StudyRun, side_of
 from lamina.workflows.transformer import transformer_for
@@ -142,7 +142,7 @@ def length_of(folder: WorkFolder, run: StudyRun) -> dict[str, Any]:
 
 def _config(folder: WorkFolder, run: StudyRun) -> TrainConfig:
     plan = folder.plan()
-    given = chosen(run.settings, plan)
+    given = configured(run.settings, plan)
     num_cases = len(folder.fold(run.fold, given.training_share).train)
     return completed(given, plan, num_cases)
 
