@@ -30,15 +30,15 @@ Networks trained by Lamina's own commands on real scans and pictures, scored in 
 those that also chose the epoch. `make results` writes this page from the records in
 `docs/results/`. [Benchmarks](benchmarks.md) tell what predictions take of time and memory.
 
-Eight networks with little time, hippocampus, fold 0, one core, compared by `lamina compare`:
+Networks with little time, hippocampus, fold 0, one core, compared by `lamina compare`:
 [tables and pictures](results/hippocampus_240s/compare.md). Each was trained by
 `lamina train W --model NAME --fold 0 --seed N --time-budget 240s --set steps_per_epoch=100000`.
-LightMedSeg, LGMSNet and DynUNet have three seeds and trained for the whole budget, with the
-validation on top. The others came later, with one seed, another training on the other core, and
-the validation within the budget: they trained for less, so that only differences among the first
-three, and among the others, are at equal time. Heavy networks take few steps in it. At the usual
-learning rate MPU-Net diverged and SegResNet found nothing; they were given the rates of their own
-that are their defaults now.
+LightMedSeg, LGMSNet and DynUNet, which have several seeds, trained for the whole budget, with the
+validation on top. The others, with one seed, came later, another training on the other core and
+the validation within the budget: they trained for less, so that only differences among the first,
+and among the others, are at equal time. Heavy networks take few steps in it. At the usual learning
+rate MPU-Net diverged and SegResNet found nothing; they were given the rates of their own that are
+their defaults now.
 
 Tables under a heading of their own hold networks that had the same time, or as many steps, on the
 same prepared data: what each reaches early on one core, and no more. Below, their Dice beside the

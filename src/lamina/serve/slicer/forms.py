@@ -12,7 +12,7 @@ from fastapi import Request
 from lamina.serve.errors import Refusal
 from lamina.serve.intake import Upload
 from lamina.serve.intake.uploads import base_name
-from lamina.serve.routes import check_room, receive_files
+from lamina.serve.receiving import check_room, receive_files
 
 if TYPE_CHECKING:
     from lamina.serve.app import Service
