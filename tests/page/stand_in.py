@@ -77,6 +77,12 @@ class StandIn(ThreadingHTTPServer):
             self.jobs[job_id] |= changes
             self.changed.notify_all()
 
+    def refuse(self, refusal):
+        """Refuse everything, as a proxy does while its server is away; ``None`` ends that."""
+        with self.changed:
+            self.refusal = refusal
+            self.changed.notify_all()
+
 
 @contextmanager
 def running(server):
@@ -154,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         with self.server.changed:
-            while found := self.server.jobs.get(job_id):
+            while not self.server.refusal and (found := self.server.jobs.get(job_id)):
                 self.wfile.write(f"data: {json.dumps(found)}\n\n".encode())
                 self.wfile.flush()
                 if found["state"] in ENDED or not self.server.changed.wait(30):

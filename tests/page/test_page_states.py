@@ -170,7 +170,7 @@ def test_jobs_are_cancelled_and_deleted_only_after_asking(visit):
         page.click("#confirm button[value=yes]")
         page.wait_for_selector("#no-history:not([hidden])")
         assert server.removed == [f"{1:032x}"]
-        assert page.is_visible("#new")
+        page.wait_for_function("() => document.activeElement.id === 'new-title'")
 
 
 def test_history_is_reached_by_keys_and_fits_a_telephone(visit):
@@ -218,6 +218,59 @@ def test_a_server_that_refuses_is_heard(server, browser):
     page.wait_for_selector("#trouble:not([hidden])")
     assert "The queue is full. Try again soon." in text(page, "#trouble")
     page.context.close()
+
+
+def test_a_server_that_was_away_is_heard_again(visit, faults):
+    away = {"error": {"message": "Nobody is there.", "remedy": "Wait."}}
+
+    def refused(end):
+        return lambda answer: answer.url.endswith(end) and answer.status == 503
+
+    with running(StandIn([model()], [job(1)])) as server, visit(server.url) as page:
+        page.click("#history a")
+        page.wait_for_selector("#running:not([hidden])")
+        with page.expect_response(refused("/events")):
+            server.refuse(away)
+        page.wait_for_selector("#elapsed:has-text('the server is asked again')")
+        page.wait_for_selector("#trouble:has-text('Nobody is there.')")
+        page.evaluate("document.querySelector('#trouble').firstChild.isOld = true")
+        for _ in range(2):
+            with page.expect_response(refused("/api/jobs")):
+                pass
+        assert page.evaluate("document.querySelector('#trouble').firstChild.isOld")
+
+        server.refuse(None)
+        server.tell(f"{1:032x}", state="running", stage="segmenting", progress=0.3, position=None)
+        page.wait_for_selector("#percent:text-is('30 %')")
+        page.wait_for_selector("#trouble", state="hidden")
+    assert all("503" in fault for fault in faults), faults
+    faults.clear()
+
+
+def test_a_scan_that_cannot_be_had_is_told_of_with_the_remedy(visit, faults):
+    scan = {"name": "scan.nii.gz", "kind": "scan", "size_bytes": 1}
+    gone = {"error": {"message": "The scan is gone.", "remedy": "Send it again."}}
+    past = [job(1, state="done", files=[scan])]
+    with running(StandIn([model()], past)) as server, visit(server.url) as page:
+        page.route("**/files/*", lambda route: route.fulfill(status=410, json=gone))
+        page.click("#history a")
+        page.wait_for_selector("#loading:text-is('The scan is gone. Send it again.')")
+    assert all("410" in fault for fault in faults), faults
+    faults.clear()
+
+
+def test_each_view_has_its_title_and_takes_the_focus(visit):
+    with running(StandIn([model()], [job(1, name="A name.nii.gz")])) as server:
+        with visit(server.url) as page:
+            page.wait_for_function("() => document.title === 'New scan – Lamina'")
+            page.click("#history a")
+            page.wait_for_function("() => document.activeElement.id === 'job-name'")
+            assert page.title() == "Result – Lamina"
+            page.keyboard.press("n")
+            page.wait_for_function("() => document.activeElement.id === 'new-title'")
+            assert page.title() == "New scan – Lamina"
+        with visit(f"{server.url}#/history", width=390) as page:
+            page.wait_for_function("() => document.title === 'History – Lamina'")
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(server, visit):

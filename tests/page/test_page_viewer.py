@@ -92,6 +92,30 @@ def test_structures_are_drawn_and_each_control_changes_the_picture(phantom, visi
             assert np.count_nonzero(quarter.max(axis=2) > 60) > 3000
 
 
+def test_cursor_keys_move_slices_unless_what_was_reached_by_keys_takes_them(phantom, visit):
+    with served(*phantom) as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+
+        def moves(key):
+            before = page.inner_text("#slice-number")
+            page.keyboard.press(key)
+            return page.inner_text("#slice-number") != before
+
+        page.click("#views label:has-text('Coronal')")
+        page.wait_for_function("() => document.activeElement.id === 'planes'")
+        assert moves("ArrowUp")
+        page.click("#structures .name >> text=aorta")
+        assert moves("ArrowUp")
+        page.uncheck("#overlay")
+        assert moves("PageDown")
+        assert page.is_checked("#views input[value=coronal]")
+
+        page.focus("#views input[value=coronal]")
+        page.keyboard.press("ArrowRight")
+        assert page.is_checked("#views input[value=sagittal]")
+        assert page.evaluate("document.activeElement.value") == "sagittal"
+
+
 def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
     colours = np.zeros((3, 40, 30), np.uint8)
     colours[0], colours[1, :, 15:] = 200, 180

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lamina.cli.options import OUT
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.errors import ConfigError
@@ -32,7 +33,7 @@ _GENERIC = {"scores", "out_of_fold"}
 def compare(
     places: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="SCORES...", help="Folders that evaluate --out wrote, or runs."),
+        typer.Argument(metavar="SCORES...", help="Folders of evaluate --out or train --fold all."),
     ] = None,
     group: Annotated[
         list[str] | None,
@@ -46,7 +47,7 @@ def compare(
         str | None, typer.Option(help="One structure or region; all structures by default.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for figures, tables and pictures.")
+        Path | None, typer.Option(*OUT, help="Folder for figures, tables and pictures.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -10,6 +10,7 @@ export class ServerError extends Error {
 
 const LOST = ["The server does not answer.", "Look whether lamina still runs, then try again."];
 const ENDED = ["done", "failed", "cancelled"];
+const AGAIN_MS = 5000;
 
 export const isActive = (job) => !ENDED.includes(job.state);
 export const fileUrl = (job, name) => `api/jobs/${encodeURIComponent(job.id)}/files/${encodeURIComponent(name)}`;
@@ -82,13 +83,24 @@ export function upload(model, pixelSize, files, onProgress) {
 
 // Hear of a job until it has ended; returns how to stop listening.
 export function follow(id, onJob, onLost) {
-  const source = new EventSource(`${jobPath(id)}/events`);
-  source.addEventListener("message", ({ data }) => {
-    const heard = JSON.parse(data);
-    onLost(false);
-    if (!isActive(heard)) source.close();
-    onJob(heard);
-  });
-  source.addEventListener("error", () => onLost(true)); // the browser connects again by itself
-  return () => source.close();
+  let source, timer;
+  const listen = () => {
+    source = new EventSource(`${jobPath(id)}/events`);
+    source.addEventListener("message", ({ data }) => {
+      const heard = JSON.parse(data);
+      onLost(false);
+      if (!isActive(heard)) source.close();
+      onJob(heard);
+    });
+    source.addEventListener("error", () => {
+      onLost(true);
+      // After a lost connection the browser tries again by itself, after a refusal it never does.
+      if (source.readyState === EventSource.CLOSED) timer = setTimeout(listen, AGAIN_MS);
+    });
+  };
+  listen();
+  return () => {
+    clearTimeout(timer);
+    source.close();
+  };
 }

@@ -11,6 +11,9 @@ if (new URLSearchParams(location.search).has("token")) {
   history.replaceState(null, "", location.pathname + location.hash);
 }
 
+// No name of a scan: browsers keep titles in their history.
+const TITLES = { new: "New scan", history: "History", jobs: "Result" };
+
 const past = new History(trouble);
 const form = new Form((job) => {
   past.refresh();
@@ -33,8 +36,11 @@ async function erase(job) {
 function go() {
   const [, place, id] = /^#\/(?:(jobs)\/(.+)|history)?$/.exec(location.hash) ?? [];
   const shown = place ?? (location.hash === "#/history" ? "history" : "new");
+  const isChange = document.body.dataset.page !== shown;
   document.body.dataset.page = shown;
+  document.title = `${TITLES[shown]} – Lamina`;
   $("new").hidden = shown !== "new";
+  if (isChange && shown === "new") $("new-title").focus({ preventScroll: true }); // what had it may be gone
   for (const tab of document.querySelectorAll("[data-tab]")) {
     if (tab.dataset.tab === shown) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");

@@ -33,7 +33,10 @@ export class History {
     try {
       this.jobs = await jobs();
       this.draw();
+      if (this.fault) this.onTrouble(null, this.fault);
+      this.fault = null;
     } catch (error) {
+      this.fault = error;
       this.onTrouble(error);
     }
     if (this.jobs.some(isActive) && !document.hidden) this.timer = setTimeout(() => this.refresh(), OFTEN_MS);

@@ -23,7 +23,7 @@ const KEYS = [
 ];
 
 const TAKES_LETTERS = "select, textarea, [contenteditable], input:not([type=checkbox], [type=radio], [type=range])";
-const TAKES_ARROWS = "input, button, a, summary, [tabindex]:not(canvas, main, h1)";
+const TAKES_ARROWS = "input:not([type=checkbox]), [tabindex]:not(canvas, main, h1)";
 
 const click = (id) => {
   const box = $(id);

@@ -201,8 +201,8 @@ export class Scene {
   // Draw in 3D: surfaces where the server has made them, else the voxels themselves.
   async openSolid(fetchMeshes) {
     if (this.solid) return;
-    this.solid = await attached(this.canvases.solid, { isOrientCube: true, show3Dcrosshair: false, crosshairWidth: 0 });
     const buffer = await fetchMeshes?.();
+    this.solid = await attached(this.canvases.solid, { isOrientCube: true, show3Dcrosshair: false, crosshairWidth: 0 });
     if (buffer) await this.#addMeshes(buffer);
     else for (const image of [this.image, this.labels?.image].filter(Boolean)) this.solid.addVolume(image);
     this.solid.setSliceType(RENDER);

@@ -28,7 +28,7 @@ export class Viewer {
     try {
       await this.#load();
     } catch (error) {
-      if (!this.closed) this.#say(error.message);
+      this.#fail(error);
     }
   }
 
@@ -37,6 +37,10 @@ export class Viewer {
     this.scene?.close();
     this.scene = null;
     $("done").replaceChildren();
+  }
+
+  #fail({ message, remedy }) {
+    if (!this.closed) this.#say([message, remedy].filter(Boolean).join(" "));
   }
 
   #say(text) {
@@ -107,6 +111,7 @@ export class Viewer {
         el("label", {}, el("input", { type: "radio", name: "view", value: view, onchange: () => this.show(view) }), el("span", {}, VIEWS[view])),
       ),
     );
+    $("views").addEventListener("click", ({ detail }) => detail && setTimeout(() => this.#toPicture()));
     $("overlay-tools").hidden = !hasOverlay;
     $("overlay").addEventListener("change", () => scene.setOverlay($("overlay").checked));
     $("outline").addEventListener("change", () => scene.setOutline($("outline").checked));
@@ -160,8 +165,17 @@ export class Viewer {
       const mesh = await this.#blob("mesh", "Loading surfaces");
       return mesh.blob.arrayBuffer();
     });
-    await this.scene.openSolid(fetchMeshes);
-    if (!this.closed) this.#say("");
+    try {
+      await this.scene.openSolid(fetchMeshes);
+      if (!this.closed) this.#say("");
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  // A mouse leaves the cursor keys to the slices; who chose by keys goes on among the planes with them.
+  #toPicture() {
+    if (!this.closed) $(this.view === "solid" ? "solid" : "planes").focus({ preventScroll: true });
   }
 
   #slider() {
