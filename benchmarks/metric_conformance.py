@@ -24,6 +24,7 @@ from medpy.metric import binary as medpy
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from lamina.evaluation.calibration import MARGIN
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.metrics.nsd import TOLERANCE
@@ -174,14 +175,18 @@ def monai_nsd(pair: Pair, spacing: Spacing, *, subvoxels: bool) -> float:
 
 
 def monai_ece(pair: Pair, probability: NDArray[np.float64]) -> float:
-    """Return MONAI's expected calibration error over the box around both masks."""
-    marked = np.argwhere(pair[0] | pair[1])
-    box = tuple(map(slice, marked.min(axis=0), marked.max(axis=0) + 1))
+    """Return MONAI's expected calibration error where ours looks, per voxel of the widened box."""
+    prediction, reference = pair
+    marked, box = np.argwhere(reference), np.zeros_like(reference)
+    low, high = np.maximum(marked.min(axis=0) - MARGIN, 0), marked.max(axis=0) + MARGIN + 1
+    box[tuple(map(slice, low, high))] = True
+    where = box | prediction
     metric = monai.CalibrationErrorMetric(num_bins=20, calibration_reduction="expected")
     metric(
-        torch.from_numpy(probability[box])[None, None], torch.from_numpy(pair[1][box])[None, None]
+        torch.from_numpy(probability[where])[None, None],
+        torch.from_numpy(reference[where])[None, None],
     )
-    return float(metric.aggregate().squeeze())
+    return min(1.0, float(metric.aggregate().squeeze()) * where.sum() / box.sum())
 
 
 def as_batch(pair: Pair) -> list[torch.Tensor]:

@@ -66,8 +66,12 @@ CHOICES = """\
 - **ECE and Brier** need `CASE_probabilities.npy`, an array `(classes, *S)` on the
   segmentation's grid with the background first, or a `.nii.gz` of as many channels, beside the
   predictions or in the folder that `--probabilities` names. A region's probability is the sum
-  of its structures'. They look at the smallest box around both masks, for over a whole scan the
-  background that nobody doubts would hide every fault.
+  of its structures'. They look at the reference's box widened by 3 voxels, enough for doubts about
+  an outline to count, for over a whole scan the background that nobody doubts would hide every
+  fault; and at whatever is predicted beyond it. Both are divided by the voxels of the box alone,
+  which the reference decides: no false voxel improves Brier, wherever it lies. In ECE, what is too
+  sure and what is too unsure make up for each other within a bin. With an empty reference there is
+  no box: an invented structure counts as 1.
 - **Slanted scans**, whose axes are not at right angles (a tilted gantry), have their volumes
   measured as they are; distances, areas of surface and the widening of lesions take the axes for
   upright.

@@ -300,6 +300,14 @@ def test_a_patient_in_training_and_test_is_refused_even_without_validation():
     assert given_fold(cases, allow_leakage=True) is None
 
 
+def test_a_case_on_no_side_is_learnt_from_and_its_patient_is_not_to_be_tested():
+    cases = sided(a1="", a2="test", b1="", c1="")
+    with pytest.raises(DatasetError, match=r"patient of_a .*train \(a1\), test \(a2\)"):
+        given_fold(cases)
+    assert given_fold(cases, allow_leakage=True) is None
+    assert given_fold(sided(a1="test", a2="test", b1="", c1="")) is None
+
+
 def test_unusable_cases_are_taken_out_of_given_folds():
     folds = (Fold(("a", "b"), ("c",), ("d",)), Fold(("c", "a"), ("b", "d")))
     assert drop_cases(folds, {"b", "x"}) == (

@@ -51,6 +51,5 @@ def test_nothing_in_common_leaves_nothing():
 def test_the_mean_is_over_the_structures_that_a_metric_applies_to():
     values = {"liver": 0.5, "tumour": NAN, "spleen": -0.7, "both": 0.1}
     structures = ["liver", "tumour", "spleen"]
-    assert mean_over(values, structures, by_size=False) == pytest.approx(-0.1)
-    assert mean_over(values, structures, by_size=True) == pytest.approx(0.6)
-    assert math.isnan(mean_over(values, ["tumour"], by_size=False))
+    assert mean_over(values, structures) == pytest.approx(-0.1)
+    assert math.isnan(mean_over(values, ["tumour"]))

@@ -1,6 +1,7 @@
 """What is written lies in the patient where it was segmented, whatever the series is like."""
 
 import logging
+import pickle
 import sys
 
 import numpy as np
@@ -22,6 +23,7 @@ from dicom_scans import (
 from lamina.errors import FileError, GeometryError, LabelError
 from lamina.io import derived, read_volume
 from lamina.io.derived import Producer, Pseudonyms, write_structures
+from lamina.io.derived.source import read_source
 from lamina.io.structures import describe, read_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -375,8 +377,8 @@ def test_anonymised_objects_say_nothing_of_patient_and_visit(tmp_path, kind):
     assert found.PatientIdentityRemoved == "YES"
     assert found.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     assert found.PatientID.startswith("anonymous-")
-    dates = {str(one.value or "") for one in found if one.VR == "DA"}
-    assert dates <= {"", "19000101"}
+    times = [one for one in found.iterall() if one.VR in ("DA", "TM", "DT")]
+    assert {str(one.value or "") for one in times} <= {"", "19000101", "000000"}
     assert_holds(path, image, slices, drawn(slices), kind)
 
 
@@ -389,6 +391,31 @@ def test_pseudonyms_are_the_same_within_a_run_and_others_in_the_next(tmp_path):
     later = pydicom.dcmread(write(tmp_path, "seg", label, pseudonyms=Pseudonyms())[0])
     assert [seg[tag].value for tag in tags] == [contours[tag].value for tag in tags]
     assert not {seg[tag].value for tag in tags} & {later[tag].value for tag in tags}
+
+
+def test_copies_of_pseudonyms_agree_and_others_know_nothing_of_them():
+    known, original = Pseudonyms(), "1.2.840.113619.2"
+    copy = pickle.loads(pickle.dumps(known))
+    assert copy.uid(original) == known.uid(original) != Pseudonyms().uid(original)
+    assert copy.patient("A") == known.patient("A") != Pseudonyms().patient("A")
+    assert known.uid(original) != known.uid(f"{original}.1")
+    assert str(known.key) not in repr(known)
+    for number in range(100):
+        found = pydicom.uid.UID(known.uid(f"1.2.{number}"))
+        assert found.is_valid
+        assert found.startswith("2.25.")
+        assert len(found) <= 64
+
+
+@pytest.mark.parametrize("name", ["", "^^"])
+def test_patients_without_number_and_name_are_told_apart_by_their_studies(tmp_path, name):
+    run, nobody = Pseudonyms(), {"PatientID": "", "PatientName": name}
+    found = []
+    for number, study in enumerate(("2.25.1", "2.25.2", "2.25.1")):
+        folder = tmp_path / str(number)
+        write_series(folder, size=(4, 4, 2), StudyInstanceUID=study, **nobody)
+        found.append(run.source(read_source(folder)).patient.PatientID)
+    assert found[0] == found[2] != found[1]
 
 
 ODD = {

@@ -19,16 +19,15 @@ LABELS = LabelSet(values={"liver": 1, "tumour": 2}, regions={"all": ("liver", "t
 RULES = {"missed": "prediction empty", "invented": "reference empty", "absent": "both empty"}
 
 
-def write_scores(folder, table, labels=LABELS, **extra):
+def write_scores(folder, table, labels=LABELS, metrics=("dice", "volume_error_ml"), **extra):
     """Write the scores of ``case -> (liver, tumour)``; words stand for empty masks."""
     rows = []
     for case, values in table.items():
         for label, value in zip(("liver", "tumour", "all"), (*values, values[0]), strict=True):
             rule = RULES.get(value, "")
             number = {"missed": 0.0, "invented": 0.0, "absent": np.nan}.get(value, value)
-            for metric, found in (("dice", number), ("volume_error_ml", -number)):
-                rows.append(Score(case=case, label=label, metric=metric, value=found, rule=rule))
-    metrics = ("dice", "volume_error_ml")
+            for metric in metrics:
+                rows.append(Score(case=case, label=label, metric=metric, value=number, rule=rule))
     Scores(labels=labels, metrics=metrics, rows=tuple(rows), **extra).write(folder)
     return folder
 
@@ -66,12 +65,23 @@ def test_compares_one_structure_or_region(good, poor):
     assert compare({"good": [good], "poor": [poor]}, label="all").subject.measure == "Dice of all"
 
 
-def test_signed_errors_are_compared_by_their_size(good, poor):
-    found = compare({"good": [good], "poor": [poor]}, metric="volume_error_ml")
-    assert not found.subject.higher_is_better
-    assert found.methods[0].name == "poor"
-    assert "by size" in found.subject.measure
-    assert found.subject.unit == "ml"
+@pytest.mark.parametrize("metric", ["volume_error_ml", "volume_error_percent"])
+def test_signed_errors_have_no_better_direction_and_are_refused(tmp_path, metric):
+    """By size, to miss a structure (-100 %) would beat finding it too large by more."""
+    folders = [write_scores(tmp_path / n, table(), metrics=("dice", metric)) for n in ("a", "b")]
+    with pytest.raises(ConfigError, match=f"--metric {metric}: .* no better direction") as refused:
+        compare({folder.name: [folder] for folder in folders}, metric=metric)
+    assert "absolute_volume_error_ml or relative_volume_error" in refused.value.remedy
+
+
+def test_what_is_compared_by_default_has_a_better_direction(tmp_path):
+    def compared(*metrics):
+        names = [f"{name} {len(metrics)}" for name in ("a", "b")]
+        return compare({n: [write_scores(tmp_path / n, table(), metrics=metrics)] for n in names})
+
+    assert compared("volume_error_ml", "iou").subject.measure.startswith("IoU")
+    with pytest.raises(ConfigError, match="--metric volume_error_ml: .* no better direction"):
+        compared("volume_error_ml")
 
 
 def test_scans_of_one_patient_count_once(tmp_path):

@@ -330,6 +330,26 @@ def test_a_soup_is_measured_on_test_scans_and_kept_if_it_holds_up(
         assert load(run / "soup")
 
 
+def test_prepared_slanted_scans_are_segmented_and_on_the_device_of_the_training(
+    slanted_work, tmp_path, monkeypatch
+):
+    devices = []
+
+    def noted(*arguments, device=None, **options):
+        devices.append(device)
+        return predict(*arguments, device=device, **options)
+
+    for module in (cross_validation, ensembles):
+        monkeypatch.setattr(module, "predict", noted)
+    run = tmp_path / "run"
+    result = cross_validate(slanted_work, run, SETTINGS | {"device": "cpu"}, soup=True)
+    assert result.all_failures == {}
+    assert len(result.scores.cases) == 4
+    for folder in (run / "test", run / "soup" / "test"):
+        assert read_json(folder / "scores.json")["num_cases"] == 2
+    assert devices == ["cpu"] * 4
+
+
 def test_a_soup_holds_up_where_it_is_equal_or_better():
     pairs = [(0.9, 0.91), (0.9, 0.8995), (0.9, 0.895), (0.0, 0.0), (0.9, float("nan"))]
     assert [ensembles.holds_up(*pair) for pair in pairs] == [True, True, False, False, False]

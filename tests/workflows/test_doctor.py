@@ -221,6 +221,45 @@ def test_objects_are_merged_in_the_copy(tmp_path):
         assert np.count_nonzero(read_labels(case.label).array) == 2 * 3 * (4 + number)
 
 
+@pytest.mark.parametrize("kind", ["seg", "rtstruct", "nifti"])
+def test_series_are_volumes_in_the_copy(tmp_path, kind):
+    pytest.importorskip("highdicom")
+    from dicom_scans import ball, middle, rings, write_rtstruct, write_seg, write_series
+
+    folder, out = tmp_path / "dicom", tmp_path / "out"
+    for number in range(3):
+        home = folder / f"P{number}" / "ct"
+        size = (24, 20 + 2 * number, 12)
+        slices = write_series(home, size=size, PatientID=f"ID-{number}")
+        found = {"liver": ball(slices, middle(slices), 5 + number)}
+        if kind != "nifti":  # which cannot say that it is not of another series in the folder
+            write_series(tmp_path / "other", size=(24, 20, 3))
+            for path in sorted((tmp_path / "other").iterdir()):
+                path.rename(home / f"other {path.name}")
+        if kind == "seg":
+            write_seg(home / "label.dcm", slices, found)
+        elif kind == "rtstruct":
+            drawn = {"liver": rings(slices, middle(slices), 5 + number)}
+            write_rtstruct(home / "label.dcm", slices, drawn)
+        else:
+            label = found["liver"].T[None].astype(np.uint8)
+            write_volume(replace(read_volume(home), array=label), home.parent / "ct.nii.gz")
+    result = doctor(folder, fix=out, workers=0)
+    assert result.counts["error"] == 0
+    before, after = read_cohort(folder), read_cohort(out)
+    assert before.labels.values == after.labels.values
+    for old, new in zip(before.cases, after.cases, strict=True):
+        assert (old.case_id, old.group) == (new.case_id, new.group)
+        image, copied = old.read_image(before.channels), new.read_image(after.channels)
+        np.testing.assert_array_equal(copied.array, image.array)
+        np.testing.assert_allclose(copied.affine, image.affine, atol=1e-4)
+        expected = old.read_label(before.labels, image).array
+        found = new.read_label(after.labels, copied).array
+        assert expected.any()
+        np.testing.assert_array_equal(found, expected)
+    assert doctor(out, workers=0).counts["error"] == 0
+
+
 @pytest.mark.parametrize("kinds", [("images", "masks"), ("imagesTr", "labelsTr")])
 def test_files_without_a_partner_are_findings_and_the_others_are_examined(
     tiny_dataset, tmp_path, kinds

@@ -21,7 +21,7 @@ from lamina.workflows.load import load
 from lamina.workflows.pacs import transfer
 from lamina.workflows.pacs.loop import Pace, Watcher
 from lamina.workflows.pacs.rule import Rule
-from lamina.workflows.pacs.state import State
+from lamina.workflows.pacs.state import LONGEST_DELAY_S, State
 from lamina.workflows.pacs.watch import Segmenter, status, watch
 from lamina.workflows.written import output_of
 from small_bundles import small_bundle
@@ -557,9 +557,55 @@ def test_rules_ask_for_days_and_one_modality():
         "Modality": "CT",
         "StudyDate": "20240301-",
     }
+    assert Rule(modality=("ct",)).filters(today) == {"Modality": "CT"}
     assert Rule(days=2, modality=("CT", "MR")).filters(today) == {"StudyDate": "20240229-"}
     with pytest.raises(ConfigError, match="SEG: holds no images"):
         Rule(modality=("seg",))
+
+
+class Empty:
+    """An archive that lists a series and has nothing of it."""
+
+    name = "empty"
+
+    def echo(self):
+        pass
+
+    def series(self, filters):
+        about = {"study": "1", "modality": "CT", "description": "", "body_part": ""}
+        return [Series(uid="1.2", instances=1, **about)]
+
+    def count(self, series):
+        return 1
+
+    def fetch(self, study, uid, folder, instances):
+        raise PacsError("empty: has nothing of it.")
+
+
+def test_the_pause_before_a_further_try_grows_to_a_day_and_is_kept(tmp_path):
+    now, pauses = [1e9], []
+    with closing(State(tmp_path, "seg")) as table:
+        watcher = Watcher(
+            archive=Empty(),
+            target=Empty(),
+            segment=None,
+            model="",
+            folder=tmp_path,
+            state=table,
+            rule=Rule(),
+            pace=Pace(settle=0, tries=12),
+            tell=pauses.append,
+            clock=lambda: now[0],
+        )
+        for tries in range(1, 12):
+            watcher.once()
+            now[0] += 1
+            watcher.once()  # too early
+            (entry,) = table.entries()
+            assert entry.tries == tries
+            pauses[-1] = entry.due - now[0] + 1
+            now[0] = entry.due
+    assert pauses == [60 * 4**n for n in range(6)] + [LONGEST_DELAY_S] * 5
 
 
 def test_the_table_survives_a_write_that_breaks_off(tmp_path):

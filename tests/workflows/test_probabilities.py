@@ -47,12 +47,15 @@ def test_calibration_is_measured_where_there_are_probabilities(folders):
     scores = evaluate(*folders, labels=LABELS)
     assert scores.cases == ("a",), "a file of probabilities is no case"
     assert scores.failures == {}
-    # The box around the liver has 48 voxels: 35 of it at 0.8, 12 of it at 0.1, the tumour at 0.1.
-    expected = (35 * 0.2**2 + 12 * 0.9**2 + 0.1**2) / 48
+    # The box around the liver, 3 voxels wider, is the grid of 210 voxels: 35 of the liver at 0.8
+    # and 12 at 0.1; the tumour and 162 of the background at 0.1.
+    expected = (35 * 0.2**2 + 12 * 0.9**2 + 163 * 0.1**2) / 210
     assert value(scores, "liver", "brier") == pytest.approx(expected)
-    # Of the region the tumour is a part: 36 voxels at 0.9 and 12 at 0.2.
-    assert value(scores, "whole", "brier") == pytest.approx((36 * 0.1**2 + 12 * 0.8**2) / 48)
-    assert value(scores, "whole", "ece") == pytest.approx((36 * 0.1 + 12 * 0.8) / 48)
+    # Of the region the tumour is a part: 36 voxels at 0.9 and 12 at 0.2, as 162 of the background.
+    expected = (36 * 0.1**2 + 12 * 0.8**2 + 162 * 0.2**2) / 210
+    assert value(scores, "whole", "brier") == pytest.approx(expected)
+    expected = (36 * 0.1 + abs(174 * 0.2 - 12)) / 210
+    assert value(scores, "whole", "ece") == pytest.approx(expected)
 
 
 def test_images_of_probabilities_may_lie_in_another_folder(folders, tmp_path):

@@ -125,6 +125,14 @@ def noted(trained, **listeners):
 runs_finish_run = runs.finish_run
 
 
+def test_prepared_slanted_scans_are_scored(studied, tiny_work, slanted_work, tmp_path):
+    run = replace(studied.runs[0], out=tmp_path)
+    shutil.copytree(studied.runs[0].run.root, run.run.root)
+    runs.train_and_score(read_study(TABLE), tiny_work, run, slanted_work)
+    scores = read_evaluation(run.scores).scores
+    assert (len(scores.cases), scores.failures) == (6, {})
+
+
 def test_a_killed_study_goes_on_where_it_was(studied, tiny_work, tmp_path, monkeypatch):
     out, trained = tmp_path / "study", []
 

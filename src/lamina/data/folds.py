@@ -92,14 +92,15 @@ def given_fold(cases: Sequence[Case], *, allow_leakage: bool = False) -> Fold | 
 
     Raises:
         DatasetError: Some cases are on no side, none is there to train on, or a patient is on two
-            sides, be it only of training and test.
+            sides, be it only of test and training, where cases on no side are trained on.
     """
     fold = Fold(*(tuple(c.case_id for c in cases if c.side == side) for side in SIDES))
-    if not allow_leakage:
-        _refuse_leaks("split", (fold,), cases)
+    aside = [case.case_id for case in cases if case.side not in SIDES]
+    if not allow_leakage:  # beside a test side alone, cases on no side are learnt from
+        _refuse_leaks("split", (replace(fold, train=(*fold.train, *aside)),), cases)
     if not fold.val:
         return None
-    if aside := [case.case_id for case in cases if case.side not in SIDES]:
+    if aside:
         raise DatasetError(
             f"{len(aside)} cases are neither for training nor validation: {aside[:5]}.",
             remedy="Give every case a side in the column split, or none.",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from lamina.errors import GeometryError
+from lamina.evaluation.calibration import widened
 from lamina.evaluation.comparison import Comparison, diagonal_of
 from lamina.evaluation.metrics import Metric, Unit
 from lamina.evaluation.protocols import PROTOCOLS, find_metric
@@ -230,7 +231,7 @@ def _comparisons(
     voxel_volume: float | None,
     probabilities: Probabilities | None,
 ) -> Iterator[tuple[str, Comparison]]:
-    """Yield each structure and region with its masks, cropped to the box around both."""
+    """Yield each structure and region, cropped to what holds both masks and counts around them."""
     ignored = reference == IGNORE_INDEX
     num_ignored = int(np.count_nonzero(ignored))
     if num_ignored:
@@ -238,6 +239,8 @@ def _comparisons(
     found = find_objects(prediction, IGNORE_INDEX - 1), find_objects(reference, IGNORE_INDEX - 1)
     for label, classes in _classes(labels).items():
         box = _union([boxes[i - 1] for boxes in found for i in classes], reference.ndim)
+        if probabilities is not None:
+            box = widened(box, reference.shape)
         yield (
             label,
             Comparison(

@@ -8,9 +8,7 @@ Source: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.16 (multi-frame functional gro
 (modality LUT); PS3.10, section 7.
 """
 
-import logging
 import struct
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lamina.errors import FileError, GeometryError
+from lamina.io.dicom_quiet import unquoted
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -134,8 +133,7 @@ def guarded(path: Path) -> Iterator[None]:
     """Turn what damage makes pydicom raise, now or when a tag is looked at, into a FileError."""
     from pydicom.errors import BytesLengthException
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unquoted():
         try:
             yield
         except OSError as error:
@@ -143,22 +141,6 @@ def guarded(path: Path) -> Iterator[None]:
         except (*_FAULTS, BytesLengthException) as error:
             cause = plain((str(error).splitlines() or ["?"])[-1].strip())
             raise FileError(f"{path}: its DICOM data are wrong: {cause}.", remedy=RECOPY) from error
-
-
-@contextmanager
-def unquoted() -> Iterator[None]:
-    """Take values of tags as they are; else pydicom would log odd ones, a patient's too."""
-    from pydicom.config import disable_value_validation
-
-    log = logging.getLogger("pydicom")
-    was_disabled = log.disabled
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        log.disabled = True
-        try:
-            yield
-        finally:
-            log.disabled = was_disabled
 
 
 def value_of(header: "Dataset", tag: str) -> Any:

@@ -204,7 +204,7 @@ def case_values(column: Column, training: Scored) -> dict[str, float]:
     names = ("",) if column.metric == CHANNELS else column.of or training.structures
     rows = training.values.get(column.metric, {})
     known = {case: row for case, row in rows.items() if set(names) <= row.keys()}
-    means = {case: mean_over(row, names, by_size=False) for case, row in known.items()}
+    means = {case: mean_over(row, names) for case, row in known.items()}
     return {case: value for case, value in means.items() if not math.isnan(value)}
 
 

@@ -29,20 +29,14 @@ class _Measure:
     label: str | None
 
     @property
-    def by_size(self) -> bool:
-        """Whether errors of either sign are compared by how large they are."""
-        return self.metric.higher_is_better is None
-
-    @property
     def best(self) -> float:
         return 1.0 if self.metric.higher_is_better else 0.0
 
     @property
     def title(self) -> str:
         """What the tables call it."""
-        size = " (by size)" if self.by_size else ""
         where = f" of {self.label}" if self.label else ", mean over the structures"
-        return self.metric.title + size + where
+        return self.metric.title + where
 
     def structures(self, found: Evaluation) -> list[str]:
         """Return what the mean is over."""
@@ -52,7 +46,7 @@ class _Measure:
         """Return each case's value."""
         names = self.structures(found)
         values = found.values[self.metric.name]
-        return {case: mean_over(row, names, self.by_size) for case, row in values.items()}
+        return {case: mean_over(row, names) for case, row in values.items()}
 
 
 def compare(
@@ -72,11 +66,13 @@ def compare(
         methods: Name -> places of the scores, one for each training of the method; a place is a
             ``scores.json``, its folder, or the folder of a cross-validation.
         out: Folder to leave ``compare.json``, tables in Markdown and LaTeX, and pictures in.
-        metric: Name of one metric; Dice by default, or the first there is.
+        metric: Name of one metric that has a better direction; Dice by default, or the first
+            there is.
         label: One structure or region; by default the mean over the structures of each case.
 
     Raises:
-        ConfigError: There are fewer than two methods, or scores are given twice.
+        ConfigError: There are fewer than two methods, scores are given twice, or the metric is a
+            signed error.
         DatasetError: There are no scores, or they are not of the same cases, references, labels and
             rules.
         FileError: Scores are damaged, or ``out`` cannot be written.
@@ -129,13 +125,20 @@ def _measure(found: Evaluation, name: str | None, label: str | None) -> _Measure
     registered = [METRICS.get(metric) for metric in METRICS]
     known = {m.measured_in(unit).name: m.measured_in(unit) for m in registered for unit in _UNITS}
     there = [metric for metric in found.metrics if metric in known]
+    directed = [metric for metric in there if known[metric].higher_is_better is not None]
     if name is None:
-        name = DEFAULT_METRIC if DEFAULT_METRIC in there else next(iter(there), DEFAULT_METRIC)
+        default = next(iter(directed or there), DEFAULT_METRIC)
+        name = DEFAULT_METRIC if DEFAULT_METRIC in there else default
     elif name in METRICS:
         name = METRICS.get(name).measured_in(found.scores.unit).name
     if name not in there:
         raise UnknownNameError(
-            f"--metric {name}: is not in {found.path}.", remedy=f"It has {', '.join(there)}."
+            f"--metric {name}: is not in {found.path}.", remedy=f"It has {', '.join(directed)}."
+        )
+    if name not in directed:  # by size, a missed structure beats one found too large
+        raise ConfigError(
+            f"--metric {name}: is a signed error, which has no better direction to compare by.",
+            remedy="Compare by absolute_volume_error_ml or relative_volume_error.",
         )
     labels = [*found.scores.labels.values, *found.scores.labels.regions]
     if label and label not in labels:

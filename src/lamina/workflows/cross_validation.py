@@ -20,7 +20,7 @@ from lamina.training.processes import require_one_process
 from lamina.training.stopping import BY_FILE, STOP_FILE
 from lamina.workflows import Progress, all_folds, no_progress
 from lamina.workflows.all_folds import AllFolds, folds_of, kept_by_all
-from lamina.workflows.ensembles import cook_soup, ensemble, metrics_of
+from lamina.workflows.ensembles import cook_soup, device_of, ensemble, metrics_of
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.predict import predict
@@ -230,4 +230,12 @@ def predict_fold(run: RunFolder, cases: tuple[str, ...], out: Path, progress: Pr
     files = {case: out / e["segmentation"] for case, e in ours.items()}
     whole = {c for c, file in files.items() if file.is_file() and sha256(file) == ours[c]["sha256"]}
     if not whole >= set(cases):
-        predict(run.root, out, split="val", beside_others=True, progress=progress)
+        predict(
+            run.root,
+            out,
+            split="val",
+            device=device_of(run.manifest()["config"]),
+            resample_oblique=True,  # a scan that was not to be was not prepared
+            beside_others=True,
+            progress=progress,
+        )

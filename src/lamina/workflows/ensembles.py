@@ -1,8 +1,9 @@
 """One portable model made of several trained ones: an ensemble of them, or the mean of weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ from lamina.errors import TrainingError
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.files import sha256, write_json
+from lamina.training.device import is_here
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
 from lamina.workflows.run import RunFolder
+from lamina.workflows.scored import recorded_patients
 
 SOUP_MARGIN = 0.001
 """Difference of mean Dice on the test scans up to which soup and ensemble are equally good."""
@@ -131,14 +134,22 @@ def _soup(whole: RunFolder, runs: Sequence[RunFolder]) -> Bundle:
 
 def _tested(run: RunFolder, progress: Progress) -> Scores:
     """Score a model on the scans that are kept for the end."""
-    out = run.root / "test"
-    predict(run.root, out, split="test", progress=progress)
+    out, device = run.root / "test", device_of(run.manifest()["settings"])
+    # A scan that was not to be resampled was not prepared.
+    predict(run.root, out, split="test", device=device, resample_oblique=True, progress=progress)
     return evaluate(out, None, out)
+
+
+def device_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the device that a training was told to take, where this machine has it."""
+    device: str | None = settings.get("device")
+    return device if device and is_here(device) else None
 
 
 def metrics_of(scores: Scores, measured_on: str) -> dict[str, Any]:
     """Return Dice per structure and its mean as a bundle keeps them."""
-    patients = {case: patient_of(case) for case in scores.cases}
+    known = recorded_patients(Path(scores.predictions))
+    patients = {case: known.get(case) or patient_of(case) for case in scores.cases}
     found = {
         label: [of_label["dice"].low, of_label["dice"].high]
         for label, of_label in intervals_of(scores, patients, ("dice",)).items()

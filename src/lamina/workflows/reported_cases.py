@@ -105,7 +105,7 @@ def reliability_of(
                     wanted.spacing,
                     probability=np.where(unknown, np.nan, maps[index]),
                 )
-                each = reliability(*probabilities_around(comparison))
+                each = reliability(probabilities_around(comparison))
                 found[name] = found.get(name, 0) + each
         progress(done, len(known), "Reading probabilities")
     return found

@@ -118,15 +118,16 @@ def widened(mask, spacing):
 
 
 def calibration(prediction, reference, probability):
-    """Return what the probabilities are worth in the box around both masks, voxel by voxel."""
-    marked = np.argwhere(prediction | reference)
-    low, high = marked.min(axis=0), marked.max(axis=0)
+    """Return what the probabilities are worth, voxel by voxel, around the reference and beyond."""
+    marked = np.argwhere(reference)
+    low, high = marked.min(axis=0) - 3, marked.max(axis=0) + 3
     bins, squares, count = {}, 0.0, 0
     for place in np.ndindex(reference.shape):
-        if all(a <= i <= b for a, i, b in zip(low, place, high, strict=True)):
+        within = all(a <= i <= b for a, i, b in zip(low, place, high, strict=True))
+        if within or prediction[place]:
             p, there = float(probability[place]), bool(reference[place])
             bins.setdefault(min(int(p * 20), 19), []).append(p - there)
             squares += (p - there) ** 2
-            count += 1
+            count += within
     gaps = sum(abs(sum(gaps)) for gaps in bins.values())
-    return {"ece": gaps / count, "brier": squares / count}
+    return {"ece": min(1.0, gaps / count), "brier": min(1.0, squares / count)}

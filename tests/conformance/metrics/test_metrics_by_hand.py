@@ -46,10 +46,11 @@ FLAT = {
     "relative_volume_error": 2 / 7,
     "lesion_f1": 1,
     "lesion_dice": 8 / 14,
-    # The box around both holds ten pixels. Eight at 0.75, four of them in the reference: the bin is
-    # off by 0.25. Two at 0.25, both in the reference: off by 0.75.
-    "ece": 0.8 * 0.25 + 0.2 * 0.75,
-    "brier": (4 * 0.25**2 + 4 * 0.75**2 + 2 * 0.75**2) / 10,
+    # The reference's box and 3 pixels more on each side are the whole grid. Eight at 0.75, four of
+    # them in the reference: the bin is off by 0.25. Sixteen at 0.25, two of them in the reference:
+    # off by 0.125.
+    "ece": (8 * 0.25 + 16 * 0.125) / 24,
+    "brier": (4 * 0.25**2 + 4 * 0.75**2 + 2 * 0.75**2 + 14 * 0.25**2) / 24,
 }
 
 
@@ -139,6 +140,19 @@ def test_a_part_within_the_widening_belongs_to_the_lesion_as_in_brats(apart, f1,
     prediction[2, 5 + apart : 7 + apart] = True
     assert value_of("lesion_f1", prediction, reference, (1.0, 1.0)) == pytest.approx(f1)
     assert value_of("lesion_dice", prediction, reference, (1.0, 1.0)) == pytest.approx(dice)
+
+
+def test_probabilities_count_in_the_widened_box_and_where_something_is_predicted():
+    # One pixel, found at 0.9, in the corner of a row of 12: with 3 more the box has 4. In it 0.2 is
+    # said of each of the others. Of 8 beyond, two are predicted, at 0.6; what is said of the others
+    # does not count. Bins: 0.9 of one pixel that is there, 3 * 0.2 and 2 * 0.6 of none.
+    reference, prediction = np.zeros((2, 1, 12), bool)
+    reference[0, 0] = prediction[0, 0] = prediction[0, 7] = prediction[0, 11] = True
+    probability = np.array([[0.9, 0.2, 0.2, 0.2, 0.4, 0.4, 0.4, 0.6, 0.4, 0.4, 0.4, 0.6]])
+    comparison = Comparison(prediction, reference, (1.0, 1.0), probability=probability)
+    squares = 0.1**2 + 3 * 0.2**2 + 2 * 0.6**2
+    assert METRICS.get("brier").value(comparison) == pytest.approx(squares / 4)
+    assert METRICS.get("ece").value(comparison) == pytest.approx((0.1 + 3 * 0.2 + 2 * 0.6) / 4)
 
 
 def test_voxels_without_a_probability_are_no_evidence():

@@ -24,6 +24,7 @@ from lamina.data.workers import run_over
 from lamina.errors import DatasetError, LaminaError
 from lamina.files import atomic_path, write_json, write_text
 from lamina.io import read_volume, strip_suffix, write_volume
+from lamina.io.structures import has_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -108,7 +109,8 @@ def mend(cohort: Cohort, changes: Sequence[Change], out: Path, workers: int = 0)
 
     ``cases.csv`` lists its cases with their patients, sides of the split and sizes of pixels, and
     ``dataset.json`` the channels and labels. Files that need no repair are copied byte for byte;
-    channels, and objects, in files of their own are joined. ``changes.json`` lists every change.
+    channels, and objects, in files of their own are joined, and series and structures of DICOM
+    become volumes. ``changes.json`` lists every change.
 
     Args:
         cohort: The dataset as it is.
@@ -160,9 +162,10 @@ def _mend_case(
 ) -> tuple[Case, Names]:
     case, repairs = todo
     assert case.label is not None
+    anew = len(case.images) > 1 or case.images[0].is_dir() or "replace_nan" in repairs
     image = None
-    if len(case.images) > 1 or repairs & {"replace_nan", "take_grid"}:
-        parts = [read_volume(path) for path in case.images]
+    if anew or "take_grid" in repairs:
+        parts = [read_volume(path, case.series) for path in case.images]
         array = parts[0].array
         if len(parts) > 1:
             array = np.concatenate([part.array for part in parts])
@@ -170,10 +173,9 @@ def _mend_case(
     if image is not None and "replace_nan" in repairs:
         channels = [finite(channel, image.source) for channel in image.array]
         image = replace(image, array=np.stack(channels))
-    rewritten = image if len(case.images) > 1 or "replace_nan" in repairs else None
     label = _mended_label(case, image, repairs, labels)
     return case, (
-        _put(rewritten, case.images[0], folder, f"imagesTr/{case.case_id}"),
+        _put(image if anew else None, case.images[0], folder, f"imagesTr/{case.case_id}"),
         _put(label, case.label, folder, f"labelsTr/{case.case_id}"),
     )
 
@@ -181,10 +183,12 @@ def _mend_case(
 def _mended_label(
     case: Case, image: Volume | None, repairs: frozenset[str], labels: LabelSet
 ) -> Volume | None:
-    """Return the label with its repairs, None without any."""
-    if not case.objects and not repairs & {"round", "renumber", "take_grid"}:
+    """Return the label with its repairs, None where its file can be copied."""
+    repaired = case.objects or repairs & {"round", "renumber", "take_grid"}
+    if not repaired and not has_structures(case.label_files[0]):
         return None
-    label = read_label_map(replace(case, spacing=None))  # which the copy's own list tells
+    unsized = replace(case, spacing=None)  # the copy's own list tells the size of pixels
+    label = read_label_map(unsized, labels)
     assert label is not None
     if "round" in repairs:
         label = replace(label, array=np.rint(label.array).astype(np.int64))
@@ -238,4 +242,4 @@ def _description(cohort: Cohort, labels: LabelSet) -> dict[str, Any]:
 
 def _placed(case: Case, out: Path, names: Names) -> Case:
     image, label = names
-    return replace(case, images=(out / image,), label=out / label, objects=())
+    return replace(case, images=(out / image,), label=out / label, objects=(), series="")

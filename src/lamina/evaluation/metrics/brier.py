@@ -2,15 +2,18 @@
 
 import numpy as np
 
-from lamina.evaluation.calibration import probabilities_around
+from lamina.evaluation.calibration import WHERE, probabilities_around
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS, Metric, when_wrong
 
 
 def brier(comparison: Comparison) -> float:
-    """Return the mean squared difference between probability and truth, from 0 to 1."""
-    probability, there = comparison.part(probabilities_around)
-    return float(np.mean(np.square(probability - there)))
+    """Return the squared differences of probability and truth per voxel, from 0 to 1.
+
+    No false voxel improves it.
+    """
+    around = comparison.part(probabilities_around)
+    return around.per_voxel(float(np.square(around.probability - around.there).sum()))
 
 
 METRICS.register("brier")(
@@ -19,8 +22,8 @@ METRICS.register("brier")(
         title="Brier",
         unit="",
         higher_is_better=False,
-        definition="Mean squared difference between the structure's probability and its presence, "
-        "over the smallest box around both masks.",
+        definition="Summed squared difference between the structure's probability and its "
+        f"presence, {WHERE}",
         empty=when_wrong(1.0),
         function=brier,
         needs_probability=True,

@@ -60,15 +60,14 @@ def pair(
     )
 
 
-def mean_over(values: Mapping[str, float], structures: Sequence[str], by_size: bool) -> float:
+def mean_over(values: Mapping[str, float], structures: Sequence[str]) -> float:
     """Return the mean over those structures that a metric applies to, NaN if over none.
 
     Args:
         values: Structure -> value of one case.
         structures: The ones that count.
-        by_size: Whether the sign of each value is dropped first.
     """
     defined = [values[name] for name in structures if not math.isnan(values[name])]
     if not defined:
         return math.nan
-    return float(np.mean(np.abs(defined) if by_size else defined))
+    return float(np.mean(defined))

@@ -22,7 +22,7 @@ from lamina.io.derived.measure import (
 from lamina.io.derived.seg import segmentation_object
 from lamina.io.derived.segments import Producer, Segments, check_names, segments_of
 from lamina.io.derived.source import Source, place_on, read_source
-from lamina.io.dicom_headers import unquoted
+from lamina.io.dicom_quiet import unquoted
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 

@@ -5,19 +5,23 @@ made-up name and number, dates, times and free text of the study are gone, and e
 that refer to the series too, is a new one. Names of structures are kept: they are the model's.
 """
 
-import secrets
+import hmac
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from lamina.io.derived.source import EMPTY_TAGS, Plane, Source
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-DUMMY_DATE = "19000101"
-"""Stands for dates that an object must have."""
-DUMMY_TIME = "000000"
-
+_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000"}
+"""What stands for the times that an object must have; all others are left empty."""
+_TIMES = ("DA", "DT", "TM")
+_NAME_BYTES = 8
 _METHODS = (
     ("113100", "Basic Application Confidentiality Profile"),
     ("113105", "Clean Descriptors Option"),
@@ -26,27 +30,31 @@ _METHODS = (
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """New names and UIDs, the same for the same patient and UID as long as this object lives."""
+    """New names and UIDs, the same for the same patient and UID by this object and its copies.
 
-    uids: dict[str, str] = field(default_factory=dict)
-    patients: dict[str, str] = field(default_factory=dict)
+    They are hashes under its key; once that is gone, nothing leads from one to the other.
+    """
+
+    key: bytes = field(default_factory=partial(token_bytes, 32), repr=False)
+    """Made up anew for each object, and never to be stored."""
 
     def uid(self, original: str) -> str:
-        """Return what stands for a UID; it cannot be traced back."""
-        from pydicom.uid import generate_uid
-
-        return self.uids.setdefault(original, str(generate_uid(prefix=None)))
+        """Return what stands for a UID."""
+        return f"2.25.{UUID(bytes=self._hash(original)[:16], version=4).int}"
 
     def patient(self, original: str) -> str:
-        """Return what stands for a patient, eight letters."""
-        return self.patients.setdefault(original, secrets.token_hex(4))
+        """Return what stands for a patient, 16 letters."""
+        return self._hash(original)[:_NAME_BYTES].hex()
+
+    def _hash(self, original: str) -> bytes:
+        return hmac.digest(self.key, original.encode(errors="backslashreplace"), "sha256")
 
     def source(self, source: Source) -> Source:
         """Return a series that says nothing about its patient."""
         return replace(
             source,
             planes=tuple(map(self._plane, source.planes)),
-            patient=self._nobody(source.patient),
+            patient=self._nobody(source),
             study=self.uid(source.study),
             series=self.uid(source.series),
             frame_of_reference=self.uid(source.frame_of_reference),
@@ -57,11 +65,13 @@ class Pseudonyms:
     def _plane(self, plane: Plane) -> Plane:
         return replace(plane, sop_instance=self.uid(plane.sop_instance))
 
-    def _nobody(self, patient: "Dataset") -> "Dataset":
+    def _nobody(self, source: Source) -> "Dataset":
         from pydicom.dataset import Dataset
 
         nobody = Dataset()
-        known = f"{patient.get('PatientID')} {patient.get('PatientName')}"
+        told = [str(source.patient.get(tag) or "") for tag in ("PatientID", "PatientName")]
+        # Without either, patients are as many as studies: better one in two than two in one.
+        known = " ".join(told) if any(text.strip(" ^") for text in told) else source.study
         for tag in EMPTY_TAGS:
             setattr(nobody, tag, "")
         number = self.patient(known)
@@ -73,16 +83,19 @@ class Pseudonyms:
 
 
 def without_dates(written: "Dataset") -> None:
-    """Replace the dates and times at which an object was made, which tell of the visit."""
-    for tag in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
-        if tag in written:
-            del written[tag]
-    for tag, dummy in (("ContentDate", DUMMY_DATE), ("ContentTime", DUMMY_TIME)):
-        if tag in written:
-            setattr(written, tag, dummy)
-    for tag in ("StructureSetDate", "StructureSetTime"):
-        if tag in written:
-            setattr(written, tag, "")
+    """Take out the dates and times at which an object was made, which tell of the visit."""
+    for element in _elements(written):
+        if element.VR in _TIMES:
+            element.value = _DUMMIES.get(element.keyword, "")
+
+
+def _elements(dataset: "Dataset") -> Iterator[Any]:
+    """Yield all elements, as deep as they lie; contours stay the text that they are stored as."""
+    for element in map(dataset.get_item, dataset.keys()):
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _elements(item)
 
 
 def _coded(value: str, meaning: str) -> "Dataset":

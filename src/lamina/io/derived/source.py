@@ -16,7 +16,8 @@ from lamina.errors import FileError, GeometryError
 from lamina.geometry import GRID_TOLERANCE_MM, corners, spacing_of
 from lamina.io.dicom import slices_of
 from lamina.io.dicom_geometry import UNEVEN
-from lamina.io.dicom_headers import Frame, guarded, parse, unquoted, value_of
+from lamina.io.dicom_headers import Frame, guarded, parse, value_of
+from lamina.io.dicom_quiet import unquoted
 from lamina.io.structures import LPS_TO_RAS
 from lamina.volume import Volume
 

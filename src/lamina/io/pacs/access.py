@@ -118,7 +118,7 @@ class Access:
         if self.secret and not (colon and where and kind in ("file", "env")):
             raise ConfigError(
                 "--secret: must say where the secret is, and is not the secret.",
-                remedy="Such as file:/etc/lamina/token or env:PACS_TOKEN.",
+                remedy="Such as file:/etc/lamina/pacs-token or env:PACS_TOKEN.",
             )
         if self.user and not self.secret:
             raise ConfigError("--user: needs --secret, which says where the password is.")

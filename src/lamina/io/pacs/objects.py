@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.errors import DatasetError, FileError
-from lamina.io.dicom_headers import guarded, parse, unquoted, value_of
+from lamina.io.dicom_headers import guarded, parse, value_of
+from lamina.io.dicom_quiet import unquoted
 
 Sent = Callable[[Path, str], None]
 """Is told of each file that it was stored, or why not."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.errors import FileError, PacsError, UnreachableError
 from lamina.files import atomic_path
-from lamina.io.dicom_headers import guarded, plain, unquoted
+from lamina.io.dicom_headers import guarded, plain
 from lamina.io.pacs.access import Access, Address
 from lamina.io.pacs.http import NothingThereError, speaking
 from lamina.io.pacs.objects import Instance, Sent, instance_of, is_uid
@@ -246,7 +246,7 @@ def _read(path: Path) -> "_Object":
     from pydicom import dcmread
 
     instance = instance_of(path)
-    with guarded(path), unquoted():
+    with guarded(path):
         dataset = dcmread(path, force=True)
         dataset.preamble = dataset.preamble or b"\0" * 128
         if "TransferSyntaxUID" not in dataset.file_meta:

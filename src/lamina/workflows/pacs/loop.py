@@ -15,12 +15,12 @@ from pathlib import Path
 from lamina.errors import ConfigError, LaminaError, PacsError, ResourceError, UnreachableError
 from lamina.io.pacs import Archive, WebArchive, instance_of
 from lamina.workflows.pacs.rule import Rule
-from lamina.workflows.pacs.state import FAILED, SEGMENTED, WAITING, Entry, State
+from lamina.workflows.pacs.state import FAILED, LONGEST_DELAY_S, SEGMENTED, WAITING, Entry, State
 from lamina.workflows.pacs.transfer import store_one
 
 _LEAST_FREE_BYTES = 1 << 30
 _LONGEST_PAUSE_S = 300.0
-_FIRST_RETRY_S = 60.0
+_FIRST_RETRY_S = 60
 _OUTBOX, _SPOOL = "outbox", "spool"
 
 Tell = Callable[[str], None]
@@ -40,7 +40,8 @@ class Pace:
     settle: float = 60.0
     """Seconds for which the number of a series' objects must stand still before it is taken."""
     tries: int = 3
-    """After so many a series counts as failed; from one to the next the pause grows fourfold."""
+    """After so many a series counts as failed; from one to the next the pause grows fourfold, to a
+    day at most."""
 
     def __post_init__(self) -> None:
         if self.every <= 0 or self.settle < 0 or self.tries < 1:
@@ -211,7 +212,8 @@ class Watcher:
     def _fail(self, entry: Entry, reason: str) -> None:
         now = self.clock()
         tries = self.state.get(entry.number).tries
-        due = now + _FIRST_RETRY_S * 4 ** (tries - 1) if tries < self.pace.tries else None
+        delay = min(_FIRST_RETRY_S * 4 ** (tries - 1), LONGEST_DELAY_S)
+        due = now + delay if tries < self.pace.tries else None
         self.state.failed(entry, now, reason, due)
         then = f"Try {tries} of {self.pace.tries}." if due else "It is not tried again."
         self.tell(f"Series {entry.number}: {reason} {then}")

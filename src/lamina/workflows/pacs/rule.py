@@ -57,7 +57,7 @@ class Rule:
 
     def filters(self, today: date) -> dict[str, str]:
         """Return what an archive can be asked for, as QIDO-RS takes it."""
-        found = {"Modality": self.modality[0]} if len(self.modality) == 1 else {}
+        found = {"Modality": self.modality[0].upper()} if len(self.modality) == 1 else {}
         if self.days is not None:
             found["StudyDate"] = f"{today - timedelta(days=self.days - 1):%Y%m%d}-"
         return found

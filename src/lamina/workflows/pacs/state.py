@@ -16,10 +16,11 @@ from lamina.io.pacs import Series
 
 WAITING, SEGMENTED, STORED, FAILED = STATUSES = ("waiting", "segmented", "stored", "failed")
 INTERRUPTED = "the program ended while it was at it"
+LONGEST_DELAY_S = 86400.0
+"""What is due later than this is so because the clock was set back."""
 
 _FILE = "state.sqlite"
 _VERSION = 1
-_LONGEST_DELAY_S = 86400.0
 _AFRESH = {"status": WAITING, "tries": 0, "due": 0.0, "reason": "", "object": ""}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (form TEXT NOT NULL);
@@ -153,7 +154,7 @@ class State:
         found = [
             entry
             for entry in self.entries()
-            if (entry.due <= now or entry.due > now + _LONGEST_DELAY_S)
+            if (entry.due <= now or entry.due > now + LONGEST_DELAY_S)
             and (
                 entry.status == SEGMENTED
                 or (

@@ -103,8 +103,15 @@ def train_and_score(
     theirs = sorted(asked - {*METRICS, CHANNELS})
     cases = unseen_cases(work, unseen) if unseen else ()
     side = None if cases else side_of(study, WorkFolder(work), run.fold)
-    device = run.settings.get("device")
-    predict(run.run.root, run.scores, split=side, cases=cases, device=device, resume=True)
+    predict(
+        run.run.root,
+        run.scores,
+        split=side,
+        cases=cases,
+        device=run.settings.get("device"),
+        resample_oblique=True,  # a scan that was not to be was not prepared
+        resume=True,
+    )
     if theirs:
         out = run.scores / _AS_PAPER
         evaluate(run.scores, out=out, metrics=theirs, protocol=study.protocol)
