@@ -5,8 +5,8 @@ from math import prod
 
 import pytest
 
-from lamina.data.budget import Budget, NetworkCost
-from lamina.data.fitting import Scans, choose
+from lamina.data.budget import Budget, NetworkCost, Scans
+from lamina.data.fitting import choose
 from lamina.errors import ConfigError
 
 GB = 2**30

@@ -130,6 +130,19 @@ def test_a_time_budget_holds_a_first_validation_that_is_its_last_one(new_run, cl
     assert run.reports[-1].step >= 27
 
 
+def test_a_validation_near_the_end_of_the_time_is_left_to_the_end(new_run, clock):
+    def validate(network):
+        clock.pass_(10)
+        return {"dice": 0.5}
+
+    timed = {"epochs": None, "steps_per_epoch": 16, "time_budget_s": 40, "validation_steps": 10}
+    run = new_run()(validate=validate, on_step=lambda *_: clock.pass_(1), **timed)
+    assert [report.step for report in run.reports] == [run.steps[-1][0]]
+    assert run.reports[0].step >= 25
+    assert run.reports[0].lr < 0.02 * Optimiser().lr
+    assert clock.now - 1000 <= 40
+
+
 def test_a_time_budget_holds_on_a_machine_that_has_become_slower(new_run, clock):
     steps = 0
 

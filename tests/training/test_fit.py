@@ -61,11 +61,12 @@ def test_a_run_that_breaks_after_any_step_resumes_to_the_same_bits(new_run, whol
     )
 
 
-def test_a_run_that_breaks_before_its_first_checkpoint_starts_again(new_run, whole):
+def test_a_run_that_breaks_in_its_first_minutes_goes_on_with_the_weights_it_began_with(
+    new_run, whole
+):
     run = new_run()
     run.crash_after(2, checkpoint_every_s=300)
-    assert not list(run.folder.glob("*"))
-    run.network = new_run().network
+    run.network = new_run(seed=9).network  # those that a run began with may be gone
     run(resume=True).assert_same_bits(whole)
 
 

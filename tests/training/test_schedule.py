@@ -159,6 +159,30 @@ def test_where_steps_become_slower_so_does_the_validation_that_is_foreseen(now):
     assert clock.progress(32) == pytest.approx(68 / (1000 - 3 - 1.2 * 4 * 3))
 
 
+def test_what_comes_before_the_first_step_is_no_progress(now):
+    clock = Clock(max_steps=None, time_budget_s=100, started=0.0)
+    now(20.0)
+    clock.begin_training()
+    assert clock.progress(0) == 0
+    now(60.0)
+    assert clock.progress(1) == pytest.approx(0.5)
+    assert clock.remaining_s(1) == pytest.approx(40)
+    now(100.0)
+    assert clock.progress(2) == 1
+
+
+def test_a_validation_that_would_end_the_run_is_left_to_its_end(now):
+    """Of an hour, a validation of 1068 s after 1500 s would leave no time for a further step."""
+    ending = Ending(validation_s=1068)
+    clock = Clock(max_steps=None, time_budget_s=3600, started=0.0, ending=ending)
+    now(900.0)
+    assert not clock.is_near_end
+    now(1500.0)
+    assert clock.is_near_end
+    assert clock.progress(500) < 1
+    assert not Clock(max_steps=10, time_budget_s=None, started=0.0, ending=ending).is_near_end
+
+
 def test_progress_is_the_larger_of_steps_and_time(now):
     clock = Clock(max_steps=100, time_budget_s=100, started=0.0)
     now(30.0)

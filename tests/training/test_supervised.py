@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from lamina.errors import TrainingError
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.training.callbacks import NOT_FINITE
 from lamina.training.config import Optimiser, Stages
+from lamina.training.number_guard import NOT_FINITE
 from lamina.training.optimisers import build_optimiser
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
@@ -131,6 +131,21 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(new_run, fau
     assert [report.skipped_steps for report in run.reports] == [0, 0, 1, 1]
     assert all(torch.isfinite(p).all() for nets in seen for net in nets for p in net)
     assert all(report.loss == report.loss for report in run.reports)
+
+
+def test_a_step_that_is_not_finite_changes_no_running_statistics(new_run):
+    class Spoilt(nn.BatchNorm3d):
+        calls = 0
+
+        def forward(self, image):
+            self.calls += self.training
+            return super().forward(image * float("inf") if self.calls == 2 else image)
+
+    run = new_run()
+    run.network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), Spoilt(4), nn.Conv3d(4, 3, 1))
+    run(steps_per_epoch=1, epochs=4)
+    assert [report.skipped_steps for report in run.reports] == [0, 1, 1, 1]
+    assert all(torch.isfinite(each).all() for each in run.last["state_dict"].values())
 
 
 def test_skipped_steps_are_remembered_by_a_resumed_run(new_run):

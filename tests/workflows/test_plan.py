@@ -80,6 +80,20 @@ def test_scans_are_prepared_again_at_a_spacing_that_was_asked_for(work):
     assert all(abs(2 * now - then) <= 1 for now, then in zip(after[1:], before[1:], strict=True))
 
 
+def test_a_network_and_a_spacing_that_were_asked_for_stay_until_others_are(work):
+    budget = {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}
+    free = read_plan(work).plan
+    asked = tuple(2 * step for step in free.target_spacing)
+    replan(work, model="lgmsnet_3d", spacing=asked, **budget)
+    kept = replan(work, time_s=3600, **budget).plan
+    assert (kept.network, kept.target_spacing) == ("lgmsnet_3d", asked)
+    other = replan(work, model="lightmedseg", **budget).plan
+    assert (other.network, other.target_spacing) == ("lightmedseg", asked)
+    anew = replan(work, model="auto", **budget).plan
+    assert (anew.network, anew.target_spacing) == (free.network, free.target_spacing)
+    assert not anew.was_asked("network")
+
+
 def test_scans_whose_slices_keep_their_distance_are_prepared_again(work):
     """One scan has its slices further apart than the plan resampled them to."""
     folder = WorkFolder(work)

@@ -80,6 +80,14 @@ def test_a_run_from_before_a_setting_existed_is_resumed(tiny_work, short, tmp_pa
     assert train(tiny_work, run.root, {"epochs": 2}, resume=True).epochs == 2
 
 
+def test_a_run_in_half_precision_of_a_gpu_is_resumed_without_one(tiny_work, short, tmp_path):
+    shutil.copytree(short.root, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    recorded = yaml.safe_load(run.config_file.read_text())
+    run.config_file.write_text(yaml.safe_dump(recorded | {"precision": "fp16"}))
+    assert train(tiny_work, run.root, {"epochs": 2, "device": "cpu"}, resume=True).epochs == 2
+
+
 def test_a_run_can_begin_from_another_model_and_keep_parts_of_it(
     tiny_work, short, tmp_path, caplog
 ):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lamina.cli.options import OUT
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import numbers
@@ -34,7 +35,7 @@ def bench(
         bool, typer.Option("--whole-scan", help="Segment made-up CTs from file to file, too.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for benchmarks.json and benchmarks.md.")
+        Path | None, typer.Option(*OUT, help="Folder for benchmarks.json and benchmarks.md.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

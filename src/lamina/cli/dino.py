@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lamina.cli.options import Device, Work
+from lamina.cli.options import OUT, Device, Work
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, spoken
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 def pretrain(
     work: Work,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Folder to write.")],
     start: Annotated[
         Path | None, typer.Option(help="Transformer to start from, as import-weights writes it.")
     ] = None,

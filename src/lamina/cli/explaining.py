@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lamina.cli.options import Device
+from lamina.cli.options import OUT, Device, Model
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
@@ -19,9 +19,9 @@ _WHOLE = 100
 
 @app.command(epilog="Example: lamina explain -m run -i ct.nii.gz -o why", rich_help_panel=RESULTS)
 def explain(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    model: Model,
     scan: Annotated[Path, typer.Option("--input", "-i", help="A scan.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for maps and picture.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Folder for maps and picture.")],
     method: Annotated[
         Literal["gradcam", "attention", "uncertainty"],
         typer.Option(help="What speaks for it; what is attended to; how sure it is."),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lamina.cli.options import OUT, Model
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     rich_help_panel=RESULTS,
 )
 def export(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    model: Model,
     target: Annotated[str, typer.Option("--to", help="onnx, openvino, torch or monai.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Folder to write.")],
     check: Annotated[
         Path | None,
         typer.Option(help="Scans, or a folder of prepare, to compare segmentations on."),

@@ -7,6 +7,14 @@ import typer
 
 from lamina.cli.units import duration, memory
 
+OUT = ("--out", "--output", "-o")
+"""Every verb's option for what it writes, in all spellings that other programs have."""
+Model = Annotated[
+    Path,
+    typer.Option(
+        "--model", "-m", help="A .lamina file, a run, or a name of lamina models --pretrained."
+    ),
+]
 Dataset = Annotated[Path, typer.Argument(help="Folder of labelled scans.")]
 Work = Annotated[Path, typer.Argument(help="Folder that prepare wrote.")]
 Layout = Annotated[str | None, typer.Option(help="How the folder is laid out; found by itself.")]

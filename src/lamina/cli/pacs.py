@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lamina.cli.options import Device, RamLimit, ResampleOblique
+from lamina.cli.options import OUT, Device, Model, RamLimit, ResampleOblique
 from lamina.cli.program import HOSPITAL, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
@@ -68,7 +68,7 @@ def echo(
 )
 def pull(
     url: WebUrl,
-    out: Annotated[Path, typer.Option("--output", "-o", help="Gets a folder for each series.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Gets a folder for each series.")],
     study: Annotated[str, typer.Option(help="Only the study of this UID.")] = "",
     series: Annotated[str, typer.Option(help="Only the series of this UID.")] = "",
     patient: Annotated[str, typer.Option(help="Only the patient of this ID.")] = "",
@@ -141,7 +141,7 @@ def push(
     "--state watched --modality CT"
 )
 def watch(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
+    model: Model,
     url: WebUrl,
     state: Annotated[Path, typer.Option(help="Folder that remembers what was done.")],
     rule: RuleFile = None,

@@ -18,7 +18,7 @@ def plan(
     work: Work,
     explain: Annotated[bool, typer.Option("--explain", help="Say why, and what it cost.")] = False,
     model: Annotated[
-        str | None, typer.Option(help="Plan for this network; auto: what suits best.")
+        str | None, typer.Option(help="Plan for this network; auto: for what suits best.")
     ] = None,
     spacing: Spacing = None,
     ram: Ram = None,
@@ -37,13 +37,14 @@ def plan(
         from lamina.cli import views
         from lamina.workflows.plan import read_plan, replan
 
-        if all(given is None for given in (model, spacing, ram, vram, time, device)):
+        given = (model, spacing, ram, vram, time, device, no_rehearse or None)
+        if all(value is None for value in given):
             result = read_plan(work)
         else:
             with terminal.bar() as progress:
                 result = replan(
                     work,
-                    model=model or "auto",
+                    model=model,
                     spacing=millimetres("--spacing", spacing),
                     ram_bytes=ram,
                     vram_bytes=vram,

@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lamina.cli.options import (
-    Cluster,
-    Device,
-    Metrics,
-    RamLimit,
-    ResampleOblique,
-)
+from lamina.cli.options import OUT, Cluster, Device, Metrics, Model, RamLimit, ResampleOblique
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.workflows import RECORD
@@ -27,10 +21,11 @@ _FLAGS = 20
     epilog="Example: lamina predict -m run -i scans/ -o segmentations/", rich_help_panel=MAIN
 )
 def predict(
-    model: Annotated[Path, typer.Option("--model", "-m", help="A .lamina file or a run folder.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the segmentations.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(*OUT, help="Folder for the segmentations.")],
     inputs: Annotated[
-        Path | None, typer.Option("--input", "-i", help="A scan or a folder of scans.")
+        Path | None,
+        typer.Option("--input", "-i", help="A scan, a DICOM series, or a folder of such."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="A run's own scans: 'val', or 'test', kept for the end.")
@@ -121,7 +116,9 @@ def evaluate(
         Path | None,
         typer.Option("--references", "-r", help="Reference labels; those of --split are known."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for scores.csv and scores.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(*OUT, help="Folder for scores.csv and scores.json.")
+    ] = None,
     metrics: Metrics = None,
     protocol: Annotated[
         str | None, typer.Option(help="Measure as transunet, mpunet or lgmsnet did, odd or not.")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lamina.cli.options import OUT
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
@@ -16,7 +17,7 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The page; report.html in the folder by default."),
+        typer.Option(*OUT, help="The page; report.html in the folder by default."),
     ] = None,
     scores: Annotated[
         Path | None,
@@ -51,7 +52,7 @@ def report(
 @app.command(epilog="Example: lamina mesh liver.nii.gz -o liver.glb", rich_help_panel=RESULTS)
 def mesh(
     segmentation: Annotated[Path, typer.Argument(metavar="SEG", help="Label map of a volume.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="A .glb, .obj or .stl file.")],
+    out: Annotated[Path, typer.Option(*OUT, help="A .glb, .obj or .stl file.")],
     structure: Annotated[
         list[str] | None, typer.Option(help="Only this structure; may be given again.")
     ] = None,

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.compare import sheet_table
-from lamina.cli.options import Cluster
+from lamina.cli.options import OUT, Cluster
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, numbers, spoken
@@ -37,7 +37,9 @@ def study(
     data: Annotated[
         Path | None, typer.Option(metavar="WORK", help="Folder that prepare wrote.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for runs, scores and table.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(*OUT, help="Folder for runs, scores and table.")
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(parser=duration, metavar="TIME", help="To train all runs in, together: 2h."),

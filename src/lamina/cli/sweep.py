@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.options import Cluster, Work
+from lamina.cli.options import OUT, Cluster, Work
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import numbers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )
 def sweep(
     work: Work,
-    out: Annotated[Path, typer.Option(help="Folder to write the runs to.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Folder to write the runs to.")],
     set_grid: Annotated[
         list[str] | None,
         typer.Option("--set-grid", metavar="A.B=C,D", help="Values to try; all combinations are."),

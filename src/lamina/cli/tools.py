@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Dataset, Layout, Workers
+from lamina.cli.options import OUT, Dataset, Layout, Workers
 from lamina.cli.program import DATA, MAIN, MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import FAILED, Terminal
 
@@ -102,7 +102,7 @@ def datasets(
 @app.command(epilog="Example: lamina fetch Task04_Hippocampus --out data", rich_help_panel=DATA)
 def fetch(
     task: Annotated[str, typer.Argument(help="Task of the Medical Segmentation Decathlon.")],
-    out: Annotated[Path, typer.Option(help="Folder to make the task's own folder in.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Folder to make the task's own folder in.")],
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -152,7 +152,7 @@ def to_nnunet(
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
     source: Annotated[str, typer.Option("--from", help="Paper: glims, lgmsnet or dino.")],
-    out: Annotated[Path, typer.Option(help="Model to write, such as model.lamina.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Model to write, such as model.lamina.")],
     task: Annotated[
         str | None, typer.Option(help="What channels and outputs mean: a name or a YAML file.")
     ] = None,

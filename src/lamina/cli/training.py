@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lamina.cli.options import (
+    OUT,
     Cluster,
     Dataset,
     Device,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work", rich_help_panel=MAIN)
 def prepare(
     dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="Work folder to write.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Work folder to write.")],
     layout: Layout = None,
     model: Annotated[
         str, typer.Option(help="Network to plan for; auto: what suits scans and budget.")
@@ -104,7 +105,7 @@ def prepare(
 )
 def train(
     work: Work,
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    out: Annotated[Path, typer.Option(*OUT, help="Run folder to write.")],
     model: Annotated[str | None, typer.Option(help="Network; the plan's by default.")] = None,
     fold: Annotated[
         Any,
@@ -205,7 +206,9 @@ def train(
 
 @app.command(epilog="Example: lamina demo --out demo", rich_help_panel=MAIN)
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(*OUT, help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Decides scans and training.")] = 0,
     time_budget: Annotated[

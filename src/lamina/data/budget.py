@@ -57,3 +57,63 @@ class Budget:
     def step_bytes(self) -> float:
         """Memory that a training step may take."""
         return self.memory_bytes - self.program_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """What the choice depends on."""
+
+    median_shape: tuple[int, ...]
+    """Size in voxels after preparation."""
+    spacing: tuple[float, ...]
+    """Voxel size in mm after preparation."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Size of every case, likewise."""
+
+    @property
+    def num_cases(self) -> int:
+        """Number of scans."""
+        return len(self.shapes)
+
+    @property
+    def slice_axis(self) -> int:
+        """The axis across slices: the coarsest; the last one where voxels are cubes."""
+        coarsest = max(self.spacing)
+        return max(axis for axis, step in enumerate(self.spacing) if step > 0.99 * coarsest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How one network is trained within a budget, and why so."""
+
+    cost: NetworkCost
+    slice_axis: int | None
+    patch_size: tuple[int, ...]
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+    windows: int
+    """Windows that validating a fifth of the scans takes."""
+    reasons: dict[str, str]
+    given_up: tuple[str, ...]
+    """What a larger budget would allow."""
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a training step."""
+        return self.cost.step_s(self.patch_size, self.batch_size)
+
+    @property
+    def validation_s(self) -> float:
+        """Seconds of a validation."""
+        return self.cost.predict_seconds_per_voxel * self.windows * prod(self.patch_size)
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of an epoch with its validation."""
+        return self.step_s * self.steps_per_epoch + self.validation_s
+
+    @property
+    def step_bytes(self) -> float:
+        """Memory of a training step."""
+        return self.cost.step_bytes(self.patch_size, self.batch_size)

@@ -1,15 +1,14 @@
 """What a budget of memory and time allows: network, patch, batch, and how long to train."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, prod
 
-from lamina.data.budget import Budget, NetworkCost
+from lamina.data.budget import Budget, Fit, NetworkCost, Scans
+from lamina.data.length import FULL_STEPS, num_windows, spoken, steps_per_epoch, within
 from lamina.errors import ConfigError
 
 _MAX_BATCH = 16
-_NUM_FOLDS = 5
-_FULL_STEPS = 15_000
 _LEAST_STEPS = 3_000
 """Fewer leave a network far from what it can reach: the thin ones are then within a point of Dice
 of their plateau on small scans."""
@@ -25,62 +24,6 @@ _NIGHT_S = 12 * 3600
 """A run that nobody has set a time for is to end by the morning, if its patch can help it."""
 _TRAINING = 0.9
 """Share of a run that is not validation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scans:
-    """What the choice depends on."""
-
-    median_shape: tuple[int, ...]
-    """Size in voxels after preparation."""
-    spacing: tuple[float, ...]
-    """Voxel size in mm after preparation."""
-    shapes: tuple[tuple[int, ...], ...]
-    """Size of every case, likewise."""
-
-    @property
-    def num_cases(self) -> int:
-        """Number of scans."""
-        return len(self.shapes)
-
-    @property
-    def slice_axis(self) -> int:
-        """The axis across slices: the coarsest; the last one where voxels are cubes."""
-        coarsest = max(self.spacing)
-        return max(axis for axis, step in enumerate(self.spacing) if step > 0.99 * coarsest)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How one network is trained within a budget, and why so."""
-
-    cost: NetworkCost
-    slice_axis: int | None
-    patch_size: tuple[int, ...]
-    batch_size: int
-    steps_per_epoch: int
-    epochs: int
-    windows: int
-    """Windows that validating a fifth of the scans takes."""
-    reasons: dict[str, str]
-    given_up: tuple[str, ...]
-    """What a larger budget would allow."""
-
-    @property
-    def step_s(self) -> float:
-        """Seconds of a training step."""
-        return self.cost.step_s(self.patch_size, self.batch_size)
-
-    @property
-    def epoch_s(self) -> float:
-        """Seconds of an epoch with its validation."""
-        predictions = self.cost.predict_seconds_per_voxel * self.windows * prod(self.patch_size)
-        return self.step_s * self.steps_per_epoch + predictions
-
-    @property
-    def step_bytes(self) -> float:
-        """Memory of a training step."""
-        return self.cost.step_bytes(self.patch_size, self.batch_size)
 
 
 def choose(candidates: Iterable[NetworkCost], scans: Scans, budget: Budget) -> Fit:
@@ -106,7 +49,7 @@ def choose(candidates: Iterable[NetworkCost], scans: Scans, budget: Budget) -> F
             break
         passed.append(
             f"{cost.title}: {_LEAST_STEPS:,} steps, the least that is of use, take "
-            f"{_spoken(_LEAST_STEPS * fit.step_s)}."
+            f"{spoken(_LEAST_STEPS * fit.step_s)}."
         )
         why = "The quickest network; time is too short even for this one to learn all it could."
     if chosen is None:
@@ -128,21 +71,21 @@ def fit_network(cost: NetworkCost, scans: Scans, budget: Budget) -> Fit:
     slice_axis = _slice_axis(cost, scans, reasons)
     patch = _patch_size(cost, scans, slice_axis, budget, reasons, given_up)
     batch = _batch_size(patch, cost, budget, reasons)
-    windows = _num_windows(scans, patch)
-    steps = _steps_per_epoch(scans.num_cases, windows, batch, cost, reasons)
+    windows = num_windows(scans, patch)
+    steps = steps_per_epoch(windows, batch, cost)
     fit = Fit(
         cost=cost,
         slice_axis=slice_axis,
         patch_size=patch,
         batch_size=batch,
         steps_per_epoch=steps,
-        epochs=ceil(_FULL_STEPS / steps),
+        epochs=ceil(FULL_STEPS / steps),
         windows=windows,
         reasons=reasons,
         given_up=(),
     )
-    epochs = _epochs(fit, budget, reasons, given_up)
-    return replace(fit, epochs=epochs, given_up=tuple(given_up))
+    fit = within(fit, budget, given_up)
+    return replace(fit, given_up=tuple(given_up))
 
 
 def _slice_axis(cost: NetworkCost, scans: Scans, reasons: dict[str, str]) -> int | None:
@@ -172,7 +115,7 @@ def _patch_size(
         for axis, size in enumerate(scans.median_shape)
     )
 
-    steps = _LEAST_STEPS if budget.time_s else _FULL_STEPS
+    steps = _LEAST_STEPS if budget.time_s else FULL_STEPS
 
     def is_small(patch: Sequence[int]) -> bool:
         fits = prod(patch) <= _MOST_VOXELS[cost.spatial_dims]
@@ -246,58 +189,3 @@ def _batch_size(
         "steps learn faster than few large ones."
     )
     return batch
-
-
-def _num_windows(scans: Scans, patch: Sequence[int]) -> int:
-    """Count the half overlapping windows of a fifth of the scans."""
-    steps = [max(1, side // 2) for side in patch]
-    windows = sum(
-        prod(
-            1 + max(0, ceil((size - side) / step))
-            for size, side, step in zip(shape, patch, steps, strict=True)
-        )
-        for shape in scans.shapes
-    )
-    return ceil(windows / _NUM_FOLDS)
-
-
-def _steps_per_epoch(
-    num_cases: int, windows: int, batch: int, cost: NetworkCost, reasons: dict[str, str]
-) -> int:
-    """Let validation of a fifth of the scans, window by window, take about a tenth of the time."""
-    as_steps = windows * cost.predict_seconds_per_voxel / (batch * cost.seconds_per_voxel)
-    steps = min(500, max(50, ceil(10 * as_steps)))
-    reasons["steps_per_epoch"] = (
-        f"{steps * batch:,} patches of {num_cases} scans between validations, which then take "
-        "about a tenth of the time."
-    )
-    return steps
-
-
-def _epochs(fit: Fit, budget: Budget, reasons: dict[str, str], given_up: list[str]) -> int:
-    if budget.time_s is None:
-        steps = fit.epochs * fit.steps_per_epoch
-        reasons["epochs"] = f"{steps:,} steps; --epochs or --time-budget change it."
-        return fit.epochs
-    affordable = max(1, int(budget.time_s / fit.epoch_s))
-    steps = affordable * fit.steps_per_epoch
-    reasons["epochs"] = (
-        f"{_spoken(budget.time_s)} allow about {steps:,} steps of {fit.step_s:.2f} s here."
-    )
-    if fit.epoch_s > budget.time_s:
-        reasons["epochs"] = (
-            f"One epoch takes {_spoken(fit.epoch_s)}, longer than the {_spoken(budget.time_s)} "
-            "granted; train with --time-budget to stop within one."
-        )
-    if affordable < fit.epochs:
-        given_up.append(f"The full length of {_FULL_STEPS:,} steps: time allows {steps:,}.")
-    return min(fit.epochs, affordable)
-
-
-def _spoken(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
-    if seconds < 100:
-        return f"{seconds:.0f} seconds"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours"

@@ -8,6 +8,8 @@ from lamina.config import resolve
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 
+ASKED = "Asked for."
+"""The reason of what a person chose."""
 _MAX_OVERLAP = 0.9
 
 
@@ -118,6 +120,10 @@ class Plan:
     def seen_axes(self) -> tuple[int, ...]:
         """The prepared axes that the network sees."""
         return tuple(axis for axis in range(self.spatial_dims) if axis != self.slice_axis)
+
+    def was_asked(self, name: str) -> bool:
+        """Tell whether a person chose the field, not the plan."""
+        return self.reasons.get(name) == ASKED
 
     def spacing_for(self, scan_spacing: Sequence[float]) -> tuple[float, ...]:
         """Return the spacing in mm that a scan is prepared at, given its own on the same axes."""

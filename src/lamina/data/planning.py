@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from lamina.data.budget import Budget, NetworkCost
+from lamina.data.budget import Budget, NetworkCost, Scans
 from lamina.data.fingerprint import Fingerprint
-from lamina.data.fitting import Scans, choose
-from lamina.data.plan import Normalisation, Plan
+from lamina.data.fitting import choose
+from lamina.data.plan import ASKED, Normalisation, Plan
 from lamina.data.sides import lone_sides, side_pairs
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
@@ -88,7 +88,7 @@ def _target_spacing(
                 f"{fingerprint.spatial_dims} sizes above 0 are needed, one for each axis of "
                 f"{fingerprint.orientation}."
             )
-        reasons["target_spacing"] = "Asked for."
+        reasons["target_spacing"] = ASKED
         return _rounded(asked)
     spacing = list(fingerprint.median_spacing)
     fine, *_, coarsest = sorted(spacing)

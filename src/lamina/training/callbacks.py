@@ -2,21 +2,18 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from torch import Tensor, nn
+from torch import nn
 
-from lamina.errors import TrainingError
-from lamina.files import atomic_path
 from lamina.training.checkpoints import BEST, LAST
 from lamina.training.config import TrainConfig
 from lamina.training.meters import TimedLoader, Waits
-from lamina.training.processes import align_buffers, together
+from lamina.training.processes import align_buffers
 from lamina.training.sharding import gathered
 from lamina.training.supervised import Supervised
 
@@ -28,10 +25,7 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 Each process of a run calls it and must be told the same.
 """
 
-NOT_FINITE = "not_finite.safetensors"
-
 _SCORES = {"dice": "Dice", "iou": "IoU"}
-_MAX_SKIPPED_IN_A_ROW = 25
 _DIVERGING = 5
 """As many times the least mean loss of an epoch are no longer the ups and downs of learning."""
 _LOSS_OF_CHANCE = 1.0
@@ -43,12 +37,16 @@ class RunState:
     """What a run must remember besides weights to go on as if it had never stopped."""
 
     elapsed_s: float = 0.0
+    first_step_s: float = 0.0
+    """What went by before the first step."""
     ending: dict[str, float] = field(default_factory=dict)
     """Fields of :class:`~lamina.training.schedule.Ending`, where something is known of it."""
     best_score: float = -1.0
     best_dice: float = -1.0
     best_epoch: int = -1
     epochs_done: int = 0
+    scored_step: int = 0
+    """Steps that were done at the last validation."""
     loss_sum: float = 0.0
     loss_steps: int = 0
     least_loss: float = math.inf
@@ -101,6 +99,9 @@ class EpochReport:
 class Epochs(Callback):
     """Every so many steps: validate, keep the best, save, decide whether to go on.
 
+    An epoch that ends when a time budget is nearly spent goes on until that is: its validation
+    would be in place of the steps that are left, and the last one follows anyway.
+
     Args:
         config: Of the run.
         steps_per_epoch: Steps between two validations.
@@ -129,7 +130,11 @@ class Epochs(Callback):
         self.waits = Waits(state.training_s, state.waited_s)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin to measure time."""
+        """Save what the run starts from, which may be gone later, and begin to measure time."""
+        assert isinstance(module, Supervised)
+        module.clock.agree()
+        if not int(module.steps_done):
+            self._save(trainer, module, LAST)
         self.waits.begin_step()
 
     def on_train_batch_end(
@@ -150,7 +155,8 @@ class Epochs(Callback):
         assert isinstance(trainer.train_dataloader, TimedLoader)
         self.waits.end_step(trainer.train_dataloader)
         self.state.training_s, self.state.waited_s = self.waits.training_s, self.waits.waited_s
-        if int(module.steps_done) % self.steps_per_epoch == 0:
+        ends_epoch = int(module.steps_done) % self.steps_per_epoch == 0
+        if ends_epoch and not module.clock.is_near_end:
             self._close_epoch(trainer, module)
             self._save(trainer, module, LAST)
         elif module.clock.elapsed_s - self.saved_at_s > self.config.checkpoint_every_s:
@@ -165,7 +171,7 @@ class Epochs(Callback):
         saving: resumed, it goes on as if it had never stopped.
         """
         assert isinstance(module, Supervised)
-        if int(module.steps_done) % self.steps_per_epoch == 0:
+        if int(module.steps_done) == self.state.scored_step:
             return
         ended = module.clock.progress(int(module.steps_done)) >= 1
         if ended:
@@ -180,6 +186,7 @@ class Epochs(Callback):
         """Add the run's state."""
         assert isinstance(module, Supervised)
         self.state.elapsed_s = module.clock.elapsed_s
+        self.state.first_step_s = module.clock.first_step_s
         self.state.ending = asdict(module.clock.ending)
         checkpoint["run"] = asdict(self.state)
 
@@ -201,6 +208,7 @@ class Epochs(Callback):
             waiting=round(self.waits.close_epoch(), 4),
         )
         state.epochs_done, state.loss_sum, state.loss_steps = epoch + 1, 0.0, 0
+        state.scored_step = line.step
         better = scores[self.config.select_by] > state.best_score
         if better:
             state.best_score, state.best_dice = scores[self.config.select_by], scores["dice"]
@@ -238,58 +246,3 @@ class Epochs(Callback):
         trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.saved_at_s = self.state.elapsed_s
         module.clock.saved(self.saved_at_s)
-
-
-class NumberGuard(Callback):
-    """Answers numbers that stay NaN or infinite: by full precision, then by the end of the run.
-
-    Args:
-        folder: Where the batch that was last in vain is left for inspection.
-        state: Of the run; changed with the precision.
-        cases_of: Tells which cases the patches of a step are from.
-    """
-
-    def __init__(
-        self, folder: Path, state: RunState, cases_of: Callable[[int], Sequence[str]]
-    ) -> None:
-        self.folder = folder
-        self.state = state
-        self.cases_of = cases_of
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Act when too many steps in a row were in vain.
-
-        Raises:
-            TrainingError: They were so in full precision.
-        """
-        assert isinstance(module, Supervised)
-        times = module.skipped_in_a_row
-        if times <= _MAX_SKIPPED_IN_A_ROW:
-            return
-        what = f"Loss or gradient was NaN or infinite {times} times in a row"
-        if isinstance(trainer.precision_plugin, MixedPrecision):
-            log.warning("%s; going on in fp32.", what)
-            trainer.strategy.precision_plugin = Precision()
-            self.state.precision = "fp32"
-            module.skipped_in_a_row = 0
-            return
-        step = int(module.steps_done)
-        batch = together(batch)
-        if not trainer.is_global_zero:
-            return  # the first process ends them all
-        raise TrainingError(
-            f"{what}; stopped at step {step}. Its patches are in {self._keep(batch, step - 1)}.",
-            remedy="Look at them, or lower optimiser.lr; last.ckpt is intact.",
-        )
-
-    def _keep(self, batch: Sequence[Tensor], step: int) -> Path:
-        from safetensors.torch import save_file
-
-        names = ("image", "target")
-        tensors = {n: t.cpu().contiguous() for n, t in zip(names, batch, strict=True)}
-        about = {"step": str(step), "cases": ", ".join(self.cases_of(step))}
-        with atomic_path(self.folder / NOT_FINITE) as part:
-            save_file(tensors, part, about)
-        return self.folder / NOT_FINITE

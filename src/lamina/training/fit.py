@@ -22,12 +22,13 @@ from lamina.data.sampling import PatchSampler, random_for
 from lamina.data.workers import num_cores
 from lamina.errors import ConfigError
 from lamina.losses import Loss
-from lamina.training.callbacks import EpochReport, Epochs, NumberGuard, RunState, Validate
+from lamina.training.callbacks import EpochReport, Epochs, RunState, Validate
 from lamina.training.checkpoints import AtomicCheckpointIO, latest, read_latest
 from lamina.training.compilation import Compilation
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.ending import ending_together
 from lamina.training.meters import StepMeter, TimedLoader
+from lamina.training.number_guard import NumberGuard
 from lamina.training.processes import Layout, layout_of, leads
 from lamina.training.recomputation import checkpoint_activations
 from lamina.training.schedule import Clock, Ending
@@ -113,7 +114,14 @@ def fit(
     max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
     started = (time.monotonic() if began is None else began) - state.elapsed_s
     ending = Ending(**{"steps": validation_steps, **state.ending})
-    clock = Clock(max_steps, config.time_budget_s, started, ending, state.elapsed_s)
+    clock = Clock(
+        max_steps,
+        config.time_budget_s,
+        started,
+        ending=ending,
+        agreed_s=state.elapsed_s,
+        first_step_s=state.first_step_s,
+    )
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
     last_step = max_steps or _ENDLESS
     # Steps that were not scored yet call for a last validation, whatever the time.

@@ -63,6 +63,8 @@ class Clock:
     """What several processes take for the time, lest they decide differently."""
     steps_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATELY))
     """What the latest steps took."""
+    first_step_s: float = 0.0
+    """What went by before the first step, which the schedule leaves out."""
     began_s: float | None = None
     """When the present step began; not known of the first, which warms up and tells no pace."""
 
@@ -76,6 +78,10 @@ class Clock:
         self.agreed_s = None
         if place()[1] > 1:
             self.agreed_s = largest(self.elapsed_s)
+
+    def begin_training(self) -> None:
+        """Have the schedule begin here: what came before was no training."""
+        self.first_step_s = self.elapsed_s
 
     def begin_step(self) -> None:
         """Measure the pace from here: what came before was no step."""
@@ -116,13 +122,23 @@ class Clock:
         if self.max_steps:
             shares.append(step / self.max_steps)
         if self.time_budget_s:
-            shares.append(self.elapsed_s / self._training_s)
+            trained_s, all_s = self.elapsed_s, self._training_s
+            before_s = min(self.first_step_s, all_s / 2)
+            shares.append((trained_s - before_s) / (all_s - before_s))
         return min(1.0, max(shares))
+
+    @property
+    def is_near_end(self) -> bool:
+        """Whether a validation now would leave no time for another step before the last one."""
+        if not self.time_budget_s:
+            return False
+        validation_s = self.ending.foreseen_s(self._pace_s)
+        return self.elapsed_s + validation_s >= self._training_s
 
     def remaining_s(self, step: int) -> float | None:
         """Return the seconds that the rest will take at the present pace; ``None`` at the start."""
         done = self.progress(step)
-        return self.elapsed_s * (1 / done - 1) if done > 0 else None
+        return (self.elapsed_s - self.first_step_s) * (1 / done - 1) if done > 0 else None
 
 
 def learning_rate(optimiser: Optimiser, progress: float) -> float:

@@ -31,8 +31,8 @@ class Supervised(LightningModule):
 
     A step may be fed in several batches, its parts, whose gradients are averaged, and so are those
     of several processes, which share each part. A step whose loss or gradient is not finite, in any
-    of them, changes no weight and is counted. Random numbers inside the network are seeded by step,
-    part and process, so that a resumed run repeats them.
+    of them, changes neither weights nor running statistics and is counted. Random numbers inside
+    the network are seeded by step, part and process, so that a resumed run repeats them.
 
     Args:
         network: ``(B, C, *S) -> (B, K, *S)`` logits.
@@ -85,6 +85,8 @@ class Supervised(LightningModule):
         self.register_buffer("steps_skipped", torch.zeros((), dtype=torch.int64))
         self.skipped_in_a_row = 0
         self.step_loss = torch.tensor(0.0)
+        self.statistics: list[Tensor] = []
+        """Those of normalisation before the present step."""
 
     @property
     def best_network(self) -> nn.Module:
@@ -109,10 +111,14 @@ class Supervised(LightningModule):
     def on_train_start(self) -> None:
         """Set the clocks of several processes to the same time."""
         self.clock.agree()
+        if not int(self.steps_done):
+            self.clock.begin_training()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate and the random numbers of this part of a step."""
         step = int(self.steps_done)
+        if batch_idx % self.parts == 0:
+            self.statistics = [each.clone() for each in self._running_statistics()]
         rate = learning_rate(self.optimiser, self.clock.progress(step))
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
@@ -154,8 +160,13 @@ class Supervised(LightningModule):
             return
         if self.scaler is None:  # which skips such a step itself, and must see why
             self.network.zero_grad(set_to_none=True)  # the optimiser passes over such weights
+        for now, before in zip(self._running_statistics(), self.statistics, strict=True):
+            now.copy_(before)
         self.steps_skipped += 1
         self.skipped_in_a_row += 1
+
+    def _running_statistics(self) -> list[Tensor]:
+        return [each for each in self.network.buffers() if each.is_floating_point()]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, count it, and average the weights."""

@@ -50,7 +50,7 @@ def read_plan(work: Path) -> Replanning:
 def replan(
     work: Path,
     *,
-    model: str = AUTO,
+    model: str | None = None,
     spacing: Sequence[float] | None = None,
     ram_bytes: float | None = None,
     vram_bytes: float | None = None,
@@ -62,13 +62,16 @@ def replan(
 ) -> Replanning:
     """Decide again how to train on prepared scans; folds stay, and so do runs that have begun.
 
+    A network or a spacing that was asked for before stays until another is asked for.
+
     Where the new plan needs the scans prepared otherwise, they are prepared again; until all are,
     nothing trains on them, and run again after an interruption, it goes on where it stopped.
 
     Args:
         work: Folder that ``prepare`` wrote.
-        model: Network preset; ``"auto"`` takes what suits scans and budget.
-        spacing: Voxel size in mm to work at; what suits the scans if not given.
+        model: Network preset; ``"auto"`` takes what suits scans and budget, and lets go of a
+            spacing too.
+        spacing: Voxel size in mm to work at.
         ram_bytes: Main memory that training may take; half of what is free if not given.
         vram_bytes: GPU memory that training may take; what the GPU has if not given.
         time_s: Seconds that a training run may take.
@@ -83,10 +86,14 @@ def replan(
         UnknownNameError: The network is not registered.
         FileError: The work folder cannot be written, or the disk is full.
     """
-    if model != AUTO:
+    if model not in (None, AUTO):
         NETWORKS.get(model)
     folder = WorkFolder(work)
     before, cohort = folder.plan(), folder.training_cohort()
+    if spacing is None and model != AUTO and before.was_asked("target_spacing"):
+        spacing = before.target_spacing
+    if model is None:
+        model = before.network if before.was_asked("network") else AUTO
     where = chosen_device("cuda" if vram_bytes and not device else device)
     planner = Planner(
         fingerprint=resolve(Fingerprint, read_json(folder.fingerprint_file)),

@@ -12,7 +12,7 @@ import psutil
 from lamina.data.budget import Budget, NetworkCost
 from lamina.data.case import Cohort
 from lamina.data.fingerprint import Fingerprint
-from lamina.data.plan import Plan
+from lamina.data.plan import ASKED, Plan
 from lamina.data.planning import make_plan
 from lamina.data.workers import run_over
 from lamina.errors import ConfigError, LaminaError, ResourceError
@@ -73,7 +73,7 @@ class Planner:
         plan = make_plan(self.fingerprint, labels, candidates, self.budget, self.spacing)
         reasons = dict(plan.reasons)
         if self.model != AUTO:
-            reasons["network"] = "Asked for."
+            reasons["network"] = ASKED
         if self.regions_because:
             reasons["region_based"] = self.regions_because
         plan = replace(plan, region_based=bool(self.regions_because), reasons=reasons)

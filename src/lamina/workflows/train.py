@@ -22,6 +22,7 @@ from lamina.files import remove_parts, sha256, write_text
 from lamina.models import NetworkConfig
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
+from lamina.training.device import chosen_device
 from lamina.training.fit import fit
 from lamina.training.processes import leads
 from lamina.training.stopping import STOP_FILE
@@ -242,6 +243,9 @@ def _resumed(
 
 def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
     recorded = load_yaml(run.config_file)
+    device = chosen_device(settings.get("device", recorded.get("device")))
+    if device == "cpu" and recorded.get("precision") == "fp16":  # which only GPUs have
+        recorded["precision"] = "auto"
     config = completed(resolve(TrainConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
     before = resolve(TrainConfig, recorded, {"device": config.device})
