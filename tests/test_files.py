@@ -231,9 +231,40 @@ def test_sha256_is_the_files_own(tmp_path):
 
 
 def test_what_a_kill_left_of_a_replaced_folder_is_removed(tmp_path):
-    (tmp_path / ".old-.part-0a1b2c3d-case" / "arrays").mkdir(parents=True)
+    (tmp_path / ".old-0a1b2c3d-Case" / "arrays").mkdir(parents=True)
+    (tmp_path / "Case").mkdir()
     remove_parts(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert _names(tmp_path) == ["Case"]
+    assert not list((tmp_path / "Case").iterdir())
+
+
+def test_a_folder_whose_successor_a_kill_kept_out_comes_back(tmp_path):
+    (tmp_path / ".old-0a1b2c3d-Case" / "arrays").mkdir(parents=True)
+    (tmp_path / ".part-4e5f6a7b-case").mkdir()
+    remove_parts(tmp_path)
+    assert _names(tmp_path) == ["Case"]
+    assert (tmp_path / "Case" / "arrays").is_dir()
+
+
+@pytest.mark.parametrize("interruption", [OSError(5, "fault"), KeyboardInterrupt()])
+def test_a_folder_stays_when_its_successor_cannot_take_its_place(
+    tmp_path, monkeypatch, interruption
+):
+    path = tmp_path / "Model"
+    path.mkdir()
+    (path / "a").write_text("old")
+    replace = Path.replace
+
+    def once_interrupted(self, target):
+        if self.name.startswith(".part-"):
+            raise interruption
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", once_interrupted)
+    with pytest.raises((FileError, KeyboardInterrupt)), atomic_path(path) as part:
+        part.mkdir()
+    assert _names(tmp_path) == ["Model"]
+    assert (path / "a").read_text() == "old"
 
 
 def test_a_name_that_is_too_long_is_one_clear_error(tmp_path):

@@ -15,6 +15,9 @@ from typing import Any
 from lamina.errors import FileError, LaminaError
 
 _FULL_BELOW_BYTES = 1 << 16
+_OLD = ".old-"
+_TAG = 8
+"""Letters that tell apart what several writers leave beside a file."""
 
 
 @contextmanager
@@ -30,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         FileError: The folder cannot be written, or the disk is full.
     """
-    part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name.lower()}")
+    part = path.with_name(f".part-{uuid.uuid4().hex[:_TAG]}-{path.name.lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -52,10 +55,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what writers that were killed left in ``folder``; nobody may be writing to it now."""
-    for pattern in (".part-*", ".old-.part-*"):
-        for part in folder.glob(pattern):
-            _remove(part)
+    """Remove what writers that were killed left in ``folder``; nobody may be writing to it now.
+
+    A folder that was about to be replaced comes back where its successor did not get into place.
+    """
+    for part in folder.glob(".part-*"):
+        _remove(part)
+    for old in folder.glob(f"{_OLD}*"):
+        path = folder / old.name[len(_OLD) + _TAG + 1 :]
+        if path.exists():
+            _remove(old)
+        else:
+            old.replace(path)
 
 
 @contextmanager
@@ -163,9 +174,15 @@ def _move(part: Path, path: Path) -> None:
     if not (part.is_dir() and path.is_dir()):
         part.replace(path)
         return
-    old = path.with_name(f".old-{part.name}")  # no system call replaces a folder that holds files
-    path.replace(old)
-    part.replace(path)
+    # No system call replaces a folder that holds files.
+    old = path.with_name(f"{_OLD}{uuid.uuid4().hex[:_TAG]}-{path.name}")
+    try:
+        path.replace(old)
+        part.replace(path)
+    except BaseException:
+        if not path.exists():
+            old.replace(path)
+        raise
     _remove(old)
 
 

@@ -25,7 +25,7 @@ from lamina.export.targets import ATTENTION, MODEL, TARGETS, Precision
 from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
-from lamina.io import strip_suffix, write_volume
+from lamina.io import check_writable, write_volume
 from lamina.pretrained import quantised
 from lamina.volume import Volume
 
@@ -45,7 +45,7 @@ class Model:
         """Segment a scan: one file that holds all channels, or one per channel.
 
         Args:
-            images: The files.
+            images: The files, or the folder of a DICOM series.
             pixel_size: Side of a pixel in mm, of a picture that does not tell it.
 
         Returns:
@@ -54,8 +54,15 @@ class Model:
         Raises:
             LaminaError: The scan cannot be read or does not fit the model.
         """
-        case = Case(case_id=strip_suffix(images[0]), group="", images=images)
-        stored = case.read_image(self.exported.plan.channels)
+        return self.segment(self.read(*images), pixel_size)
+
+    def read(self, *images: Path) -> Volume:
+        """Return a scan as it is stored, ``(C, *S)``; the rest is as for :meth:`predict`."""
+        case = Case(case_id="scan", group="", images=images)
+        return case.read_image(self.exported.plan.channels)
+
+    def segment(self, stored: Volume, pixel_size: float | None = None) -> Volume:
+        """Segment a scan that was read; the rest is as for :meth:`predict`."""
         image = stored if pixel_size is None else stored.sized((pixel_size, pixel_size))
         return self.predictor(image).laid_on(stored)
 
@@ -76,7 +83,8 @@ def load(
         resample_oblique: As for :func:`lamina.load`.
 
     Raises:
-        BundleError: The folder holds no exported model, or one that is damaged or altered.
+        BundleError: The folder holds no exported model, one that is damaged or altered, or one
+            that may run code of its own.
         ExportError: The target does not compute in that precision.
         ImportError: What runs the target is not installed.
     """
@@ -85,6 +93,11 @@ def load(
         root = _coming_along(str(folder))
     exported = read_exported(root)
     plan, target = exported.plan, TARGETS.get(exported.target)
+    if target.runs_code:
+        raise BundleError(
+            f"{root}: an export to {exported.target} may hold code that loading it would run.",
+            remedy="Export the model to onnx or openvino.",
+        )
     maps = None
     if exported.network["fields"].get("attention_maps"):
         graph = target.load(root, ATTENTION, threads, "fp32")
@@ -131,7 +144,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         resample_oblique=arguments.resample_oblique,
     )
     loaded = time.perf_counter()
-    found = model.predict(*arguments.input, pixel_size=arguments.pixel_size)
+    scan = model.read(*arguments.input)
+    check_writable(out, scan.unit)
+    found = model.segment(scan, arguments.pixel_size)
     write_volume(replace(found, source=str(out)), out)
     return {
         "segmentation": str(out),
@@ -203,7 +218,7 @@ def _check_output(out: Path, images: Sequence[Path]) -> None:
     Raises:
         FileError: It cannot.
     """
-    strip_suffix(out)
+    check_writable(out)
     if out.is_dir():
         raise FileError(f"{out}: is a folder.", remedy="Give the name of a file to -o.")
     if os.path.realpath(out) in map(os.path.realpath, images):

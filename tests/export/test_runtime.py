@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from dicom_scans import write_series
 from lamina.bundle import save_bundle
 from lamina.export.container import Exported, seal
 from lamina.export.graphs import graphs_of
@@ -130,6 +131,8 @@ def test_the_scan_itself_is_not_written_over(bright, scan):
     [
         (["-o", "found.doc"], "found.doc: the suffix is of no known scan format"),
         (["-o", "."], "the suffix is of no known scan format"),
+        (["-o", "found.seg.dcm"], "found.seg.dcm: .dcm files are read, not written. Write .nii.gz"),
+        (["-o", "found.mhd"], ".mhd files are read, not written. Write .mha"),
         (["-o", "found.nii.gz", "--threads", "0"], "0: must be 1 or more"),
     ],
 )
@@ -137,6 +140,36 @@ def test_what_cannot_be_is_refused_before_the_model_is_loaded(more, told, tmp_pa
     done = run("-m", tmp_path / "none", "-i", tmp_path / "none.nii.gz", *more)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert told in done.stderr
+
+
+def test_a_dicom_series_is_segmented_from_its_folder(bright, tmp_path):
+    pytest.importorskip("pydicom")
+    write_series(tmp_path / "ct.1")
+    out = tmp_path / "found.nii.gz"
+    done = run("-m", bright[1], "-i", tmp_path / "ct.1", "-o", out, also=BRIGHT)
+    assert done.returncode == 0, done.stderr
+    found, scan = read_volume(out), read_volume(tmp_path / "ct.1")
+    assert found.array.shape == scan.array.shape
+    np.testing.assert_allclose(found.affine, scan.affine, atol=1e-5)
+
+
+def test_what_cannot_hold_the_segmentation_is_refused_before_it_is_made(bright, scan, tmp_path):
+    out = tmp_path / "found.png"
+    never = BRIGHT.replace("    return", "    raise SystemExit(7)\n    return")
+    done = run("-m", bright[1], "-i", scan, "-o", out, also=never)
+    assert done.returncode == 2
+    assert "this format measures in px, the volume in mm" in done.stderr
+
+
+def test_an_export_that_may_hold_code_is_not_loaded(bright, scan, tmp_path):
+    ran = tmp_path / "ran"
+    given = "load=lambda folder, graph, threads, precision: bright"
+    loads = BRIGHT.replace(given, "load=load, runs_code=True")
+    loads = loads.replace("def bright", f"def load(*_):\n    open({str(ran)!r}, 'w')\n\ndef bright")
+    done = run("-m", bright[1], "-i", scan, "-o", tmp_path / "found.nii.gz", also=loads)
+    assert done.returncode == 2
+    assert "an export to bright may hold code that loading it would run" in done.stderr
+    assert not ran.exists()
 
 
 def test_a_lack_of_memory_is_one_clear_error(bright, scan, tmp_path):

@@ -249,6 +249,6 @@ def test_an_archive_named_like_an_array_is_refused(tmp_path):
 
 
 def test_arrays_are_not_written(tmp_path):
-    with pytest.raises(FileError, match=r"scan\.npy: .* second file; write \.nii instead"):
+    with pytest.raises(FileError, match=r"scan\.npy: .* read, not written.* Write \.nii\.gz"):
         write_volume(Volume(ARRAY[None], np.eye(4)), tmp_path / "scan.npy")
     assert not list(tmp_path.iterdir())

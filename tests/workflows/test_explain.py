@@ -101,6 +101,15 @@ def test_a_transformers_heads_are_shown_of_the_network_that_reads_them(tmp_path)
         assert 0 <= map_.min() < map_.max() <= 1
 
 
+def test_channels_in_files_of_their_own_are_one_scan(tmp_path):
+    model = saved(tmp_path, "lightmedseg", bundle=small_bundle("lightmedseg", channels=2))
+    for number in range(2):
+        array = np.random.default_rng(number).normal(size=(1, 20, 18, 36)).astype(np.float32)
+        write_volume(Volume(array, np.eye(4)), tmp_path / "in" / f"leg_{number:04d}.nii.gz")
+    result = explain(model, tmp_path / "in", tmp_path / "why", method="uncertainty")
+    assert result.case_id == "leg"
+
+
 def test_regions_are_explained_where_the_network_says_regions(scan, tmp_path):
     model = saved(tmp_path, "lightmedseg", regions=True)
     result = explain(model, scan, tmp_path / "why", labels=["whole"])

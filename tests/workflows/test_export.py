@@ -6,15 +6,19 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from lamina.bundle import save_bundle
 from lamina.errors import BundleError, ConfigError, ExportError, FileError, UnknownNameError
 from lamina.export.container import read_exported
 from lamina.export.parity import dice_drop
 from lamina.export.targets import MODEL, TARGETS, Target, openvino
 from lamina.files import read_json, sha256
 from lamina.inference.backend import TorchNetwork
+from lamina.io import write_volume
+from lamina.volume import Volume
 from lamina.workflows.export import export
 from lamina.workflows.load import load
 from lamina.workflows.run import RunFolder
+from small_bundles import small_bundle
 
 
 def test_a_report_compares_segmentations_of_validation_scans(cli, tiny_run, tiny_work, tmp_path):
@@ -37,6 +41,15 @@ def test_scans_without_labels_are_compared_with_each_other(tiny_run, tiny_datase
     done = export(tiny_run, "monai", tmp_path / "x", check=scan)
     assert "dice_drop" not in done.parity["scans"]
     assert done.as_dict()["megabytes"] > 0
+
+
+def test_channels_in_files_of_their_own_are_one_scan(tmp_path):
+    save_bundle(small_bundle("lightmedseg", channels=2), tmp_path / "two.lamina")
+    for number in range(2):
+        array = np.random.default_rng(number).normal(size=(1, 20, 18, 36)).astype(np.float32)
+        write_volume(Volume(array, np.eye(4)), tmp_path / "in" / f"leg_{number:04d}.nii.gz")
+    done = export(tmp_path / "two.lamina", "monai", tmp_path / "x", check=tmp_path / "in")
+    assert [case["case_id"] for case in done.parity["scans"]["cases"]] == ["leg"]
 
 
 def test_an_exported_model_is_replaced_and_anything_else_is_not(tiny_run, tmp_path):

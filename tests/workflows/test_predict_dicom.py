@@ -122,3 +122,16 @@ def test_a_run_again_replaces_its_own_object(series, tiny_run, tmp_path):
         result = predict(tiny_run, tmp_path, series[0], output_format="seg")
         assert not result.failures
     assert names(tmp_path) == ["prediction.json", "series.seg.dcm"]
+
+
+def test_series_in_folders_of_their_own_are_done_and_a_broken_one_is_listed(
+    series, tiny_run, tmp_path
+):
+    scans = tmp_path / "pulled"
+    scans.mkdir()
+    (scans / "1.2.3").symlink_to(series[0])
+    (scans / "1.2.4").mkdir()
+    (scans / "1.2.4" / "IM0000").write_bytes(b"nothing")
+    result = predict(tiny_run, tmp_path / "out", scans)
+    assert result.failures.keys() == {"1.2.4"}
+    assert names(tmp_path / "out") == ["1.2.3.nii.gz", "prediction.json"]

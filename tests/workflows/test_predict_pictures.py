@@ -124,6 +124,20 @@ def test_python_is_told_the_size_of_a_pixel_too(models, pictures, tmp_path):
         model.predict(pictures / "grey.png", pixel_size=0)
 
 
+@pytest.mark.parametrize(("name", "written"), [("IM0000", "us.png"), ("scan.dcm", "scan.png")])
+def test_a_dicom_picture_becomes_png_whatever_its_file_is_called(models, tmp_path, name, written):
+    pytest.importorskip("pydicom")
+    from dicom_scans import save, write_series
+
+    (picture,) = write_series(tmp_path / "slices", size=(WIDE, HIGH, 1))
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(picture, tag)
+    save(picture, tmp_path / "us" / name)
+    result = predict(models / "grey.lamina", tmp_path / "out", tmp_path / "us")
+    assert not result.failures
+    assert read_labels(tmp_path / "out" / written).spatial_shape == (WIDE, HIGH)
+
+
 @pytest.fixture
 def channels(tmp_path):
     """A scan of three channels, in one file and in three."""

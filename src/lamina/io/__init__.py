@@ -5,8 +5,8 @@ one is used.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -36,12 +36,16 @@ class Format:
     """Endings of the file name, in lower case and with their dot."""
     read: Callable[[Path], Volume]
     """Reads a file; raises FileError, GeometryError or OSError, whatever is wrong with it."""
-    write: Callable[[Volume, Path], None]
-    """Writes a volume of native integers or floats; raises OSError if it cannot."""
+    write: Callable[[Volume, Path], None] | None = None
+    """Writes a volume of native integers or floats; raises OSError if it cannot. ``None`` where all
+    suffixes are only read."""
     unit: Literal["mm", "px"] = "mm"
     """What its files measure space in; it takes no volume of the other unit."""
     read_labels: Callable[[Path], Volume] | None = None
     """Reads a label map where the format stores one in another way than an image; as ``read``."""
+    only_read: Mapping[str, str] = field(default_factory=dict)
+    """Suffixes that nothing is written to, as that would take two files, lose values or need more
+    than a volume; each with the one to write instead."""
 
 
 FORMATS: Registry[Format] = Registry("file format", "lamina.io")
@@ -78,15 +82,37 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         FileError: The format is unknown or cannot hold this volume, or the file cannot be written.
     """
     path = Path(path)
+    check_writable(path, volume.unit)
     file_format = _format_of(path)[1]
-    if volume.unit != file_format.unit:
-        raise FileError(
-            f"{path}: this format measures in {file_format.unit}, the volume in {volume.unit}.",
-            remedy="Write pictures as .png or .tif, scans as .nii.gz.",
-        )
+    assert file_format.write is not None
     storable = replace(volume, array=_storable(volume.array, path))
     with atomic_path(path) as part:
         file_format.write(storable, part)
+
+
+def check_writable(path: str | Path, unit: Literal["mm", "px"] | None = None) -> None:
+    """Check, before there is anything to write, that a file may have this name.
+
+    Args:
+        path: The file; whether its folder can be written to is not looked at.
+        unit: What the volume measures space in, if that is known.
+
+    Raises:
+        FileError: The suffix is of no known format, or of one that is only read, or that measures
+            in another unit.
+    """
+    path = Path(path)
+    suffix, file_format = _format_of(path)
+    if suffix in file_format.only_read:
+        raise FileError(
+            f"{path}: {suffix} files are read, not written.",
+            remedy=f"Write {file_format.only_read[suffix]}.",
+        )
+    if unit not in (None, file_format.unit):
+        raise FileError(
+            f"{path}: this format measures in {file_format.unit}, the volume in {unit}.",
+            remedy="Write pictures as .png or .tif, scans as .nii.gz.",
+        )
 
 
 def read_labels(path: str | Path) -> Volume:
@@ -128,6 +154,17 @@ def strip_suffix(path: str | Path) -> str:
     """
     path = Path(path)
     return path.name[: -len(_format_of(path)[0])]
+
+
+def written_suffix(path: str | Path) -> str:
+    """Return a file's suffix, or the one to write in place of it where that is only read.
+
+    Raises:
+        FileError: The suffix is of no known format.
+    """
+    path = Path(path)
+    suffix, file_format = _format_of(path)
+    return file_format.only_read.get(suffix, path.name[-len(suffix) :])
 
 
 def is_scan(path: str | Path) -> bool:

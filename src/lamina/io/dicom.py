@@ -15,13 +15,12 @@ Choices:
 Source: DICOM PS3.3 and PS3.10.
 """
 
-import errno
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -128,8 +127,8 @@ def list_series(folder: Path | str) -> list[Series]:
     return _described(_find(folder)[1])
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell by its name whether a file is of this format."""
+def has_dicom_suffix(path: Path) -> bool:
+    """Tell by its name whether a file is of this format; many of them have no suffix."""
     return path.suffix.lower() in FORMATS.get("dicom").suffixes
 
 
@@ -139,16 +138,16 @@ def is_series(folder: Path) -> bool:
     A single file is a scan by itself, without its folder, if its name says so.
     """
     try:
-        return any(len(s.files) > 1 or not is_dicom(s.files[0]) for s in list_series(folder))
+        found = list_series(folder)
     except FileError:
         return False
+    return any(len(one.files) > 1 or not has_dicom_suffix(one.files[0]) for one in found)
 
 
-def _write(volume: Volume, path: Path) -> NoReturn:
-    raise OSError(errno.EINVAL, "scans are not written as DICOM; write .nii.gz instead")
-
-
-FORMATS.register("dicom")(Format(suffixes=(".dcm", ".ima"), read=read_series, write=_write))
+_SUFFIXES = (".dcm", ".ima")
+FORMATS.register("dicom")(
+    Format(suffixes=_SUFFIXES, read=read_series, only_read=dict.fromkeys(_SUFFIXES, ".nii.gz"))
+)
 
 
 def _find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, _Headers]]:

@@ -37,7 +37,6 @@ _log = logging.getLogger(__name__)
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
-_ONE_FILE = {".mhd": ".mha", ".nhdr": ".nrrd"}
 _HEADER_LIMIT = 1 << 20
 _FIELD_LIMIT = 400
 _CHUNK = 1 << 16
@@ -83,9 +82,6 @@ def _read(image_io: str, read_header: Callable[[Path], _Header], path: Path) -> 
 
 
 def _write(read_header: Callable[[Path], _Header], volume: Volume, path: Path) -> None:
-    if path.suffix.lower() in _ONE_FILE:
-        other = _ONE_FILE[path.suffix.lower()]
-        raise OSError(errno.EINVAL, f"its voxels would need a second file; write {other} instead")
     image = _image(volume)
     try:
         sitk.WriteImage(image, _utf8(path), useCompression=True)
@@ -135,6 +131,7 @@ FORMATS.register("nrrd")(
         suffixes=(".nrrd", ".nhdr"),
         read=partial(_read, "NrrdImageIO", _nrrd_header),
         write=partial(_write, _nrrd_header),
+        only_read={".nhdr": ".nrrd"},
     )
 )
 FORMATS.register("metaimage")(
@@ -142,6 +139,7 @@ FORMATS.register("metaimage")(
         suffixes=(".mha", ".mhd"),
         read=partial(_read, "MetaImageIO", _meta_header),
         write=partial(_write, _meta_header),
+        only_read={".mhd": ".mha"},
     )
 )
 

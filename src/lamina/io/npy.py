@@ -15,7 +15,6 @@ Such pairs are read, not written: a file and its neighbour cannot be replaced in
 Format: NumPy reference, "numpy.lib.format".
 """
 
-import errno
 import logging
 import warnings
 from pathlib import Path
@@ -68,12 +67,7 @@ def read(path: Path) -> Volume:
     return Volume(_channels_first(array, len(spacing), entries, path), affine, str(path))
 
 
-def write(volume: Volume, path: Path) -> None:
-    """Refuse to: the geometry would need a second file."""
-    raise OSError(errno.EINVAL, "its spacing would need a second file; write .nii instead")
-
-
-FORMATS.register("npy")(Format(suffixes=(".npy",), read=read, write=write))
+FORMATS.register("npy")(Format(suffixes=(".npy",), read=read, only_read={".npy": ".nii.gz"}))
 
 
 def _array(path: Path) -> NDArray[Any]:

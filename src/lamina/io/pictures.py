@@ -92,8 +92,6 @@ def read_labels(path: Path) -> Volume:
 def write(volume: Volume, path: Path) -> None:
     """Write whole numbers of one or three channels; the same volume gives the same bytes."""
     kind = _KINDS[path.suffix.lower()]
-    if kind not in _WRITTEN:
-        raise OSError(errno.EINVAL, f"{kind} does not keep values exactly; write .png instead")
     if volume.spatial_dims != 2 or not np.allclose(volume.affine, _AFFINE):
         fault = "a picture cannot tell where its pixels are"
         raise OSError(errno.EINVAL, fault)
@@ -110,7 +108,14 @@ def write(volume: Volume, path: Path) -> None:
 
 
 FORMATS.register("picture")(
-    Format(suffixes=tuple(_KINDS), read=read, write=write, unit="px", read_labels=read_labels)
+    Format(
+        suffixes=tuple(_KINDS),
+        read=read,
+        write=write,
+        unit="px",
+        read_labels=read_labels,
+        only_read={".jpg": ".png", ".jpeg": ".png"},
+    )
 )
 
 

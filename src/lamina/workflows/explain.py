@@ -76,7 +76,7 @@ def explain(
 
     Args:
         model: A ``.lamina`` file or a run folder.
-        scan: A file, or the folder of a DICOM series.
+        scan: A file, or the folder of a DICOM series, or of files that hold one channel each.
         out: Folder; files are named after the scan and the method.
         method: ``"gradcam"``: where the features of a layer lie that speak for a structure;
             ``"attention"``: what the network itself attends to; ``"uncertainty"``: entropy over
@@ -96,9 +96,9 @@ def explain(
         FileError: The scan cannot be read, or ``out`` cannot be written.
     """
     _check(method, layer, labels)
-    case = _one(scan)
     loaded = load(model, device)
     plan = loaded.bundle.plan
+    case = _one(scan, len(plan.channels))
     image = case.read_image(plan.channels)
     prepared = Prepared.of(image, loaded.predictor)
     with _scratch(out) as folder:
@@ -148,8 +148,8 @@ def _check(method: str, layer: str | None, labels: Sequence[str]) -> None:
         )
 
 
-def _one(scan: Path) -> Case:
-    cases = scans_in(scan)
+def _one(scan: Path, num_channels: int) -> Case:
+    cases = scans_in(scan, num_channels)
     if len(cases) > 1:
         raise DatasetError(f"{scan}: holds {len(cases)} scans.", remedy="Give one of them.")
     return cases[0]

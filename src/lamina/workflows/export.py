@@ -71,8 +71,8 @@ def export(
         model: A ``.lamina`` file or a run folder.
         target: Registered export target.
         out: Folder to write; an exported model in its place is replaced.
-        check: Scans that the original and the exported network both segment, for the report: a
-            scan, a folder of scans, or a work folder, whose validation scans have labels.
+        check: Scans that the original and the exported network both segment, for the report: as
+            ``predict`` takes them, or a work folder, whose validation scans have labels.
         int8: Quantise the network.
         calibrate: Work folder for it: windows of training scans show its ranges of values, and
             validation scans what it costs.
@@ -138,7 +138,7 @@ def _scans(place: Path | None, bundle: Bundle) -> Sequence[Case]:
     if place is None:
         return ()
     if not WorkFolder(place).splits_file.is_file():
-        return scans_in(place)
+        return scans_in(place, len(bundle.plan.channels))
     return _of_fold(place, bundle, "val")
 
 

@@ -9,12 +9,13 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+from lamina.bundle import load_bundle
 from lamina.data.case import Case
 from lamina.data.layouts.nnunet import CHANNEL
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import locked, remove_parts, sha256
 from lamina.io import FORMATS, is_scan, strip_suffix
-from lamina.io.dicom import is_dicom, is_series
+from lamina.io.dicom import has_dicom_suffix, is_series
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.apart import Elsewhere
 from lamina.workflows.batch import Batch, names_of
@@ -72,7 +73,7 @@ def predict(
     Args:
         model: A ``.lamina`` file or a run folder.
         out: Folder for the segmentations, named after the scans.
-        inputs: A scan, be it a file or the folder of a DICOM series, or a folder of scans; not
+        inputs: A scan, be it a file or the folder of a DICOM series, or a folder of such; not
             needed with ``split``. For a model of several channels, files that hold one each may be
             called ``x_0000.nii.gz``, ``x_0001.nii.gz``, ..., in the model's order.
         split: ``"val"`` takes the scans the run was validated on, ``"test"`` those that were kept
@@ -132,8 +133,6 @@ def predict(
         resume=resume,
     )
     batch = replace(make(), elsewhere=Elsewhere(cluster, make) if cluster else None)
-    if inputs is not None:
-        cases = by_channel(cases, len(batch.model.bundle.plan.channels))
     model_sha256 = batch.about["sha256"]
     with locked(out):
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
@@ -170,11 +169,15 @@ def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, .
     if split:
         return RunFolder(model).cases(split)
     assert inputs is not None
-    return scans_in(inputs)
+    return scans_in(inputs, len(load_bundle(find_bundle(model)).plan.channels))
 
 
-def scans_in(inputs: Path) -> tuple[Case, ...]:
-    """Return a scan, or those of a folder, as cases named after their files.
+def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
+    """Return a scan, or those of a folder, as cases named after their files or series' folders.
+
+    Args:
+        inputs: The scan or folder.
+        num_channels: How many the model takes; files that hold one each are put together.
 
     Raises:
         DatasetError: There are none.
@@ -182,14 +185,26 @@ def scans_in(inputs: Path) -> tuple[Case, ...]:
     if not inputs.exists():
         raise DatasetError(f"{inputs}: no such file or folder.", remedy="Give a scan or a folder.")
     paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]
-    if inputs.is_dir() and all(map(is_dicom, paths)) and is_series(inputs):
+    if inputs.is_dir() and all(map(has_dicom_suffix, paths)) and is_series(inputs):
         return (Case(case_id=inputs.resolve().name, group="", images=(inputs,)),)
     if not paths:
-        raise DatasetError(f"{inputs}: holds no scans.", remedy="Folders in it are not searched.")
-    return tuple(Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths)
+        return _series_in(inputs)
+    cases = [Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths]
+    return _by_channel(cases, num_channels)
 
 
-def by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
+def _series_in(inputs: Path) -> tuple[Case, ...]:
+    """Return the folders in a folder as cases where at least one holds a DICOM series."""
+    folders = sorted(p for p in inputs.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not any(map(is_series, folders)):
+        raise DatasetError(
+            f"{inputs}: holds no scans.",
+            remedy="Give a scan, a folder of scans, the folder of a DICOM series, or one of such.",
+        )
+    return tuple(Case(case_id=p.name, group="", images=(p,)) for p in folders)
+
+
+def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
     """Put together files that hold one channel of a scan each, as nnU-Net numbers them.
 
     Pictures hold all their colours, and numbers at their end are those of frames.

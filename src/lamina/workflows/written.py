@@ -7,9 +7,9 @@ from pathlib import Path
 from lamina import __version__
 from lamina.data.case import Case
 from lamina.errors import ConfigError
-from lamina.io import is_scan, strip_suffix, write_volume
+from lamina.io import is_scan, write_volume, written_suffix
 from lamina.io.derived import Kind, Producer, Pseudonyms, check_series, write_structures
-from lamina.io.dicom import is_dicom
+from lamina.io.structures import DICOM_SUFFIXES
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -22,16 +22,6 @@ _SUFFIXES: dict[Kind, str] = {
     "labelmap": ".seg.dcm",
     "rtstruct": ".rtstruct.dcm",
 }
-_WRITABLE = {
-    ".mhd": ".mha",
-    ".nhdr": ".nrrd",
-    ".npy": ".nii.gz",
-    ".dcm": ".nii.gz",
-    ".ima": ".nii.gz",
-    ".jpg": ".png",
-    ".jpeg": ".png",
-}
-"""What segmentations are written as where the format of the scan does not do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +43,18 @@ class Output:
         """Name the segmentation after the case, in the format of its (first) file.
 
         Formats of two files become those that keep both in one, lossy ones those that are exact.
-        DICOM becomes NIfTI, or PNG where it is a picture measured in pixels.
+        DICOM, as which folders and files without a suffix count, becomes NIfTI, or PNG where it is
+        a picture measured in pixels.
         """
         if self.kind:
             return case.case_id + _SUFFIXES[self.kind]
         first = case.images[0].name
-        suffix = first.removeprefix(strip_suffix(first)) if is_scan(first) else ".nii.gz"
-        if unit == "px" and is_dicom(case.images[0]):
+        name = first if is_scan(first) else f"{first}.dcm"
+        if unit == "px" and name.lower().endswith(DICOM_SUFFIXES):
             return f"{case.case_id}.png"
         if unit == "mm" and self.nifti:
             return f"{case.case_id}.nii.gz"
-        return case.case_id + _WRITABLE.get(suffix.lower(), suffix)
+        return case.case_id + written_suffix(name)
 
     def check(self, case: Case, labels: LabelSet) -> None:
         """Check, before a case is segmented, that its segmentation can be written.

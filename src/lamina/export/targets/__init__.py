@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.errors import ExportError
 from lamina.registry import Registry
 
 if TYPE_CHECKING:
@@ -61,12 +62,27 @@ class Target:
     load: Callable[[Path, str, int | None, Precision], Network]
     """Load a graph by its name from such a folder, to run on so many threads (``None``: all),
     in ``"fp32"`` or, where the target can, ``"bf16"``."""
+    runs_code: bool = False
+    """Whether loading may run code that a folder holds, so that only one's own may be loaded."""
 
 
 TARGETS: Registry[Target] = Registry("export target", __name__)
 """Every target by its name, such as ``"onnx"``."""
 
 _NO_MEMORY = ("allocate", "bad_alloc", "bad allocation")
+
+
+def refuse_all_but_fp32(target: str, precision: Precision) -> None:
+    """Refuse what a target that computes in single precision alone cannot do.
+
+    Raises:
+        ExportError: Another precision is asked for.
+    """
+    if precision != "fp32":
+        raise ExportError(
+            f"precision {precision}: an export to {target} computes in fp32.",
+            remedy="Export the model to openvino.",
+        )
 
 
 @contextmanager

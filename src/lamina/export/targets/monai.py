@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from lamina.data.plan import Plan
 from lamina.errors import ExportError
 from lamina.export.monai_transforms import composed, inferer, postprocessing, preprocessing
-from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graphs, Network, Precision, Target
+from lamina.export.targets import (
+    ATTENTION,
+    MODEL,
+    TARGETS,
+    Graphs,
+    Network,
+    Precision,
+    Target,
+    refuse_all_but_fp32,
+)
 from lamina.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -54,12 +63,16 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
 
 
 def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
-    """Build the network from the bundle's own configuration; nothing is unpickled but weights."""
+    """Build the network from the bundle's own configuration; nothing is unpickled but weights.
+
+    ``threads`` is torch's own setting, for the whole process.
+    """
     import torch
 
     from lamina.bundle import Ensemble
     from lamina.models import build
 
+    refuse_all_but_fp32("monai", precision)
     definition = read_json(folder / _INFERENCE)["network_def"]
     members = definition.get("members", [definition])
     networks = [
@@ -68,6 +81,8 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     network = networks[0] if len(networks) == 1 else Ensemble(networks)
     network.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
     network.eval()
+    if threads:
+        torch.set_num_threads(threads)
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

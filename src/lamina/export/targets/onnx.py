@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.errors import ExportError
-from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target, running
+from lamina.export.targets import (
+    TARGETS,
+    Graphs,
+    Network,
+    Precision,
+    Target,
+    refuse_all_but_fp32,
+    running,
+)
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
@@ -28,11 +35,7 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.onnx``."""
     import onnxruntime
 
-    if precision != "fp32":
-        raise ExportError(
-            f"precision {precision}: ONNX Runtime computes in fp32 here.",
-            remedy="Export the model to openvino.",
-        )
+    refuse_all_but_fp32("onnx", precision)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = _FATAL_ONLY

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.errors import ExportError
-from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target
+from lamina.export.targets import (
+    TARGETS,
+    Graphs,
+    Network,
+    Precision,
+    Target,
+    refuse_all_but_fp32,
+)
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
@@ -29,11 +35,7 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.pt2``; ``threads`` is torch's own setting, for the whole process."""
     import torch
 
-    if precision != "fp32":
-        raise ExportError(
-            f"precision {precision}: a .pt2 computes in fp32.",
-            remedy="Export the model to openvino.",
-        )
+    refuse_all_but_fp32("torch", precision)
     module = torch.export.load(folder / f"{graph}.pt2").module()
     if threads:
         torch.set_num_threads(threads)
@@ -46,4 +48,4 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     return run
 
 
-TARGETS.register("torch")(Target(packages=(), write=write, load=load))
+TARGETS.register("torch")(Target(packages=(), write=write, load=load, runs_code=True))
