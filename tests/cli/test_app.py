@@ -165,7 +165,7 @@ class TestJson:
             ("prepare", ["nowhere", "--out", "w"], "DatasetError"),
             ("train", ["nowhere", "--out", "r"], "DatasetError"),
             ("train", ["nowhere", "--out", "r", "--recipe", "quick"], "ConfigError"),
-            ("predict", ["-m", "nowhere", "-i", ".", "-o", "s"], "DatasetError"),
+            ("predict", ["-m", "nowhere", "-i", ".", "-o", "s"], "BundleError"),
             ("evaluate", ["-p", "nowhere", "-r", "nowhere"], "DatasetError"),
             ("evaluate", ["-p", ".", "-r", ".", "--metric", "dise"], "UnknownNameError"),
         ],

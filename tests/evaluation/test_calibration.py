@@ -80,6 +80,7 @@ def test_false_voxels_never_improve_the_brier_score(drawn, share, false):
     assert scored("brier", prediction | added, reference, surer) >= before - 1e-12
 
 
+@settings(deadline=None)
 @given(drawn=masks)
 def test_what_an_evaluation_crops_away_changes_nothing(drawn):
     *shape, seed = drawn
