@@ -238,6 +238,14 @@ def test_what_a_kill_left_of_a_replaced_folder_is_removed(tmp_path):
     assert not list((tmp_path / "Case").iterdir())
 
 
+def test_folders_of_other_people_are_left_alone(tmp_path):
+    for name in (".old-backup", ".old-notes-of-2023", ".old-0a1b2c3d"):
+        (tmp_path / name).mkdir()
+    remove_parts(tmp_path)
+    assert _names(tmp_path) == [".old-0a1b2c3d", ".old-backup", ".old-notes-of-2023"]
+    remove_parts(tmp_path / "nowhere")
+
+
 def test_a_folder_whose_successor_a_kill_kept_out_comes_back(tmp_path):
     (tmp_path / ".old-0a1b2c3d-Case" / "arrays").mkdir(parents=True)
     (tmp_path / ".part-4e5f6a7b-case").mkdir()

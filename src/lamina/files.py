@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -15,9 +16,8 @@ from typing import Any
 from lamina.errors import FileError, LaminaError
 
 _FULL_BELOW_BYTES = 1 << 16
-_OLD = ".old-"
-_TAG = 8
-"""Letters that tell apart what several writers leave beside a file."""
+_REPLACED = re.compile(r"\.old-[0-9a-f]{8}-(.+)")
+"""What a folder is called while another takes its place, and its own name."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         FileError: The folder cannot be written, or the disk is full.
     """
-    part = path.with_name(f".part-{uuid.uuid4().hex[:_TAG]}-{path.name.lower()}")
+    part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name.lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -61,12 +61,13 @@ def remove_parts(folder: Path) -> None:
     """
     for part in folder.glob(".part-*"):
         _remove(part)
-    for old in folder.glob(f"{_OLD}*"):
-        path = folder / old.name[len(_OLD) + _TAG + 1 :]
-        if path.exists():
-            _remove(old)
-        else:
-            old.replace(path)
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if named := _REPLACED.fullmatch(old.name):
+            path = folder / named[1]
+            if path.exists():
+                _remove(old)
+            else:
+                old.replace(path)
 
 
 @contextmanager
@@ -175,7 +176,7 @@ def _move(part: Path, path: Path) -> None:
         part.replace(path)
         return
     # No system call replaces a folder that holds files.
-    old = path.with_name(f"{_OLD}{uuid.uuid4().hex[:_TAG]}-{path.name}")
+    old = path.with_name(f".old-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.replace(old)
         part.replace(path)

@@ -191,7 +191,11 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of lamina export, or the name of one that comes along",
     )
     parser.add_argument(
-        *("-i", "--input"), type=Path, required=True, nargs="+", help="scan, or a file per channel"
+        *("-i", "--input"),
+        type=Path,
+        required=True,
+        nargs="+",
+        help="scan, DICOM series, or a file per channel",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
     parser.add_argument("--threads", type=_count, help="all cores by default")

@@ -216,6 +216,21 @@ def test_little_time_is_filled_and_not_spent_on_validation():
     assert f"about {round(100 * share)} % of the time" in plan.reasons["steps_per_epoch"]
 
 
+def test_more_time_never_means_fewer_steps_and_never_more_than_a_full_run():
+    """Of scans whose validation takes as long as thousands of steps, a full run has few epochs."""
+    fingerprint = fingerprint_of([(1, 1, 1)] * 100, [(64, 64, 32)] * 100)
+    cost = replace(COST, predict_seconds_per_voxel=1e-4)
+    full_s = plan_of(fingerprint, cost=cost).estimates["training_s"]
+    steps = []
+    for share in (0.1, 0.3, 0.6, 0.9, 0.95, 0.999, 1.001):
+        budget = Budget(memory_bytes=64e9, time_s=share * full_s)
+        plan = plan_of(fingerprint, cost=cost, budget=budget)
+        steps.append(plan.epochs * plan.steps_per_epoch)
+    assert steps == sorted(steps)
+    assert steps[0] < 2000
+    assert 15_000 <= steps[-1] < 15_000 + plan.epochs
+
+
 def test_validation_takes_a_small_share_of_the_time():
     for size in [(64, 64, 32), (72, 64, 40), (160, 160, 96)]:
         plan = plan_of(fingerprint_of([(1, 1, 1)] * 100, [size] * 100))

@@ -92,6 +92,25 @@ def test_structures_are_drawn_and_each_control_changes_the_picture(phantom, visi
             assert np.count_nonzero(quarter.max(axis=2) > 60) > 3000
 
 
+def test_keys_while_surfaces_load_break_nothing_and_fetch_them_once(phantom, visit):
+    for package in ("skimage", "trimesh", "fast_simplification"):
+        pytest.importorskip(package)
+    with served(*phantom) as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+        asked = []
+        page.route("**/*.glb", lambda route: asked.append(route))
+        with page.expect_request("**/*.glb"):
+            page.reload()
+        for key in ("5", "ArrowLeft", "+", "2", "5"):
+            page.keyboard.press(key)
+        (request,) = asked
+        request.continue_()
+        page.wait_for_selector(READY)
+        page.wait_for_selector("#loading", state="hidden")
+        assert len(asked) == 1
+        assert near(pixels(page, "#solid-box"), "#56b4e9", within=150) > 1000
+
+
 def test_cursor_keys_move_slices_unless_what_was_reached_by_keys_takes_them(phantom, visit):
     with served(*phantom) as server, running(server), visit(server.url) as page:
         page.wait_for_selector(READY)

@@ -135,12 +135,26 @@ def test_a_validation_near_the_end_of_the_time_is_left_to_the_end(new_run, clock
         clock.pass_(10)
         return {"dice": 0.5}
 
-    timed = {"epochs": None, "steps_per_epoch": 16, "time_budget_s": 40, "validation_steps": 10}
+    timed = {"epochs": None, "steps_per_epoch": 12, "time_budget_s": 56}
     run = new_run()(validate=validate, on_step=lambda *_: clock.pass_(1), **timed)
-    assert [report.step for report in run.reports] == [run.steps[-1][0]]
-    assert run.reports[0].step >= 25
-    assert run.reports[0].lr < 0.02 * Optimiser().lr
-    assert clock.now - 1000 <= 40
+    assert [report.step for report in run.reports] == [12, run.steps[-1][0]]
+    assert run.steps[-1][0] >= 30
+    assert run.reports[-1].lr < 0.02 * Optimiser().lr
+    assert clock.now - 1000 <= 56
+
+
+def test_a_guess_that_is_far_too_high_costs_no_validation_and_no_time(new_run, clock):
+    timed = {"epochs": None, "steps_per_epoch": 12, "time_budget_s": 60, "validation_steps": 40}
+    run = new_run()(on_step=lambda *_: clock.pass_(1), **timed)
+    assert run.reports[0].step == 12
+    assert clock.now - 1000 >= 54
+
+
+def test_a_run_that_died_before_its_first_step_begins_though_its_time_is_over(new_run, clock):
+    run, timed = new_run(), {"epochs": None, "time_budget_s": 20}
+    run.crash_after(1, checkpoint_every_s=300, began=clock.now - 30, **timed)
+    run(resume=True, **timed)
+    assert run.state.best_epoch == 0
 
 
 def test_a_time_budget_holds_on_a_machine_that_has_become_slower(new_run, clock):

@@ -133,17 +133,20 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(new_run, fau
     assert all(report.loss == report.loss for report in run.reports)
 
 
-def test_a_step_that_is_not_finite_changes_no_running_statistics(new_run):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_that_is_not_finite_changes_no_running_statistics(new_run, parts):
+    """Of several parts, the first is the one whose numbers are damaged."""
+
     class Spoilt(nn.BatchNorm3d):
         calls = 0
 
         def forward(self, image):
             self.calls += self.training
-            return super().forward(image * float("inf") if self.calls == 2 else image)
+            return super().forward(image * float("inf") if self.calls == parts + 1 else image)
 
     run = new_run()
     run.network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), Spoilt(4), nn.Conv3d(4, 3, 1))
-    run(steps_per_epoch=1, epochs=4)
+    run(steps_per_epoch=1, epochs=4, grad_accum_steps=parts)
     assert [report.skipped_steps for report in run.reports] == [0, 1, 1, 1]
     assert all(torch.isfinite(each).all() for each in run.last["state_dict"].values())
 

@@ -201,7 +201,7 @@ class TestNothingIsWrittenOver:
 
     def test_the_scans_themselves(self, scans, tiny_run):
         before = (scans / "ball_000.nii.gz").read_bytes()
-        with pytest.raises(DatasetError, match=r"ball_000.nii.gz: would be written over.*--output"):
+        with pytest.raises(DatasetError, match=r"ball_000.nii.gz: would be written over.*--out"):
             predict(tiny_run, scans, scans)
         assert (scans / "ball_000.nii.gz").read_bytes() == before
         assert names(scans) == ["ball_000.nii.gz"]

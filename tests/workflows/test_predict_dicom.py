@@ -135,3 +135,11 @@ def test_series_in_folders_of_their_own_are_done_and_a_broken_one_is_listed(
     result = predict(tiny_run, tmp_path / "out", scans)
     assert result.failures.keys() == {"1.2.4"}
     assert names(tmp_path / "out") == ["1.2.3.nii.gz", "prediction.json"]
+
+
+def test_an_enhanced_series_alone_in_its_folder_is_done(series, tiny_run, tmp_path):
+    folder = tmp_path / "pulled" / "1.2.5"
+    folder.mkdir(parents=True)
+    write_enhanced(folder / "1.2.5.1.dcm", series[1])
+    assert not predict(tiny_run, tmp_path / "out", tmp_path / "pulled").failures
+    assert names(tmp_path / "out") == ["1.2.5.nii.gz", "prediction.json"]

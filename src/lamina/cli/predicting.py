@@ -58,7 +58,7 @@ def predict(
         bool, typer.Option("--probabilities", help="Leave them beside each segmentation.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what is segmented in --output already.")
+        bool, typer.Option("--resume", help="Leave out what is segmented in --out already.")
     ] = False,
     resample_oblique: ResampleOblique = False,
     cluster: Cluster = None,

@@ -114,7 +114,7 @@ def training(result: "Training") -> tuple[str, ...]:
         ),
         f"Model: {result.bundle}",
         f"Curves and pictures: tensorboard --logdir {quote(str(result.run))}",
-        f"Next: lamina predict --model {quote(str(result.run))} --split val --output SEGMENTATIONS",
+        f"Next: lamina predict --model {quote(str(result.run))} --split val --out SEGMENTATIONS",
     )
 
 

@@ -1,4 +1,4 @@
-"""What networks take of memory and time, and what is granted."""
+"""What networks take of memory and time, what is granted, and how a run fits into it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Scans:
-    """What the choice depends on."""
+    """The scans to train on, as far as patch and length of a run depend on them."""
 
     median_shape: tuple[int, ...]
     """Size in voxels after preparation."""

@@ -9,9 +9,9 @@ from lamina.data.budget import Budget, Fit, NetworkCost, Scans
 FULL_STEPS = 15_000
 """Of a run that nobody has set a time for."""
 _NUM_FOLDS = 5
-_LEAST_EPOCHS = 10
+_LEAST_VALIDATIONS = 10
 """Validations of a full run that the best epoch is chosen from, at least."""
-_LEAST_EPOCH = 50
+_LEAST_STEPS_PER_EPOCH = 50
 """Steps between two validations, at least."""
 
 
@@ -34,7 +34,7 @@ def steps_per_epoch(windows: int, batch: int, cost: NetworkCost) -> int:
     More where a tenth would leave too few validations to choose the best epoch from.
     """
     as_steps = windows * cost.predict_seconds_per_voxel / (batch * cost.seconds_per_voxel)
-    return min(FULL_STEPS // _LEAST_EPOCHS, max(_LEAST_EPOCH, ceil(10 * as_steps)))
+    return min(FULL_STEPS // _LEAST_VALIDATIONS, max(_LEAST_STEPS_PER_EPOCH, ceil(10 * as_steps)))
 
 
 def within(fit: Fit, budget: Budget, given_up: list[str]) -> Fit:
@@ -44,8 +44,8 @@ def within(fit: Fit, budget: Budget, given_up: list[str]) -> Fit:
         return _because(fit, f"{steps:,} steps; --epochs or --time-budget change it.")
     epochs = min(fit.epochs, max(1, int(budget.time_s / fit.epoch_s)))
     filling = int((budget.time_s / epochs - fit.validation_s) / fit.step_s)
-    if epochs < fit.epochs and filling >= _LEAST_EPOCH:
-        fit = replace(fit, steps_per_epoch=filling)
+    if epochs < fit.epochs and filling >= _LEAST_STEPS_PER_EPOCH:
+        fit = replace(fit, steps_per_epoch=min(filling, FULL_STEPS // epochs))
     if fit.epoch_s > budget.time_s:
         why = (
             f"One epoch takes {spoken(fit.epoch_s)}, longer than the {spoken(budget.time_s)} "

@@ -8,8 +8,8 @@
 ``SHA256SUMS``       checksums of all others, as ``sha256sum -c`` reads them
 ==================== ======================================================================
 
-Nothing is believed before its checksum was compared, and reading needs no torch. Only an export to
-torch may hold code; the runtime refuses it.
+Nothing is believed before its checksum was compared. Only an export to torch may hold code; the
+runtime refuses it.
 """
 
 import re

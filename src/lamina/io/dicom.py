@@ -132,6 +132,14 @@ def has_dicom_suffix(path: Path) -> bool:
     return path.suffix.lower() in FORMATS.get("dicom").suffixes
 
 
+def holds_series(folder: Path) -> bool:
+    """Tell whether a folder holds images, be it one file, that can be listed."""
+    try:
+        return bool(list_series(folder))
+    except FileError:
+        return False
+
+
 def is_series(folder: Path) -> bool:
     """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
 

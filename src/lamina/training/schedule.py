@@ -129,8 +129,11 @@ class Clock:
 
     @property
     def is_near_end(self) -> bool:
-        """Whether a validation now would leave no time for another step before the last one."""
-        if not self.time_budget_s:
+        """Whether a validation now would leave no time for another step before the last one.
+
+        Never before the first one, which tells whether what was guessed of it was right.
+        """
+        if not self.time_budget_s or not self.ending.validation_s:
             return False
         validation_s = self.ending.foreseen_s(self._pace_s)
         return self.elapsed_s + validation_s >= self._training_s

@@ -75,7 +75,7 @@ def explain(
     """Write maps of one scan on its own grid, a picture of them, and what they amount to.
 
     Args:
-        model: A ``.lamina`` file or a run folder.
+        model: A ``.lamina`` file, a run folder, or the name of a model that comes along.
         scan: A file, or the folder of a DICOM series, or of files that hold one channel each.
         out: Folder; files are named after the scan and the method.
         method: ``"gradcam"``: where the features of a layer lie that speak for a structure;

@@ -68,7 +68,7 @@ def export(
     """Write a model for another runtime, whole or not at all.
 
     Args:
-        model: A ``.lamina`` file or a run folder.
+        model: A ``.lamina`` file, a run folder, or the name of a model that comes along.
         target: Registered export target.
         out: Folder to write; an exported model in its place is replaced.
         check: Scans that the original and the exported network both segment, for the report: as

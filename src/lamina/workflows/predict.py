@@ -9,13 +9,12 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from lamina.bundle import load_bundle
 from lamina.data.case import Case
 from lamina.data.layouts.nnunet import CHANNEL
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import locked, remove_parts, sha256
 from lamina.io import FORMATS, is_scan, strip_suffix
-from lamina.io.dicom import has_dicom_suffix, is_series
+from lamina.io.dicom import has_dicom_suffix, holds_series, is_series
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.apart import Elsewhere
 from lamina.workflows.batch import Batch, names_of
@@ -71,7 +70,7 @@ def predict(
     the next is read and the last written.
 
     Args:
-        model: A ``.lamina`` file or a run folder.
+        model: A ``.lamina`` file, a run folder, or the name of a model that comes along.
         out: Folder for the segmentations, named after the scans.
         inputs: A scan, be it a file or the folder of a DICOM series, or a folder of such; not
             needed with ``split``. For a model of several channels, files that hold one each may be
@@ -109,13 +108,11 @@ def predict(
             full.
     """
     if cluster is not None:  # whose machines have working folders of their own
-        model, out, inputs = model.absolute(), out.absolute(), inputs and inputs.absolute()
+        out, inputs = out.absolute(), inputs and inputs.absolute()
     output = output_of(output_format, anonymise=anonymise)
-    cases = tuple(cases) or _cases(model, inputs, split)
-    _require_own_names(cases)
-    if pixel_size is not None:
-        cases = _sized(cases, pixel_size)
-    bundle = find_bundle(model)
+    if not cases:
+        _check_asked(inputs, split)
+    bundle = find_bundle(model).absolute()
     make = partial(
         _batch,
         bundle,
@@ -133,6 +130,13 @@ def predict(
         resume=resume,
     )
     batch = replace(make(), elsewhere=Elsewhere(cluster, make) if cluster else None)
+    if split:
+        cases = RunFolder(model).cases(split)
+    elif inputs:
+        cases = scans_in(inputs, len(batch.model.bundle.plan.channels))
+    _require_own_names(cases)
+    if pixel_size is not None:
+        cases = _sized(cases, pixel_size)
     model_sha256 = batch.about["sha256"]
     with locked(out):
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
@@ -163,13 +167,9 @@ def _batch(
     )
 
 
-def _cases(model: Path, inputs: Path | None, split: str | None) -> tuple[Case, ...]:
+def _check_asked(inputs: Path | None, split: str | None) -> None:
     if (inputs is None) == (split is None) or split not in (None, "val", "test"):
         raise DatasetError("Give either scans (-i) or --split, which is val or test.")
-    if split:
-        return RunFolder(model).cases(split)
-    assert inputs is not None
-    return scans_in(inputs, len(load_bundle(find_bundle(model)).plan.channels))
 
 
 def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
@@ -196,7 +196,7 @@ def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
 def _series_in(inputs: Path) -> tuple[Case, ...]:
     """Return the folders in a folder as cases where at least one holds a DICOM series."""
     folders = sorted(p for p in inputs.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not any(map(is_series, folders)):
+    if not any(map(holds_series, folders)):
         raise DatasetError(
             f"{inputs}: holds no scans.",
             remedy="Give a scan, a folder of scans, the folder of a DICOM series, or one of such.",
@@ -267,14 +267,14 @@ def _protect(
         ):
             raise DatasetError(
                 f"{path}: would be written over, and is not as a prediction left it.",
-                remedy="Choose another folder for --output, or remove the file.",
+                remedy="Choose another folder for --out, or remove the file.",
             )
     others = [entry for entry in earlier["cases"] if entry["segmentation"] not in {*names, None}]
     models = {entry.get("model") or earlier["model"]["sha256"] for entry in others}
     if model_sha256 and models - {model_sha256}:
         raise DatasetError(
             f"{out}: holds segmentations of other scans by another model.",
-            remedy="Choose another folder for --output.",
+            remedy="Choose another folder for --out.",
         )
     return others
 

@@ -69,12 +69,10 @@ export function fault(error, ...actions) {
 }
 
 let shown = null;
-const isSame = (one, other) => one?.message === other?.message && one?.remedy === other?.remedy;
 
 // An error that belongs to no part of the page; null takes it away, or only the one that is over.
 export function trouble(error, over = shown) {
-  const isNews = error ? !isSame(error, shown) : isSame(over, shown);
-  if (!isNews) return; // an alert that is made anew is read out again
+  if (!error && over !== shown) return;
   shown = error;
   const box = $("trouble");
   box.hidden = !error;

@@ -36,8 +36,8 @@ export class History {
       if (this.fault) this.onTrouble(null, this.fault);
       this.fault = null;
     } catch (error) {
-      this.fault = error;
-      this.onTrouble(error);
+      if (!this.fault) this.onTrouble(error); // told once, though it is asked again and again
+      this.fault ??= error;
     }
     if (this.jobs.some(isActive) && !document.hidden) this.timer = setTimeout(() => this.refresh(), OFTEN_MS);
   }

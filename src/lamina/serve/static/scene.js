@@ -199,8 +199,15 @@ export class Scene {
   }
 
   // Draw in 3D: surfaces where the server has made them, else the voxels themselves.
-  async openSolid(fetchMeshes) {
-    if (this.solid) return;
+  openSolid(fetchMeshes) {
+    this.opening ??= this.#openSolid(fetchMeshes).catch((error) => {
+      this.opening = null;
+      throw error;
+    });
+    return this.opening;
+  }
+
+  async #openSolid(fetchMeshes) {
     const buffer = await fetchMeshes?.();
     this.solid = await attached(this.canvases.solid, { isOrientCube: true, show3Dcrosshair: false, crosshairWidth: 0 });
     if (buffer) await this.#addMeshes(buffer);
@@ -224,12 +231,13 @@ export class Scene {
   }
 
   turn(right, up) {
+    if (!this.solid) return;
     const { renderAzimuth, renderElevation } = this.solid.scene;
     this.solid.setRenderAzimuthElevation(renderAzimuth + right, renderElevation + up);
   }
 
   zoom(factor) {
-    if (this.view === "solid") this.solid.setScale(this.solid.scene.volScaleMultiplier * factor);
+    if (this.view === "solid") this.solid?.setScale(this.solid.scene.volScaleMultiplier * factor);
     else {
       const pan = this.slices.scene.pan2Dxyzmm;
       this.slices.setPan2Dxyzmm([pan[0], pan[1], pan[2], Math.max(0.5, pan[3] * factor)]);

@@ -80,7 +80,8 @@ def watch(
     """Segment each new series that a rule means, and store what was found; see :class:`Watcher`.
 
     Args:
-        model: A ``.lamina`` file or a run folder; of one channel.
+        model: A ``.lamina`` file, a run folder or the name of a model that comes along; of one
+            channel.
         url: Of the archive, which speaks DICOMweb.
         state: Folder that remembers what was done; another run goes on with it.
         rule: Which series are meant.
