@@ -30,11 +30,11 @@ def scans(tmp_path, tiny_dataset):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("*.nii.gz")}
+    return {path.name: path.read_bytes() for path in folder.glob("[!.]*.nii.gz")}
 
 
 def written_at(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.nii.gz")}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*.nii.gz")}
 
 
 class TestResume:

@@ -83,7 +83,12 @@ def test_two_processes_train_as_one(tiny_work, tmp_path):
 def test_a_killed_process_ends_the_others_with_one_error(tiny_work, tmp_path):
     run = RunFolder(tmp_path / "run")
     process = start(tiny_work, run.root, "--devices=2", epochs=10**6)
-    while not (run.checkpoints / LAST).is_file() and process.poll() is None:
+
+    def steps_saved():
+        last = run.checkpoints / LAST
+        return int(read_checkpoint(last)["state_dict"]["steps_done"]) if last.is_file() else 0
+
+    while steps_saved() < 3 and process.poll() is None:
         time.sleep(0.2)
     first = psutil.Process(process.pid)
     (other,) = (p for p in first.children() if p.environ().get("LOCAL_RANK") == "1")
@@ -92,7 +97,7 @@ def test_a_killed_process_ends_the_others_with_one_error(tiny_work, tmp_path):
     assert (process.returncode, said) == (2, "")
     assert complaints.count("Error: ") == 1
     assert "Error: Another process of this run failed or was killed." in complaints
-    assert int(read_checkpoint(run.checkpoints / LAST)["state_dict"]["steps_done"]) >= 3
+    assert steps_saved() >= 3
     assert run.manifest()["config"]["devices"] == 2
     assert run.manifest()["outcome"]["state"] == "failed"
 

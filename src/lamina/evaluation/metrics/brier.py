@@ -22,7 +22,7 @@ METRICS.register("brier")(
         title="Brier",
         unit="",
         higher_is_better=False,
-        definition="Summed squared difference between the structure's probability and its "
+        definition="Sum of squared differences between the structure's probability and its "
         f"presence, {WHERE}",
         empty=when_wrong(1.0),
         function=brier,

@@ -20,7 +20,7 @@ METRICS.register("ece")(
         title="ECE",
         unit="",
         higher_is_better=False,
-        definition="Summed gap between the structure's probability and its frequency, in "
+        definition="Sum of gaps between the structure's probability and its frequency, in "
         f"{BINS} bins of probability, {WHERE}",
         empty=when_wrong(1.0),
         function=ece,
