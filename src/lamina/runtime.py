@@ -100,14 +100,14 @@ def load(
         )
     maps = None
     if exported.network["fields"].get("attention_maps"):
-        graph = target.load(root, ATTENTION, threads, "fp32")
+        graph = target.network(root, ATTENTION, threads)
         maps = MapDrawer.of(exported.network["attention"], graph, slice_axis(plan))
     try:
         steps = steps_from(exported.postprocessing, plan.labels)
     except ConfigError as error:
         raise BundleError(f"{root}: {error}") from error
     predictor = Predictor(
-        network=Sparing(target.load(root, MODEL, threads, precision)),
+        network=Sparing(target.network(root, MODEL, threads, precision)),
         plan=plan,
         resample_oblique=resample_oblique,
         maps=maps,
@@ -197,7 +197,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="scan, DICOM series, or a file per channel",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="segmentation to write")
+    parser.add_argument(
+        *("-o", "--output", "--out"), type=Path, required=True, help="segmentation to write"
+    )
     parser.add_argument("--threads", type=_count, help="all cores by default")
     parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="of the network")
     parser.add_argument(

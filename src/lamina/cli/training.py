@@ -206,9 +206,7 @@ def train(
 
 @app.command(epilog="Example: lamina demo --out demo", rich_help_panel=MAIN)
 def demo(
-    out: Annotated[Path, typer.Option(*OUT, help="Folder for everything the demo makes.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(*OUT, help="Folder for all that it makes.")] = Path("demo"),
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Decides scans and training.")] = 0,
     time_budget: Annotated[

@@ -71,11 +71,6 @@ class Scans:
     """Size of every case, likewise."""
 
     @property
-    def num_cases(self) -> int:
-        """Number of scans."""
-        return len(self.shapes)
-
-    @property
     def slice_axis(self) -> int:
         """The axis across slices: the coarsest; the last one where voxels are cubes."""
         coarsest = max(self.spacing)

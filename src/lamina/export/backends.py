@@ -122,7 +122,7 @@ class _Loader:
         try:
             with locked(cache_folder(), wait=True):
                 folder = self._exported(name)
-                return TARGETS.get(name).load(folder, MODEL, self.threads, self.precision)
+                return TARGETS.get(name).network(folder, MODEL, self.threads, self.precision)
         except FileError as error:
             raise FileError(
                 f"{error.message} Exports are kept there.",

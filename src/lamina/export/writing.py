@@ -60,7 +60,7 @@ def write_exported(
         chosen.write(bundle, graphs, part)
         more = refine(part) if refine else {}
         with refusing(target):
-            found = _on_noise(bundle, graphs, chosen.load(part, MODEL, None, "fp32"))
+            found = _on_noise(bundle, graphs, chosen.network(part, MODEL))
         largest = MAX_RELATIVE_ERROR if precision == "fp32" else inf
         if not found.relative_error <= largest:  # which NaN is not, either
             raise ExportError(

@@ -125,8 +125,7 @@ def fit(
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
     last_step = max_steps or _ENDLESS
     # Steps that were not scored yet call for a last validation, whatever the time.
-    scored = state.best_epoch >= 0 and not state.loss_steps
-    over = clock.progress(first_step) >= 1 and scored
+    over = clock.progress(first_step) >= 1 and 0 < first_step == state.scored_step
     if not patient or first_step >= last_step or over:
         if leads():
             on_begin()

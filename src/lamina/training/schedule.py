@@ -122,9 +122,8 @@ class Clock:
         if self.max_steps:
             shares.append(step / self.max_steps)
         if self.time_budget_s:
-            trained_s, all_s = self.elapsed_s, self._training_s
-            before_s = min(self.first_step_s, all_s / 2)
-            shares.append((trained_s - before_s) / (all_s - before_s))
+            before_s = min(self.first_step_s, self._training_s / 2)
+            shares.append((self.elapsed_s - before_s) / (self._training_s - before_s))
         return min(1.0, max(shares))
 
     @property

@@ -102,7 +102,7 @@ def export(
             _quantise(folder, bundle, _training_scans(calibrate, bundle))
         if not scans:
             return {}
-        found = TARGETS.get(target).load(folder, MODEL, None, "fp32")
+        found = TARGETS.get(target).network(folder, MODEL)
         report = _on_scans(bundle, TorchNetwork(graphs[MODEL].network), found, scans, progress)
         if calibrate:
             _refuse_drop(report)

@@ -130,9 +130,9 @@ def predict(
         resume=resume,
     )
     batch = replace(make(), elsewhere=Elsewhere(cluster, make) if cluster else None)
-    if split:
+    if not cases and split:
         cases = RunFolder(model).cases(split)
-    elif inputs:
+    elif not cases and inputs:
         cases = scans_in(inputs, len(batch.model.bundle.plan.channels))
     _require_own_names(cases)
     if pixel_size is not None:

@@ -49,7 +49,7 @@ Graphs = Mapping[str, Graph]
 class Target:
     """One kind of export.
 
-    Raises (both functions):
+    Raises (all functions):
         ExportError: The network holds what the target cannot express, or the target cannot do what
             is asked for.
         ImportError: A package of the target is not installed.
@@ -60,29 +60,33 @@ class Target:
     write: Callable[["Bundle", Graphs, Path], None]
     """Write a model's graphs into a folder, which exists."""
     load: Callable[[Path, str, int | None, Precision], Network]
-    """Load a graph by its name from such a folder, to run on so many threads (``None``: all),
-    in ``"fp32"`` or, where the target can, ``"bf16"``."""
+    """Load a graph by its name from such a folder, to run on so many threads (``None``: all), in
+    one of the ``precisions``; :meth:`network` calls it."""
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """What it can compute in."""
     runs_code: bool = False
     """Whether loading may run code that a folder holds, so that only one's own may be loaded."""
+
+    def network(
+        self,
+        folder: Path,
+        graph: str,
+        threads: int | None = None,
+        precision: Precision = "fp32",
+    ) -> Network:
+        """Load a graph by its name from a folder; errors as for all functions of a target."""
+        if precision not in self.precisions:
+            raise ExportError(
+                f"precision {precision}: this export computes in {', '.join(self.precisions)}.",
+                remedy="Export the model to openvino.",
+            )
+        return self.load(folder, graph, threads, precision)
 
 
 TARGETS: Registry[Target] = Registry("export target", __name__)
 """Every target by its name, such as ``"onnx"``."""
 
 _NO_MEMORY = ("allocate", "bad_alloc", "bad allocation")
-
-
-def refuse_all_but_fp32(target: str, precision: Precision) -> None:
-    """Refuse what a target that computes in single precision alone cannot do.
-
-    Raises:
-        ExportError: Another precision is asked for.
-    """
-    if precision != "fp32":
-        raise ExportError(
-            f"precision {precision}: an export to {target} computes in fp32.",
-            remedy="Export the model to openvino.",
-        )
 
 
 @contextmanager

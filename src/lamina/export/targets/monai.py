@@ -18,16 +18,7 @@ from numpy.typing import NDArray
 from lamina.data.plan import Plan
 from lamina.errors import ExportError
 from lamina.export.monai_transforms import composed, inferer, postprocessing, preprocessing
-from lamina.export.targets import (
-    ATTENTION,
-    MODEL,
-    TARGETS,
-    Graphs,
-    Network,
-    Precision,
-    Target,
-    refuse_all_but_fp32,
-)
+from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graphs, Network, Precision, Target
 from lamina.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -72,7 +63,6 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     from lamina.bundle import Ensemble
     from lamina.models import build
 
-    refuse_all_but_fp32("monai", precision)
     definition = read_json(folder / _INFERENCE)["network_def"]
     members = definition.get("members", [definition])
     networks = [

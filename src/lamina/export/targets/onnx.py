@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.export.targets import (
-    TARGETS,
-    Graphs,
-    Network,
-    Precision,
-    Target,
-    refuse_all_but_fp32,
-    running,
-)
+from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target, running
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
@@ -35,7 +27,6 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.onnx``."""
     import onnxruntime
 
-    refuse_all_but_fp32("onnx", precision)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = _FATAL_ONLY

@@ -98,5 +98,10 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
 
 
 TARGETS.register("openvino")(
-    Target(packages=("openvino", "onnx", "onnxscript"), write=write, load=load)
+    Target(
+        packages=("openvino", "onnx", "onnxscript"),
+        write=write,
+        load=load,
+        precisions=("fp32", "bf16"),
+    )
 )

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.export.targets import (
-    TARGETS,
-    Graphs,
-    Network,
-    Precision,
-    Target,
-    refuse_all_but_fp32,
-)
+from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
@@ -35,7 +28,6 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """Load ``NAME.pt2``; ``threads`` is torch's own setting, for the whole process."""
     import torch
 
-    refuse_all_but_fp32("torch", precision)
     module = torch.export.load(folder / f"{graph}.pt2").module()
     if threads:
         torch.set_num_threads(threads)

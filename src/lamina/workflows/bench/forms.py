@@ -55,7 +55,7 @@ def fast(bundle: Bundle, *, bfloat16: bool) -> Network:
 
 def _exported(target: str, precision: Precision) -> Callable[[Bundle, Path, int], Network]:
     def load(bundle: Bundle, folder: Path, threads: int) -> Network:
-        return TARGETS.get(target).load(folder / target, MODEL, threads, precision)
+        return TARGETS.get(target).network(folder / target, MODEL, threads, precision)
 
     return load
 
