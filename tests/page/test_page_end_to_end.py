@@ -77,5 +77,5 @@ def test_what_the_browser_gets_is_what_the_command_line_writes(
 
         page.reload()  # history brings it back
         page.wait_for_selector("#screen[data-ready]")
-        listed = page.locator("#structures .ml").all_inner_texts()
+        listed = page.locator("#structures .size").all_inner_texts()
         assert len(listed) == len(small_bundle("lightmedseg").plan.labels.values)

@@ -58,7 +58,8 @@ def pretend(work, tell):
         "name": "core",
         "value": 7,
         "color": "#e69f00",
-        "ml": 1.5,
+        "size": 1.5,
+        "unit": "ml",
         "flags": ["in 2 pieces"],
     }
     return {

@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from lamina.bundle import save_bundle
+from lamina.bundle import load_bundle, save_bundle
 from lamina.errors import ConfigError, UnknownNameError
 from lamina.models import configure
 from lamina.models.complexity import complexity, products
+from lamina.pretrained import shipped
 from lamina.report.benchmarks import page
 from lamina.workflows.bench import BenchSettings, bench
 from lamina.workflows.bench.peaks import roofline_s
@@ -114,6 +115,12 @@ def test_a_network_goes_before_what_is_called_like_it_here(tmp_path, monkeypatch
     assert len(network.bundle.plan.channels) == 1
     assert "./tinyunet would be what lies here" in caplog.text
     assert len(subject("./tinyunet", None, tmp_path / "model").bundle.plan.channels) == 2
+
+
+def test_a_model_that_ships_is_measured_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, file = next(iter(shipped().items()))
+    assert subject(name, None, tmp_path / "copy").bundle.plan == load_bundle(file).plan
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -103,7 +103,7 @@ def test_structures_are_measured_and_what_is_odd_is_flagged(segment, scan):
     voxel_ml = np.prod(found.spacing) / 1000
     for structure in result["structures"]:
         count = np.count_nonzero(found.array == structure["value"])
-        assert structure["ml"] == pytest.approx(count * voxel_ml, abs=1e-3)
+        assert structure["size"] == pytest.approx(count * voxel_ml, abs=1e-3)
         assert ("not found" in structure["flags"]) == (count == 0)
     page = (out / "report.html").read_text()
     assert "Nobody" in page
@@ -116,8 +116,8 @@ def test_voxels_of_a_tilted_gantry_are_measured_as_they_lean():
     affine = np.diag([1.0, 1, 2, 1])
     affine[1, 2] = 1.5  # each slice lies further back, at the same distance
     core, rim = describe_structures(Volume(array, affine), LabelSet(values={"core": 7, "rim": 3}))
-    assert (core["ml"], core["flags"]) == (0, ["not found"])
-    assert rim["ml"] == pytest.approx(27 * 2 / 1000)
+    assert (core["size"], core["flags"]) == (0, ["not found"])
+    assert rim["size"] == pytest.approx(27 * 2 / 1000)
     assert rim["flags"] == []
     array[:, 6:9, 6:9, 6:9] = 3
     flags = describe_structures(Volume(array, affine), LabelSet(values={"rim": 3}))[0]["flags"]
@@ -135,7 +135,9 @@ def test_a_picture_comes_back_as_predict_writes_it_and_for_the_viewer(segment, m
     assert result["files"]["segmentation.png"] == "picture"
     shown = read_labels(out / "segmentation.nii.gz").array
     assert np.array_equal(shown[0].squeeze(), read_labels(out / "segmentation.png").array[0])
-    assert {structure["ml"] for structure in result["structures"]} == {None}
+    for structure in result["structures"]:
+        found = np.count_nonzero(shown == structure["value"])
+        assert (structure["size"], structure["unit"]) == (found, "px")
 
 
 def test_a_picture_whose_pixels_are_told_stays_a_picture(segment, models, tmp_path):

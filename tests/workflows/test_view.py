@@ -75,7 +75,7 @@ def test_voxels_names_and_volumes_are_those_of_the_files(phantom, tmp_path):
     assert {s["name"]: s["value"] for s in job["structures"]} == dict(PHANTOM_LABELS.values)
     for structure in job["structures"]:
         voxels = np.count_nonzero(label.array == structure["value"])
-        assert structure["ml"] == pytest.approx(voxels * np.prod(label.spacing) / 1000, rel=1e-6)
+        assert structure["size"] == pytest.approx(voxels * np.prod(label.spacing) / 1000, rel=1e-6)
     assert (job["state"], job["model"], job["name"]) == ("done", None, "scan.nii.gz")
 
 
@@ -136,12 +136,12 @@ def test_structures_of_a_dicom_object_are_measured_even_where_others_hide_them(t
         painted = read_volume(client.file("segmentation.nii", tmp_path)).array
     for structure in job["structures"]:
         voxels = np.count_nonzero(segments[structure["name"]])
-        assert structure["ml"] == pytest.approx(voxels * 1.5 * 2.0 * STEP / 1000, rel=1e-4)
+        assert structure["size"] == pytest.approx(voxels * 1.5 * 2.0 * STEP / 1000, rel=1e-4)
     assert np.count_nonzero(painted == 2) == np.count_nonzero(inner)
     assert "overlap" in job["flags"][0]
 
 
-def test_pictures_keep_their_colours_and_are_not_measured(tmp_path):
+def test_pictures_keep_their_colours_and_are_measured_in_pixels(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (3, 20, 14), np.uint8)
     write_volume(Volume(colours, PIXELS, unit="px"), tmp_path / "a.png")
     mask = np.uint8(255 * (colours[:1] > 128))
@@ -154,7 +154,7 @@ def test_pictures_keep_their_colours_and_are_not_measured(tmp_path):
     array = np.asarray(shown.dataobj)[:, :, 0]
     assert np.array_equal(np.stack([array[band] for band in "RGB"]), colours)
     assert shown.header.get_xyzt_units()[0] == "unknown"
-    assert [s["ml"] for s in job["structures"]] == [None]
+    assert [(s["size"], s["unit"]) for s in job["structures"]] == [((mask > 0).sum(), "px")]
     assert [f["kind"] for f in job["files"]] == ["scan", "segmentation"]
 
 
@@ -179,7 +179,8 @@ def test_a_map_on_another_grid_is_shown_and_flagged(tmp_path, caplog):
         "name": "label_1",
         "value": 1,
         "color": "",
-        "ml": pytest.approx(64 * 8 / 1000),
+        "size": pytest.approx(64 * 8 / 1000),
+        "unit": "ml",
         "flags": [],
     }
 

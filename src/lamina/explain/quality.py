@@ -88,14 +88,17 @@ def sizes(segmentation: Volume, labels: LabelSet) -> dict[str, float]:
     """
     values, counts = np.unique(segmentation.array, return_counts=True)
     voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    unit = 1.0
-    if segmentation.unit == "mm":
-        unit = segmentation.voxel_volume / 10**segmentation.spatial_dims
-    return {name: voxels.get(value, 0) * unit for name, value in labels.values.items()}
+    each = voxel_size(segmentation)
+    return {name: voxels.get(value, 0) * each for name, value in labels.values.items()}
+
+
+def voxel_size(image: Volume) -> float:
+    """Return the size of one voxel in the unit that :func:`unit_of` names."""
+    return image.voxel_volume / 10**image.spatial_dims if image.unit == "mm" else 1.0
 
 
 def unit_of(image: Volume) -> str:
-    """Return the unit of :func:`sizes`: ``ml``, ``cm²`` or ``px``."""
+    """Return the unit of :func:`sizes`: ``ml``, ``cm²`` of a 2D image, ``px`` without size."""
     return _unit(image.unit, image.spatial_dims)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.components import connected_parts
+from lamina.explain.quality import unit_of, voxel_size
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -25,7 +26,7 @@ def describe_labels(labels: LabelSet) -> list[dict[str, Any]]:
 def count_structures(
     labels: LabelSet, counts: Mapping[int, int], grid: Volume
 ) -> list[dict[str, Any]]:
-    """Return each structure with its volume.
+    """Return each structure with its size.
 
     Args:
         labels: Names and values.
@@ -33,15 +34,15 @@ def count_structures(
         grid: Any volume on the grid of these voxels.
 
     Returns:
-        What :func:`describe_labels` does, ``ml`` (``None`` for pictures), and ``flags``, which say
-        what was not found.
+        What :func:`describe_labels` does, ``size`` in ``unit`` (``ml``, ``cm²`` of 2D images, or
+        ``px``), and ``flags``, which say what was not found.
     """
-    solid = grid.spatial_dims == 3 and grid.unit == "mm"
-    ml_each = grid.voxel_volume / 1000 if solid else None
+    each, unit = voxel_size(grid), unit_of(grid)
     return [
         entry
         | {
-            "ml": None if ml_each is None else counts.get(entry["value"], 0) * ml_each,
+            "size": counts.get(entry["value"], 0) * each,
+            "unit": unit,
             "flags": [] if counts.get(entry["value"]) else ["not found"],
         }
         for entry in describe_labels(labels)
@@ -49,7 +50,7 @@ def count_structures(
 
 
 def describe_structures(segmentation: Volume, labels: LabelSet) -> list[dict[str, Any]]:
-    """Return each structure with its volume, and all that is odd about it among its flags.
+    """Return each structure with its size, and all that is odd about it among its flags.
 
     Args:
         segmentation: Label map ``(1, *S)`` in file values.

@@ -47,8 +47,9 @@ class Error(BaseModel):
 class Structure(Label):
     """A structure that was looked for."""
 
-    ml: float | None
-    """``None`` where the scan is a picture."""
+    size: float
+    unit: Literal["ml", "cm²", "px"]
+    """Of a scan, of a 2D image, of a picture that does not tell how large its pixels are."""
     flags: list[str]
 
 

@@ -29,10 +29,9 @@ export function bytes(count) {
   return `${at && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[at]}`;
 }
 
-export function millilitres(ml) {
-  if (ml === null || ml === undefined) return "";
-  if (ml === 0) return "0 ml";
-  return `${ml >= 100 ? Math.round(ml).toLocaleString("en") : ml.toPrecision(ml >= 10 ? 3 : 2)} ml`;
+export function amount(size, unit) {
+  const whole = unit === "px" || size >= 100;
+  return `${whole ? Math.round(size).toLocaleString("en") : size.toPrecision(size >= 10 ? 3 : 2)} ${unit}`;
 }
 
 export function span(seconds) {

@@ -247,7 +247,7 @@ export class Scene {
   reset() {
     this.slices.setPan2Dxyzmm([0, 0, 0, 1]);
     this.slices.scene.crosshairPos = [0.5, 0.5, 0.5];
-    const largest = [...this.structures].sort((a, b) => (b.ml ?? 0) - (a.ml ?? 0));
+    const largest = [...this.structures].sort((a, b) => b.size - a.size);
     if (!largest.some((structure) => this.goTo(structure))) this.slices.drawScene();
     if (this.solid) {
       this.solid.setScale(1);

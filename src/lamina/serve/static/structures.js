@@ -1,5 +1,5 @@
-// The list of structures: shown or not, colour, volume, what is odd about them.
-import { $, el, millilitres, swatch } from "./dom.js";
+// The list of structures: shown or not, colour, size, what is odd about them.
+import { $, amount, el, swatch } from "./dom.js";
 
 const ABSENT = "not found";
 
@@ -16,21 +16,21 @@ export function listStructures(structures, { onVisible, onGoTo }) {
     boxes.get(value).checked = on;
   };
   const rows = structures.map((structure) => {
-    const { name, value, color, ml, flags } = structure;
+    const { name, value, color, size, unit, flags } = structure;
     const box = el("input", { type: "checkbox", checked: true, "aria-label": `Show ${name}` });
     box.addEventListener("change", () => {
       toggle(value, box.checked);
       changed();
     });
     boxes.set(value, box);
-    const isAbsent = ml === 0 || flags.includes(ABSENT);
+    const isAbsent = size === 0 || flags.includes(ABSENT);
     const go = el("button", { type: "button", class: "plain name", title: `Go to ${name}`, disabled: isAbsent, onclick: () => onGoTo(structure) }, ...breakable(name));
     return el(
       "li",
       { class: isAbsent ? "absent" : null },
       el("label", { class: "box" }, box, swatch(color)),
       go,
-      el("span", { class: "number ml" }, isAbsent ? "none found" : millilitres(ml)),
+      el("span", { class: "number size" }, isAbsent ? "none found" : amount(size, unit)),
       ...flags.filter((flag) => flag !== ABSENT).map((flag) => el("p", { class: "flag small" }, flag)),
     );
   });
@@ -41,8 +41,8 @@ export function listStructures(structures, { onVisible, onGoTo }) {
   };
   $("all").addEventListener("click", () => every(true));
   $("none").addEventListener("click", () => every(false));
-  const total = structures.reduce((sum, { ml }) => sum + (ml ?? 0), 0);
-  $("total").textContent = structures.length > 1 && total ? `Together ${millilitres(total)}` : "";
+  const total = structures.reduce((sum, { size }) => sum + size, 0);
+  $("total").textContent = structures.length > 1 && total ? `Together ${amount(total, structures[0].unit)}` : "";
   return {
     toggleAt(index) {
       const structure = structures[index];

@@ -12,6 +12,7 @@ from lamina.data.plan import Normalisation, Plan
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
 from lamina.models import NETWORKS, configure
+from lamina.pretrained import shipped
 from lamina.workflows.load import find_bundle
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def check(name: str, size: Sequence[int] | None) -> None:
     Raises:
         As it does.
     """
-    if _is_file(name):
+    if _is_model(name):
         axes = len(load_bundle(find_bundle(Path(name))).plan.roi_size)
     else:
         axes = len(_usual(name)[2])
@@ -108,7 +109,7 @@ def subject(name: str, size: Sequence[int] | None, folder: Path) -> Subject:
 
     Args:
         name: A registered network, which goes first; or else a ``.lamina`` file or a run folder, of
-            which ``./name`` tells one that is called like a network.
+            which ``./name`` tells one that is called like a network; or a model that ships.
         size: Window in voxels in place of the usual one.
         folder: For a copy of the model.
 
@@ -118,7 +119,7 @@ def subject(name: str, size: Sequence[int] | None, folder: Path) -> Subject:
         ConfigError: The network works on another number of axes than ``size`` has.
     """
     check(name, size)
-    if _is_file(name):
+    if _is_model(name):
         bundle = load_bundle(find_bundle(Path(name)))
         if size is not None:
             bundle = replace(bundle, plan=replace(bundle.plan, roi_size=tuple(size)))
@@ -170,9 +171,9 @@ def untrained(
     )
 
 
-def _is_file(name: str) -> bool:
-    """Tell whether a name means a file or folder, for no network is called so."""
-    return name not in NETWORKS and Path(name).exists()
+def _is_model(name: str) -> bool:
+    """Tell whether a name means a trained model, for no network is called so."""
+    return name not in NETWORKS and (Path(name).exists() or name in shipped())
 
 
 def _usual(name: str) -> tuple[int, int, tuple[int, ...]]:
