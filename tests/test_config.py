@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lamina.config
-from lamina.config import layered, load_recipe, load_yaml, parse_overrides, resolve
+from lamina.config import (
+    layered,
+    load_recipe,
+    load_yaml,
+    parse_overrides,
+    resolve,
+    settings_from,
+)
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError
 
@@ -215,6 +222,23 @@ def test_a_recipe_has_two_sections_that_are_no_settings(tmp_path):
     own.write_text("strict_paper: yes\n")
     with pytest.raises(ConfigError, match="its section 'strict_paper' must be a mapping"):
         load_recipe(str(own))
+
+
+def test_a_command_is_laid_over_the_file_and_that_over_the_recipe(tmp_path):
+    recipe, config = tmp_path / "recipe.yaml", tmp_path / "config.yaml"
+    recipe.write_text("a: 1\nb: 1\nc: 1\nd: 1\nstrict_paper: {a: 2, b: 2}\n")
+    config.write_text("b: 3\nc: 3\nd: 3\n")
+    found = settings_from(
+        recipe=str(recipe),
+        strict_paper=True,
+        config=config,
+        flags={"a": None, "c": 4, "d": 4},
+        overrides=["d=5"],
+    )
+    assert found == {"a": 2, "b": 3, "c": 4, "d": 5}
+    assert settings_from() == {}
+    with pytest.raises(ConfigError, match="--strict-paper: needs a --recipe"):
+        settings_from(strict_paper=True, config=config)
 
 
 def test_every_shipped_recipe_holds_valid_settings():

@@ -11,9 +11,12 @@ from lamina import errors
 
 PUBLIC = [
     "LabelSet",
+    "Model",
     "Volume",
     "__version__",
     "build",
+    "compare",
+    "cross_validate",
     "evaluate",
     "load",
     "predict",

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from lamina.bundle import build_network, load_bundle
+from lamina.evaluation.scores import Scores
+from lamina.evaluation.statistics.intervals import FEW_TOLD, mean_interval
+from lamina.evaluation.summary import Score
 from lamina.io import write_volume
+from lamina.labels import LabelSet
 from lamina.volume import Volume
+from lamina.workflows.cross_validation import cross_validate
 from lamina.workflows.evaluate import evaluate
+from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.scored import read_evaluation
 
 ROOT = Path(__file__).parents[1]
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -87,14 +94,96 @@ def test_the_page_shows_each_set_with_its_networks(write, tables, tmp_path):
     (tmp_path / "three.json").write_text(json.dumps(third), "utf-8")
     records = tables["read_records"]()
     page = tables["page"](records)
-    assert "4 pictures to train on, 2 to validate. Licence of the pictures: CC0. A. Nobody." in page
-    assert "4 scans to train on, 2 to validate. Licence of the scans: CC0." in page
+    assert "Licence of the pictures: CC0. A. Nobody." in page
+    assert "Licence of the scans: CC0." in page
     older, first, other = (line.split(" | ") for line in page.splitlines() if "**" in line)
-    assert older[5:7] == ["–", "–"]
-    assert first[3:5] == ["1.50 px", "–"]
-    assert first[6].endswith("(32×32×16)")
-    assert (other[0], other[4]) == ("| unext", "-0.083, p 0.5")
+    assert older[6:8] == ["–", "–"]
+    assert first[1] == "3 of 7"
+    assert first[4:6] == ["1.50 px", "–"]
+    assert first[7].endswith("(32×32×16)")
+    assert (other[0], other[5]) == ("| unext", "-0.083, p 0.5")
     assert "nan" not in page
+
+
+def test_who_invents_something_is_worse_than_who_rightly_found_nothing(write, tables, tmp_path):
+    right = write("one")
+    wrong = write("two") | {"network": "unext"}
+    assert right["per_patient"]["dice"][2] is None
+    wrong["per_patient"]["dice"][2] = 0.0
+    (tmp_path / "two.json").write_text(json.dumps(wrong), "utf-8")
+    ((first, other),) = tables["read_records"]().values()
+    assert tables["_against_first"]([first, other])[1].startswith("-0.333, p")
+
+
+def test_a_mean_is_that_of_its_interval_and_few_patients_are_told(write, tables, tmp_path):
+    """One patient with many scans weighs no more than the others."""
+    record = write("one")
+    values = [0.5, 0.6, 0.7, 0.8, 0.9, None]
+    record["per_patient"] = {"dice": values, "iou": values, "hd95": [1.0] * 6}
+    record["mean_foreground"] = {"dice": 0.2, "iou": 0.2, "hd95": 9.0}
+    (tmp_path / "one.json").write_text(json.dumps(record), "utf-8")
+    records = tables["read_records"]()
+    page = tables["page"](records)
+    (row,) = (line.split(" | ") for line in page.splitlines() if "**" in line)
+    interval = mean_interval(np.array(values[:-1]))
+    assert row[2:5] == [
+        f"**0.700** [{interval.low:.3f}, {interval.high:.3f}]",
+        "0.700",
+        "1.00 px",
+    ]
+    assert FEW_TOLD in page
+    readme = tables["with_table"]("<!-- results:begin --><!-- results:end -->", records)
+    assert "| **0.700** | 0.700 | 1.00 px |" in readme
+
+
+def test_patients_are_told_by_names_and_regions_are_no_structures(tool, tmp_path):
+    labels = LabelSet(values={"core": 1, "rim": 2}, regions={"whole": ("core", "rim")})
+    dice = {"p1_visit1": (0.2, 0.4, 0.9), "p1_visit2": (0.6, 0.8, 0.9), "p2": (1.0, 1.0, 0.9)}
+    rows = tuple(
+        Score(case=case, label=label, metric="dice", value=value, rule="")
+        for case, values in dice.items()
+        for label, value in zip(("core", "rim", "whole"), values, strict=True)
+    )
+    Scores(labels=labels, metrics=("dice",), rows=rows).write(tmp_path)
+    found = tool["by_patient"](read_evaluation(tmp_path), {"dice": "dice"})
+    assert found == {"p1": {"dice": pytest.approx(0.5)}, "p2": {"dice": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def all_folds(tiny_work, tmp_path_factory):
+    """The folder of a cross-validation of three folds."""
+    options = {"anchors": False, "lspm": False, "router": False, "channels": [4, 4, 4, 4, 8]}
+    settings = {"model_options": options, "patch_size": [16, 16, 16]}
+    length = {"steps_per_epoch": 2, "epochs": 1}
+    return cross_validate(tiny_work, tmp_path_factory.mktemp("cv") / "run", settings | length).run
+
+
+def test_a_cross_validation_is_a_record_of_all_its_scans(write, tool, tables, tmp_path, all_folds):
+    fixed = write("fixed")
+    tool["write_record"](
+        "whole", all_folds, all_folds / "out_of_fold", "all folds", ["dice", "iou"]
+    )
+    record = json.loads((tmp_path / "whole.json").read_text("utf-8"))
+    assert (record["num_folds"], record["num_validation_cases"], record["steps"]) == (3, 6, 6)
+    assert len(record["per_patient"]["dice"]) == 6
+    assert record["run"]["dataset"] == fixed["run"]["dataset"]
+    assert record["run"].keys().isdisjoint({"fold", "num_training_cases", "outcome"})
+    ends = [read_history(RunFolder(all_folds / f"fold_{k}"))[-1]["elapsed_s"] for k in range(3)]
+    assert record["seconds"] == pytest.approx(sum(ends))
+    size = (all_folds / "fold_0" / "model.lamina").stat().st_size / 1e6
+    assert record["model_mb"] == pytest.approx(size, abs=0.01)
+    assert str(all_folds.parent) not in json.dumps(record)
+    rows = [line.split(" | ") for line in tables["page"](tables["read_records"]()).splitlines()]
+    shown = {row[1]: row[5] for row in rows if len(row) > 5 and "**" in row[2]}
+    assert shown == {"3 of 7": "–", "6, 3 folds": ""}
+
+
+def test_an_unfinished_cross_validation_makes_no_record(tool, tmp_path, all_folds):
+    manifest = json.loads((all_folds / "manifest.json").read_text("utf-8"))
+    del manifest["trained"]["2"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(SystemExit, match="2 of 3 folds are trained"):
+        tool["folds_of"](tmp_path)
 
 
 def test_a_record_beside_another_is_in_its_table_and_of_its_patients(write, tables, tmp_path):
@@ -119,7 +208,7 @@ def test_runs_of_a_group_have_a_table_of_their_own_and_are_not_the_best(write, t
     write("alone")
     for name in ("quick", "quicker"):
         record = write(name, group="A minute each")
-        record["mean_foreground"]["dice"] += 0.1
+        record["per_patient"]["dice"] = [1.0, 1.0, None]
         record["note"] = "all alike"
         (tmp_path / f"{name}.json").write_text(json.dumps(record), "utf-8")
     records = tables["read_records"]()
@@ -140,7 +229,7 @@ def test_predictions_are_run_for_their_cost_as_a_user_would(
     assert cost["seconds"] > 0
     assert 0.1 < cost["memory_gb"] < 8
     shown = tables["_row"](write("one") | {"prediction": cost}, "–").split(" | ")
-    assert shown[7] == f"{cost['seconds']:.2g} s, {cost['memory_gb']:.1f} GB"
+    assert shown[8] == f"{cost['seconds']:.2g} s, {cost['memory_gb']:.1f} GB"
 
 
 def test_the_front_holds_what_no_other_beats_in_time_and_dice(monkeypatch):
@@ -149,7 +238,7 @@ def test_the_front_holds_what_no_other_beats_in_time_and_dice(monkeypatch):
     front = runpy.run_path(str(ROOT / "tools" / "results_front.py"))["front"]
     places = {"quick": (0.1, 0.6), "as_slow": (0.5, 0.7), "best": (0.5, 0.8), "worse": (0.9, 0.8)}
     records = [
-        {"network": name, "prediction": {"seconds": s}, "mean_foreground": {"dice": dice}}
+        {"network": name, "prediction": {"seconds": s}, "per_patient": {"dice": [dice]}}
         for name, (s, dice) in places.items()
     ]
     for order in (records, records[::-1]):

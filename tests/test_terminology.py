@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lamina import terminology
+from lamina.colours import default_colour
 from lamina.data.layouts import nnunet
 from lamina.data.layouts.msd import read_task
 from lamina.errors import LabelError
@@ -18,7 +19,6 @@ from lamina.terminology import (
     TISSUE,
     Code,
     Term,
-    default_colour,
     known_term,
     read_terms,
 )
@@ -122,7 +122,3 @@ def test_a_dataset_declares_terms(tmp_path):
     write_json(tmp_path / "dataset.json", raw | {"labels": labels, "terms": {"kidney": {}}})
     with pytest.raises(LabelError, match=r"dataset.json: .*terms are declared for \['kidney'\]"):
         nnunet.read(tmp_path)
-
-
-def test_many_structures_have_colours_of_their_own():
-    assert len({default_colour(number) for number in range(21)}) == 21

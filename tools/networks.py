@@ -26,7 +26,8 @@ HEADER = """\
 Parameters and operations are counted by `lamina models`, for the channels, classes and image size
 given in the second column; "printed" is what the paper says, with its own digits. Operations are
 multiply-accumulates of convolutions and matrix products in one prediction; normalisation,
-activation and resizing are not in them.
+activation and resizing are not in them. "Unused" weights are of modules whose result the published
+network never uses; they are not trained.
 """
 
 
@@ -64,7 +65,7 @@ def _table(facts: list[ModelFacts]) -> Iterable[str]:
     for fact in facts:
         size = "×".join(map(str, fact.size))
         dead = fact.parameters - fact.live_parameters
-        parameters = f"{fact.parameters:,}" + (f" ({dead:,} of them dead)" if dead else "")
+        parameters = f"{fact.parameters:,}" + (f" ({dead:,} of them unused)" if dead else "")
         printed = fact.published
         yield (
             f"| `{fact.name}` | {fact.in_channels}→{fact.num_classes}, {size} | {parameters} "

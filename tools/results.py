@@ -3,13 +3,15 @@
     python tools/results.py add NAME --run RUN --scores SCORES --note "how it was run"
     python tools/results.py timed NAME --model MODEL --image SCAN
 
-``timed`` adds what predicting one scan takes on one thread; run it while nothing else does. Records
-hold what a run's manifest, its model and the evaluation say, without any path or name of the
-machine.
+Of a cross-validation RUN is the folder of all folds, and SCORES its ``out_of_fold``; time and steps
+are those of all folds together, and the model is one fold's. ``timed`` adds what predicting one
+scan takes on one thread; run it while nothing else does. Records hold what a run's manifest, its
+model and the evaluation say, without any path or name of the machine.
 """
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -22,11 +24,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from lamina.bundle import load_bundle
+from lamina.data.case import patient_of
 from lamina.evaluation.metrics import METRICS
+from lamina.evaluation.statistics.pairing import mean_over
 from lamina.report.facts import window_cost
+from lamina.workflows.run import ALL, RunFolder, read_history
 from lamina.workflows.scored import Evaluation, read_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +40,7 @@ _DROPPED = {
     *("val_cases", "test_cases", "plan", "config", "network", "hashes", "work", "process"),
     "ranges",
 }
+_OF_ONE_FOLD = {"fold", "num_training_cases", "outcome"}
 
 
 def main() -> None:
@@ -85,23 +89,26 @@ def write_record(
     **more: str | None,
 ) -> None:
     """Put together what is known about one result; ``more`` says how it is shown."""
-    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
-    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    folds = folds_of(run)
+    manifest, last = folds[0].manifest(), [read_history(fold)[-1] for fold in folds]
     manifest["machine"].pop("platform", None)
+    whole = {"num_folds": len(folds)} if len(folds) > 1 else {}
+    dropped = _DROPPED | _OF_ONE_FOLD if whole else _DROPPED
     evaluation = json.loads((scores / "scores.json").read_text("utf-8"))
     unit = evaluation["unit"]
     names = {metric: METRICS.get(metric).measured_in(unit).name for metric in metrics}
     patients = by_patient(read_evaluation(scores), names)
     record = {
         "note": note,
-        "run": {key: value for key, value in manifest.items() if key not in _DROPPED},
+        "run": {key: value for key, value in manifest.items() if key not in dropped},
+        **whole,
         "network": manifest["network"]["name"],
         "spatial_dims": manifest["plan"]["spatial_dims"],
-        "cost": window_cost(load_bundle(run / "model.lamina")),
-        "num_validation_cases": len(manifest["val_cases"]),
-        "steps": history[-1]["step"],
-        "seconds": history[-1]["elapsed_s"],
-        "model_mb": round((run / "model.lamina").stat().st_size / 1e6, 2),
+        "cost": window_cost(load_bundle(folds[0].bundle_file)),
+        "num_validation_cases": evaluation["num_cases"],
+        "steps": sum(line["step"] for line in last),
+        "seconds": sum(line["elapsed_s"] for line in last),
+        "model_mb": round(folds[0].bundle_file.stat().st_size / 1e6, 2),
         "mean_foreground": {
             metric: evaluation["mean_foreground"].get(name) for metric, name in names.items()
         },
@@ -115,6 +122,23 @@ def write_record(
     } | {key: value for key, value in more.items() if value}
     RECORDS.mkdir(parents=True, exist_ok=True)
     _write(RECORDS / f"{name}.json", record)
+
+
+def folds_of(run: Path) -> list[RunFolder]:
+    """Return the run, or the runs of its folds where it is of all of them."""
+    manifest = RunFolder(run).manifest()
+    if manifest["fold"] != ALL:
+        return [RunFolder(run)]
+    count, trained = manifest["num_folds"], len(manifest["trained"])
+    if trained < count:
+        raise SystemExit(f"{run}: {trained} of {count} folds are trained.")
+    folds = [RunFolder(run / f"fold_{fold}") for fold in range(count)]
+    first, *others = (fold.manifest() for fold in folds)
+    for fold, other in enumerate(others, start=1):
+        for what in ("network", "plan"):
+            if other[what] != first[what]:
+                raise SystemExit(f"{run}: fold {fold} has another {what} than fold 0.")
+    return folds
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
@@ -146,25 +170,23 @@ def by_patient(found: Evaluation, names: Mapping[str, str]) -> dict[str, dict[st
         found: The scores.
         names: Metric -> what it is called in the scores' unit.
     """
+    structures = [*found.scores.labels.values]
     cases: dict[str, list[str]] = defaultdict(list)
     for case in found.present:
-        cases[found.patients.get(case, case)].append(case)
+        cases[found.patients.get(case) or patient_of(case)].append(case)
+
+    def mean(name: str, theirs: list[str]) -> float:
+        values = found.values[name]
+        return mean_over({case: mean_over(values[case], structures) for case in theirs}, theirs)
+
     return {
-        patient: {
-            metric: _mean([_mean(found.values[name][case].values()) for case in theirs])
-            for metric, name in names.items()
-        }
+        patient: {metric: mean(name, theirs) for metric, name in names.items()}
         for patient, theirs in cases.items()
     }
 
 
-def _mean(values: Any) -> float:
-    numbers = np.array([value for value in values if np.isfinite(value)])
-    return float(numbers.mean()) if len(numbers) else float("nan")
-
-
 def _rounded(value: float) -> float | None:
-    return round(value, 5) if np.isfinite(value) else None
+    return None if math.isnan(value) else round(value, 5)
 
 
 if __name__ == "__main__":

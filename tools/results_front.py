@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from results_page import RECORDS, groups_of, interval_of, read_records
+from results_page import RECORDS, dice_of, groups_of, interval_of, read_records
 
 from lamina.report.comparison_pictures import BLUE, DPI, FAINT, INK, MUTED
 
@@ -90,7 +90,7 @@ def front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _place(record: dict[str, Any]) -> tuple[float, float]:
-    return record["prediction"]["seconds"], record["mean_foreground"]["dice"]
+    return record["prediction"]["seconds"], dice_of(record)
 
 
 if __name__ == "__main__":

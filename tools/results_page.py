@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lamina.evaluation.statistics.intervals import Interval, mean_interval
+from lamina.evaluation.statistics.intervals import FEW_TOLD, Interval, mean_interval
 from lamina.evaluation.statistics.paired import holm, signed_rank
+from lamina.evaluation.statistics.pairing import pair
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
@@ -21,7 +22,7 @@ PAGE = ROOT / "docs" / "results.md"
 _SHORT_S = 300
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 _COLUMNS = (
-    *("network", "Dice", "IoU", "HD95", "against the first"),
+    *("network", "validated on", "Dice", "IoU", "HD95", "against the first"),
     *("parameters", "GMAC", "a scan", "training", "model"),
 )
 _HEAD = """# Results
@@ -46,17 +47,27 @@ time of a prediction; bars are the intervals, the line joins those that no other
 
 ![Dice against seconds a scan, by dataset](results/front.png)
 """
-_FOOT = """
-Dice and IoU are means over structures, then over cases, with a BCa bootstrap interval of 95 % of
-the mean over patients; a case that rightly shows nothing has neither, so that networks may be
-averaged over different cases. A structure that is missed or invented counts as zero, and for HD95
-as the diagonal of the scan. HD95 is in millimetres or, where pictures do not tell how large they
-are, in pixels (px) of the file, at whatever size the network sees it. *GMAC* are billions of
-multiply-accumulates for one window of the size beside them; larger scans take several. *A scan*:
-predicting one of usual size on one CPU thread, from file to file, with the program's memory.
-*Against the first*: mean difference in Dice over patients that have one in both, and the p value of
-Wilcoxon's signed rank test, corrected after Holm within the table. One seed and one fold each
-unless a note says otherwise: differences of a point may be chance.
+_FOOT = f"""
+*Validated on*: so many of the scans or pictures that the network was trained or validated on; of a
+cross-validation all of them, each by the model of the fold that has not seen it. Training is then
+that of all folds together, and the model that of one.
+
+Dice, IoU and HD95 are means over structures, then over the scans of a patient, then over patients,
+Dice with the 95 % BCa bootstrap interval of this mean; a patient who rightly shows nothing has
+none, so that networks may be averaged over different patients. A structure that is missed or
+invented counts as zero, and for HD95 as the diagonal of the scan. HD95 is in millimetres or, where
+pictures do not tell how large they are, in pixels (px) of the file, at whatever size the network
+sees it. {FEW_TOLD}
+
+*GMAC* are billions of multiply-accumulates for one window of the size beside them; larger scans
+take several. *A scan*: predicting one of usual size on one CPU thread, from file to file, with the
+program's memory.
+
+*Against the first*: mean difference in Dice over patients, paired as `lamina compare` does it, so
+that where one of the two invents something in a patient who has nothing to find, the other, if it
+rightly finds nothing, has 1; and the p value of Wilcoxon's signed rank test, corrected after Holm
+within the table. Blank where other patients were scored. One seed and one fold each unless a note
+says otherwise: differences of a point may be chance.
 """
 
 
@@ -68,9 +79,14 @@ def main() -> None:
     readme.write_text(with_table(readme.read_text("utf-8"), records), "utf-8")
 
 
-def _dice(record: dict[str, Any]) -> Any:
-    """Return the Dice of each patient; NaN where there is nothing to find."""
-    return np.array(record["per_patient"]["dice"], float)
+def _of_patients(record: dict[str, Any], metric: str) -> Any:
+    """Return the values of the patients who have one."""
+    return np.array([value for value in record["per_patient"][metric] if value is not None])
+
+
+def dice_of(record: dict[str, Any]) -> float:
+    """Return the mean Dice over patients."""
+    return float(_of_patients(record, "dice").mean())
 
 
 def read_records() -> dict[str, list[dict[str, Any]]]:
@@ -86,7 +102,7 @@ def read_records() -> dict[str, list[dict[str, Any]]]:
             raise SystemExit(f"{name}: its patients are not those of {beside}.")
         sets[of["run"]["dataset"]["name"]].append(record)
     for records in sets.values():
-        records.sort(key=lambda record: record["mean_foreground"]["dice"], reverse=True)
+        records.sort(key=dice_of, reverse=True)
     return dict(sorted(sets.items()))
 
 
@@ -101,13 +117,10 @@ def _section(name: str, records: list[dict[str, Any]]) -> str:
     first = next(record for record in records if record["run"]["dataset"]["name"] == name)
     about = first["run"]["dataset"]
     licence, source = about.get("licence") or "unknown", about.get("source")
-    count, trained = first["num_validation_cases"], first["run"]["num_training_cases"]
     what = "pictures" if first.get("spatial_dims") == 2 else "scans"
     lines = [
         f"## {name}\n",
-        f"{trained} {what} to train on, {count} to validate. Licence of the {what}: {licence}."
-        + (f" {source}" if source else "")
-        + "\n",
+        f"Licence of the {what}: {licence}." + (f" {source}" if source else "") + "\n",
     ]
     for group, runs in groups_of(records).items():
         lines += [f"### {group}\n"] if group else []
@@ -138,9 +151,8 @@ def _against_first(records: list[dict[str, Any]]) -> list[str]:
     """Return the paired difference to the best, with its p value, where patients are the same."""
     first, told = records[0], {}
     for number, record in enumerate(records[1:], start=1):
-        if "per_patient" in first and record.get("patients_sha256") == first["patients_sha256"]:
-            differences = _dice(record) - _dice(first)
-            told[number] = differences[np.isfinite(differences)]
+        if record.get("patients_sha256") == first.get("patients_sha256"):
+            told[number] = _differences(record, first)
     p_values = holm([signed_rank(differences).p for differences in told.values()])
     texts = ["" if number else "–" for number in range(len(records))]
     for (number, differences), p in zip(told.items(), p_values, strict=True):
@@ -148,30 +160,47 @@ def _against_first(records: list[dict[str, Any]]) -> list[str]:
     return texts
 
 
+def _differences(record: dict[str, Any], first: dict[str, Any]) -> Any:
+    """Return one's Dice minus the first's, patient by patient."""
+    tables = [np.array(each["per_patient"]["dice"], float) for each in (record, first)]
+    found = [{str(place): {"": value} for place, value in enumerate(row)} for row in tables]
+    one, other = pair(found, {place: place for place in found[0]}, best=1.0).values
+    return one - other
+
+
 def _row(record: dict[str, Any], compared: str) -> str:
-    mean = record["mean_foreground"]
-    dice = f"**{mean['dice']:.3f}**"
-    if "per_patient" in record:
-        interval = interval_of(record)
-        dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
-    cells = [_called(record), dice, f"{mean['iou']:.3f}", _hd95(record), compared]
+    interval = interval_of(record)
+    dice = f"**{interval.mean:.3f}**"
+    dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
+    cells = [_called(record), _validated_on(record), dice, _iou(record), _hd95(record), compared]
     cells += [*_cost(record), _prediction(record), _training(record), _size(record)]
     return f"| {' | '.join(cells)} |"
 
 
 def interval_of(record: dict[str, Any]) -> Interval:
-    """Return the interval of the mean Dice over patients."""
-    values = _dice(record)
-    return mean_interval(values[np.isfinite(values)])
+    """Return the mean Dice over patients with its interval."""
+    return mean_interval(_of_patients(record, "dice"))
 
 
 def _called(record: dict[str, Any]) -> str:
     return ", ".join([record["network"], *filter(None, [record.get("variant")])])
 
 
+def _validated_on(record: dict[str, Any]) -> str:
+    count = record["num_validation_cases"]
+    if "num_folds" in record:
+        return f"{count}, {record['num_folds']} folds"
+    return f"{count} of {count + record['run']['num_training_cases']}"
+
+
+def _iou(record: dict[str, Any]) -> str:
+    return f"{_of_patients(record, 'iou').mean():.3f}"
+
+
 def _hd95(record: dict[str, Any]) -> str:
-    value = record["mean_foreground"].get("hd95")
-    return "–" if value is None else f"{value:.2f} {record.get('unit', 'mm')}"
+    if "hd95" not in record["per_patient"]:
+        return "–"
+    return f"{_of_patients(record, 'hd95').mean():.2f} {record.get('unit', 'mm')}"
 
 
 def _cost(record: dict[str, Any]) -> tuple[str, str]:
@@ -209,9 +238,8 @@ def with_table(readme: str, sets: dict[str, list[dict[str, Any]]]) -> str:
     ]
     alone = {name: groups_of(records).get("", []) for name, records in sets.items()}
     for name, (best, *_) in [(name, records) for name, records in alone.items() if records]:
-        mean = best["mean_foreground"]
-        cells = [name, _called(best), str(best["num_validation_cases"])]
-        cells += [f"**{mean['dice']:.3f}**", f"{mean['iou']:.3f}", _hd95(best)]
+        cells = [name, _called(best), _validated_on(best)]
+        cells += [f"**{dice_of(best):.3f}**", _iou(best), _hd95(best)]
         lines.append(f"| {' | '.join([*cells, _training(best), _size(best)])} |")
     head, _, rest = readme.partition(BEGIN)
     _, _, tail = rest.partition(END)

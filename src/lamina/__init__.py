@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from lamina.labels import LabelSet
     from lamina.models import build
     from lamina.volume import Volume
+    from lamina.workflows.compare import compare
+    from lamina.workflows.cross_validation import cross_validate
     from lamina.workflows.evaluate import evaluate
-    from lamina.workflows.load import load
+    from lamina.workflows.load import Model, load
     from lamina.workflows.predict import predict
     from lamina.workflows.prepare import prepare
     from lamina.workflows.train import train
@@ -22,8 +24,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "LabelSet": "lamina.labels",
+    "Model": "lamina.workflows.load",
     "Volume": "lamina.volume",
     "build": "lamina.models",
+    "compare": "lamina.workflows.compare",
+    "cross_validate": "lamina.workflows.cross_validation",
     "evaluate": "lamina.workflows.evaluate",
     "load": "lamina.workflows.load",
     "predict": "lamina.workflows.predict",
@@ -35,9 +40,12 @@ _HOMES = {
 
 __all__ = [
     "LabelSet",
+    "Model",
     "Volume",
     "__version__",
     "build",
+    "compare",
+    "cross_validate",
     "evaluate",
     "load",
     "predict",

@@ -1,7 +1,7 @@
 """Settings: typed dataclasses filled from layers, every fault reported at once.
 
-Defaults < recipe < the user's YAML < ``--set a.b=c``. Unknown keys are refused with their full path
-and the nearest known one. Nothing is read from environment variables.
+Defaults < recipe < the user's YAML < flags < ``--set a.b=c``. Unknown keys are refused with their
+full path and the nearest known one. Nothing is read from environment variables.
 """
 
 import logging
@@ -163,6 +163,36 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         merged = _merge(merged, layer)
     return merged
+
+
+def settings_from(
+    *,
+    recipe: str | None = None,
+    strict_paper: bool = False,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """Lay over each other what a command was given, in the order of this module.
+
+    Args:
+        recipe: As for :func:`load_recipe`, and so is ``strict_paper``.
+        strict_paper: Needs a recipe.
+        config: The user's YAML file.
+        flags: Settings with options of their own; those that are ``None`` were not given.
+        overrides: As for :func:`parse_overrides`.
+
+    Raises:
+        ConfigError: One of them is wrong.
+    """
+    if strict_paper and not recipe:
+        raise ConfigError("--strict-paper: needs a --recipe.")
+    return layered(
+        load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
+        load_yaml(config) if config else {},
+        {name: value for name, value in (flags or {}).items() if value is not None},
+        parse_overrides(overrides or ()),
+    )
 
 
 def resolve(schema: type[T], *layers: Any) -> T:

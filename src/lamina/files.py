@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, JSON."""
+"""Files that are either whole or absent: atomic writes, hashes, JSON; and names for them."""
 
 import errno
 import hashlib
@@ -8,8 +8,9 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(part)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what cannot be a folder to write to, before there is anything to write.
+
+    Raises:
+        FileError: It is a file, or would lie in one.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise FileError(f"{place}: is a file.", remedy="Give a folder to --out.")
 
 
 def remove_parts(folder: Path) -> None:
@@ -200,3 +212,19 @@ def _is_full(folder: Path, error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """Return a name to put in a file's for each of these, numbered where it is taken already.
+
+    They differ in more than the case of their letters, which not every file system keeps.
+    """
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "_", name)
+        numbered = (f"{plain}_{number}" for number in count(2))
+        chosen = next(each for each in chain([plain], numbered) if each.casefold() not in taken)
+        taken.add(chosen.casefold())
+        found.append(chosen)
+    return found

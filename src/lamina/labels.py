@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.colours import default_colour
 from lamina.errors import LabelError
-from lamina.terminology import Term, default_colour, known_term, read_terms
+from lamina.terminology import Term, known_term, read_terms
 
 IGNORE_INDEX = 255
 """Class index, in encoded label maps, of voxels whose label is unknown."""

@@ -1,4 +1,4 @@
-"""What structures are called in DICOM: codes of SNOMED CT, and colours to show them in.
+"""What structures are called in DICOM: codes of SNOMED CT.
 
 Codes and meanings are those of PS3.16, its context groups 7150 (categories), 7151 and following
 (property types), 4031 (anatomy) and 244 (laterality).
@@ -9,13 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lamina.colours import Colour
 from lamina.errors import LabelError
-
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0..255."""
-
-OKABE_ITO = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
-"""Colours that people with any colour vision tell apart (Okabe and Ito 2008), black left out."""
 
 _LONGEST = 64
 _LONGEST_SCHEME = 16
@@ -100,18 +95,6 @@ def read_terms(data: Mapping[str, Any]) -> dict[str, Term]:
         LabelError: It is not of this form.
     """
     return {str(name): _read_term(str(name), entry) for name, entry in data.items()}
-
-
-def default_colour(index: int) -> Colour:
-    """Return a colour for each number from 0.
-
-    The first seven are colour-blind safe; further ones repeat them lighter, then darker.
-    """
-    lap, place = divmod(index, len(OKABE_ITO))
-    mix, target = (0.0, 0.45, 0.45)[lap % 3], 255 * (lap % 3 == 1)
-    parts = [int(OKABE_ITO[place][i : i + 2], 16) for i in (1, 3, 5)]
-    red, green, blue = (round(part + mix * (target - part)) for part in parts)
-    return red, green, blue
 
 
 def _read_term(name: str, entry: Any) -> Term:

@@ -62,15 +62,18 @@ def test_scores_say_how_sure_and_of_what_they_are(bundle):
     metrics = {
         "mean_dice": 0.8,
         "dice": {"tumour": 0.7, "liver": 0.9},
-        "intervals": {"dice": {"tumour": [0.65, 0.76]}, "mean_dice": [0.75, 0.84]},
+        "intervals": {
+            "dice": {"tumour": {"n": 12, "mean": 0.71, "low": 0.65, "high": 0.76}},
+            "mean_dice": {"n": 14, "mean": 0.81, "low": 0.75, "high": 0.84},
+        },
     }
     training = {"fold": 2}
     card = model_card(replace(bundle, metrics=metrics, training=training))
     text = section(card, "Validation scores")
-    assert ["tumour", "0.7 (0.65 to 0.76)"] in rows(text)
+    assert ["tumour", "0.7 (n 12: 0.71, 0.65 to 0.76)"] in rows(text)
     assert ["liver", "0.9"] in rows(text)
-    assert ["mean", "0.8 (0.75 to 0.84)"] in rows(text)
-    assert "intervals" not in text.replace("bootstrap intervals", "")
+    assert ["mean", "0.8 (n 14: 0.81, 0.75 to 0.84)"] in rows(text)
+    assert "intervals" not in text
     assert "validation scans of fold 2" in text
     told = metrics | {"measured_on": "40 out-of-fold scans"}
     assert "of fold 2" not in model_card(replace(bundle, metrics=told, training=training))

@@ -99,7 +99,7 @@ def test_members_are_as_many_as_are_told(ensemble, told):
     network = {n: v for n, v in ensemble.network.items() if n != "members"}
     if told is not None:
         network["members"] = told
-    with pytest.raises(BundleError, match="there are weights of 3"):
+    with pytest.raises(BundleError, match="members of the network is"):
         replace(ensemble, network=network)
 
 

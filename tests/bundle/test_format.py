@@ -148,7 +148,7 @@ def test_text_that_is_no_record_is_refused(text, repack):
         ("plan", "labels", None, "labels"),
         ("plan", "target_spacing", "wide", "target_spacing"),
         ("plan", "surprise", 1, "plan.*surprise|surprise.*unknown"),
-        ("plan", "channels", ["CT"], "in_channels of the network is 2, of the plan 1"),
+        ("plan", "channels", ["CT"], "normalisation has 2 entries; 1 are needed"),
         ("plan", "labels", {"values": {"a": 1}}, "num_classes of the network is 3, of the plan 2"),
         ("network", "name", 5, "needs a name and fields"),
         ("network", "fields", [], "needs a name and fields"),

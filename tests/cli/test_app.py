@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from urllib.request import urlopen
 
 import pytest
 
 import lamina
 from lamina.config import load_recipe
+from lamina.data.phantom import make_phantom
+from lamina.io import write_volume
 from lamina.training.config import TrainConfig
 
 VERBS = [
@@ -123,7 +127,7 @@ class TestJson:
         found = self.document(
             cli("prepare", tiny_dataset, "--out", work, "--no-rehearse", "--json")
         )
-        assert (found["num_cases"], found["excluded"]) == (6, {})
+        assert (found["out"], found["num_cases"], found["failures"]) == (str(work), 6, {})
         assert found["plan"]["reasons"]["patch_size"]
 
     def test_train_and_predict(self, cli, tiny_work, tmp_path):
@@ -134,16 +138,20 @@ class TestJson:
         out = tmp_path / "seg"
         done = cli("predict", "-m", trained["bundle"], "--split", "val", "-o", out, "--json")
         assert self.document(done, 2)["error"] == "TrainingError"
-        done = cli("predict", "-m", trained["run"], "--split", "val", "-o", out, "--json")
-        assert [case["error"] for case in self.document(done)["cases"]] == ["", ""]
+        done = cli("predict", "-m", trained["out"], "--split", "val", "-o", out, "--json")
+        found = self.document(done)
+        assert (trained["out"], found["out"]) == (str(tmp_path / "run"), str(out))
+        assert [case["error"] for case in found["cases"]] == ["", ""]
+        assert found["failures"] == {}
 
     def test_evaluate(self, cli, segmented, tiny_dataset):
         arguments = ["evaluate", "-p", segmented, "-r", tiny_dataset / "labelsTr"]
         scores = self.document(cli(*arguments, "--metric", "dice", "--json"))
         assert 0 <= scores["mean_foreground"]["dice"] < 1
         (segmented / "ball_001.nii.gz").write_bytes(b"")
-        scores = self.document(cli(*arguments, "--json"), 1)
-        assert list(scores["failures"]) == ["ball_001"]
+        out = segmented.parent / "scores"
+        scores = self.document(cli(*arguments, "--out", out, "--json"), 1)
+        assert (list(scores["failures"]), scores["out"]) == (["ball_001"], str(out))
 
     def test_file_names_that_are_no_words(self, cli, tiny_run, tmp_path):
         scans = tmp_path / "scans"
@@ -151,8 +159,9 @@ class TestJson:
         odd = os.fsdecode(b"[red] \xff\n.nii")
         (scans / odd).write_bytes(b"")
         arguments = ["predict", "-m", tiny_run, "-i", scans, "-o", tmp_path / "out"]
-        (case,) = self.document(cli(*arguments, "--json"), 1)["cases"]
-        assert case["image"] == str(scans / odd)
+        found = self.document(cli(*arguments, "--json"), 1)
+        assert [case["image"] for case in found["cases"]] == [str(scans / odd)]
+        assert list(found["failures"]) == [odd]
         assert "[red] \\udcff\n" in cli(*arguments).stderr
 
     def test_models(self, cli):
@@ -273,6 +282,33 @@ def test_quiet_says_nothing_but_errors(cli, tiny_run, tiny_dataset, tmp_path):
     done = cli("predict", "-m", tiny_run, "-i", tmp_path / "no.nii", "-o", tmp_path / "out", "-q")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "no such file" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals end otherwise there")
+@pytest.mark.parametrize("kept", [False, True], ids=["closed", "nohup"])
+def test_a_terminal_that_is_closed_leaves_no_scan_behind(tmp_path, kept):
+    write_volume(make_phantom(3)[0], tmp_path / "scan.nii.gz")
+    (tmp_path / "temporary").mkdir()
+    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " if kept else ""
+    command = [sys.executable, "-c", before + MAIN, "view", str(tmp_path / "scan.nii.gz")]
+    with subprocess.Popen(
+        [*command, "--no-browser", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+    ) as process:
+        try:
+            url = json.loads("".join(process.stdout.readline() for _ in range(3)))["url"]
+            assert list((tmp_path / "temporary").iterdir())
+            process.send_signal(signal.SIGHUP)
+            if kept:
+                with urlopen(url) as answer:
+                    assert answer.status == 200
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(60) in (0, 130)
+        finally:
+            process.kill()
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_reader_that_goes_away_is_no_crash():

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from lamina.cli.units import duration, memory, millimetres, spoken
+from lamina.cli.units import duration, memory, millimetres, names, pause, spoken
 from lamina.errors import ConfigError
 
 
@@ -63,6 +63,20 @@ def test_memory_is_no_time(parse, text):
 )
 def test_spoken(seconds, expected):
     assert spoken(seconds) == expected
+
+
+def test_a_pause_is_a_time_or_none():
+    assert [pause(text) for text in ("0", " 0 ", "90", "1m")] == [0, 0, 90, 60]
+    for wrong in ("-1", "0m", "", "soon"):
+        with pytest.raises(typer.BadParameter):
+            pause(wrong)
+
+
+def test_names_are_words_with_commas_between():
+    assert names("--rows", "A, b c ,D") == ["A", "b c", "D"]
+    for wrong in ("", "A,", " ,A"):
+        with pytest.raises(ConfigError, match="--rows .*: must be names"):
+            names("--rows", wrong)
 
 
 def test_sizes_of_voxels_are_numbers_with_commas_between():

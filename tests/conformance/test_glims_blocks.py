@@ -6,11 +6,11 @@ from torch import nn
 from lamina.models.glims import CSAB, DACB, DecoderLevel, EncoderLevel, unit
 from lamina.models.layers.convolution import downsampling_conv, upsampling_conv
 from lamina.models.layers.swin import (
-    ChannelNorm,
     PatchExpanding,
     PatchMerging,
     PositionEmbedding,
     SwinBlocks,
+    TokenNorm,
 )
 from lamina.models.reference import REFERENCES
 
@@ -37,12 +37,12 @@ BLOCKS = {
     "glims_patch_expand": lambda: PatchExpanding(8),
 }
 STAGES = {
-    "glims_swin_stage12": ("t3", "t3", lambda: nn.Sequential(*swin(12, 6), ChannelNorm())),
+    "glims_swin_stage12": ("t3", "t3", lambda: nn.Sequential(*swin(12, 6), TokenNorm())),
     "glims_swin_stage6_down": (
         "t4_pre",
         "encoder.4",
         lambda: EncoderLevel(
-            nn.Sequential(*swin(6, 12)), PatchMerging(24, 3, released=True), ChannelNorm()
+            nn.Sequential(*swin(6, 12)), PatchMerging(24, 3, released=True), TokenNorm()
         ),
     ),
     "glims_swin_stage6_up": ("t4_post", "decoder.4", lambda: up_stage(*swin(6, 12))),

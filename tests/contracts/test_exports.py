@@ -4,6 +4,7 @@ The papers' networks and two baselines; whatever else is exported is compared on
 are what takes the time, so the targets that go by way of ONNX share one.
 """
 
+import re
 import shutil
 from importlib.util import find_spec
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from lamina.bundle import transformer_weights
-from lamina.errors import ExportError
+from lamina.errors import ExportError, LaminaError
 from lamina.export import graphs
 from lamina.export.graphs import graphs_of
 from lamina.export.parity import compare
@@ -144,3 +145,23 @@ def test_what_cannot_be_traced_is_refused(tmp_path):
     graph = Graph(network=Fickle(), example=torch.ones(2, 1, 8, 8))
     with pytest.raises(ExportError, match="cannot be exported to torch"):
         TARGETS.get("torch").write(None, {MODEL: graph}, tmp_path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_graph_that_is_missing_is_told_with_its_folder(target, tmp_path):
+    needs(target)
+    with pytest.raises(LaminaError, match=re.escape(str(tmp_path))):
+        TARGETS.get(target).network(tmp_path, MODEL)
+
+
+def test_a_graph_of_a_newer_onnx_is_told_with_the_remedy(tmp_path):
+    needs("onnx")
+    import onnx
+
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    made = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([node], "newer", [value], [made])
+    onnx.save(onnx.helper.make_model(graph, ir_version=99), tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match=r"(?s)cannot be loaded: .*99.* Upgrade the runtime"):
+        TARGETS.get("onnx").network(tmp_path, MODEL)

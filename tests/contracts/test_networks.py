@@ -92,6 +92,14 @@ def test_gradients_reach_every_parameter_that_can_matter(config, network):
     assert idle(trained) == []
 
 
+@torch.no_grad()
+def test_one_image_as_small_as_the_divisor_trains(config, network):
+    x = torch.randn(1, input_channels(config), *[config.size_divisor] * config.spatial_dims)
+    finest = as_list(deepcopy(network).train()(x))[0]
+    assert finest.shape == (1, 3, *x.shape[2:])
+    assert finest.isfinite().all()
+
+
 def as_list(logits) -> list[torch.Tensor]:
     return logits if isinstance(logits, list) else [logits]
 

@@ -7,7 +7,10 @@ import pytest
 
 from lamina.data.budget import Budget, NetworkCost, Scans
 from lamina.data.fitting import choose
+from lamina.data.plan import Normalisation, Plan
+from lamina.data.slices import slice_axis
 from lamina.errors import ConfigError
+from lamina.labels import LabelSet
 
 GB = 2**30
 VOLUMES = Scans(median_shape=(128, 128, 96), spacing=(1.0, 1.0, 1.0), shapes=((128, 128, 96),) * 50)
@@ -25,6 +28,29 @@ NARROW = replace(
     LIGHT, network_options={"channels": 4}, bytes_per_voxel=300, seconds_per_voxel=3e-7
 )
 PLENTY = Budget(memory_bytes=500 * GB)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis"),
+    [((1.0, 1.0, 1.0), 2), ((1.004, 1.0, 1.0), 2), ((1.02, 1.0, 1.0), 0), ((1.0, 3.0, 2.0), 1)],
+)
+def test_slices_run_along_one_axis_whoever_asks(spacing, axis):
+    plan = Plan(
+        spatial_dims=3,
+        channels=("CT",),
+        labels=LabelSet(values={"liver": 1}),
+        orientation="RAS",
+        target_spacing=spacing,
+        normalisation=(Normalisation(scheme="zscore"),),
+        patch_size=(32, 32, 32),
+        roi_size=(32, 32, 32),
+        batch_size=2,
+        network="light",
+        mirror_axes=(),
+        epochs=1,
+        steps_per_epoch=1,
+    )
+    assert slice_axis(plan) == replace(VOLUMES, spacing=spacing).slice_axis == axis
 
 
 def names(given_up):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lamina.evaluation.statistics.comparison import Subject, compare_methods
+from lamina.evaluation.statistics.intervals import FEW_TOLD
 
 
 def subject(n, **extra):
@@ -72,6 +73,11 @@ def test_three_methods_take_one_patient_more():
     found = compared(values)
     assert any("takes at least 7 with 3 pairs" in line for line in found.cautions)
     assert not any(pair.significant for pair in found.pairs)
+
+
+@pytest.mark.parametrize(("n", "said"), [(4, True), (19, True), (20, False)])
+def test_says_that_intervals_of_few_patients_are_too_narrow(n, said):
+    assert (FEW_TOLD in compared({"a": beta(n), "b": beta(n, 1)}).cautions) is said
 
 
 def test_says_that_one_training_is_one():

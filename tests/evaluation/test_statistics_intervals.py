@@ -54,11 +54,12 @@ def test_covers_the_true_mean_about_as_often_as_it_says(monkeypatch):
     [
         ([], "0 patients"),
         ([0.5], "a single patient"),
+        ([0.5, 0.6, 0.4, 0.5], "4 patients"),
         ([0.5] * 9, "all values are the same"),
-        ([0.5, 0.5, np.nextafter(0.5, 1)], "all values are the same"),
+        ([0.5] * 8 + [np.nextafter(0.5, 1)], "all values are the same"),
     ],
 )
-def test_there_is_no_interval_where_nothing_varies(values, why):
+def test_there_is_no_interval_of_few_patients_or_where_nothing_varies(values, why):
     found = mean_interval(np.array(values))
     assert math.isnan(found.low)
     assert math.isnan(found.high)
@@ -66,6 +67,6 @@ def test_there_is_no_interval_where_nothing_varies(values, why):
     assert math.isnan(found.mean) if not values else found.mean == pytest.approx(0.5)
 
 
-def test_two_values_bound_their_mean():
-    found = mean_interval(np.array([0.2, 0.6]))
+def test_five_values_bound_their_mean():
+    found = mean_interval(np.array([0.2, 0.6, 0.3, 0.4, 0.5]))
     assert 0.2 <= found.low <= 0.4 <= found.high <= 0.6

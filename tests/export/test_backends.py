@@ -10,7 +10,7 @@ import pytest
 
 import lamina
 from lamina.bundle import save_bundle
-from lamina.errors import ConfigError, FileError
+from lamina.errors import ConfigError, ExportError, FileError
 from lamina.export import backends
 from lamina.export.targets import MODEL, TARGETS, Target
 from lamina.files import locked
@@ -121,6 +121,28 @@ def test_auto_measures_once_and_does_not_take_the_slowest(model, targets):
     before = len(targets)
     assert lamina.load(model, "cpu", backend="auto").backend == chosen
     assert targets[before:] in ([], [f"load {chosen}"])
+
+
+def test_nothing_is_exported_for_a_precision_that_the_runtime_lacks(model, targets):
+    with pytest.raises(ExportError, match="precision bf16: this export computes in fp32"):
+        lamina.load(model, "cpu", backend="onnx", precision="bf16")
+    assert targets == []
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("Can't set the input"), MemoryError("bad_alloc")])
+@pytest.mark.parametrize("when", ["loading", "running"])
+def test_auto_leaves_out_what_does_not_run_here(model, targets, monkeypatch, fault, when):
+    def fail(*_):
+        raise fault
+
+    def load(*_):
+        return fail() if when == "loading" else fail
+
+    for name in ("onnx", "openvino"):
+        whole = TARGETS.get(name)
+        broken = Target(packages=(), write=whole.write, load=load)
+        monkeypatch.setitem(TARGETS._members, name, broken)
+    assert lamina.load(model, "cpu", backend="auto").backend == "torch"
 
 
 def test_auto_remembers_one_model_beside_another(model, targets, tmp_path):

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from lamina.bundle import save_bundle
+from lamina.data.intensity import finite
 from lamina.data.plan import Normalisation
-from lamina.errors import ExportError
+from lamina.errors import DatasetError, ExportError
 from lamina.export.graphs import graphs_of
-from lamina.export.monai_transforms import Finishing
+from lamina.export.monai_transforms import Finishing, Mending
 from lamina.export.targets import TARGETS
 from lamina.export.writing import write_exported
 from lamina.geometry import affine_from
@@ -53,6 +54,7 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
     rng = np.random.default_rng(0)
     array = rng.normal(100, 20, (1, 30, 41, 22)).astype(np.float32)
     array[:, 8:20, 10:30, 4:12] += 80
+    array[0, 25, 33, :3] = np.nan, np.inf, -np.inf  # as damage leaves them
     # Axes run to the left, to the head and to the back.
     affine = affine_from((1.0, 1.0, 1.0))[:, [0, 2, 1, 3]] * [-1, 1, -1, 1]
     write_volume(Volume(array, affine, "scan"), tmp_path / "scans" / "scan.nii.gz")
@@ -65,6 +67,19 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
     assert len(np.unique(expected.array)) > 1
     assert (found.array == expected.array).mean() > 0.98
+
+
+def test_voxels_that_are_no_numbers_are_mended_as_everywhere():
+    from monai.data import MetaTensor
+
+    rng = np.random.default_rng(0)
+    scan = rng.normal(size=(2, 5, 6, 7)).astype(np.float32)
+    scan[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    found = Mending()(MetaTensor(torch.from_numpy(scan), meta={"filename_or_obj": "leg"}))
+    np.testing.assert_array_equal(found.numpy(), [finite(channel, "leg") for channel in scan])
+    scan[1] = np.nan
+    with pytest.raises(DatasetError, match="leg: no voxel holds a finite number"):
+        Mending()(MetaTensor(torch.from_numpy(scan), meta={"filename_or_obj": "leg"}))
 
 
 def test_parts_of_slanted_scans_are_small_by_their_true_volume():

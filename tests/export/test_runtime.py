@@ -74,7 +74,7 @@ def bright(tmp_path):
         precision="fp32",
         plan=made.plan,
         postprocessing=({"structure": "core", "operation": "largest_component"},),
-        network={"name": "bright", "fields": {}},
+        network={"name": "bright", "fields": {"in_channels": 1, "num_classes": 3}},
         training={},
         metrics={},
         provenance={},
@@ -170,6 +170,18 @@ def test_an_export_that_may_hold_code_is_not_loaded(bright, scan, tmp_path):
     assert done.returncode == 2
     assert "an export to bright may hold code that loading it would run" in done.stderr
     assert not ran.exists()
+
+
+def test_a_graph_that_the_runtime_does_not_take_is_one_clear_error(bright, scan, tmp_path):
+    given = "load=lambda folder, graph, threads, precision: bright"
+    fault = "class Fail(Exception): pass\n\ndef load(*_):\n    raise Fail('IR version: 99')\n\n"
+    newer = BRIGHT.replace(given, "load=load").replace("def bright", f"{fault}def bright")
+    done = run("-m", bright[1], "-i", scan, "-o", tmp_path / "found.nii.gz", also=newer)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"Error: {bright[1]}: model cannot be loaded: IR version: 99. Upgrade the runtime, or "
+        "export the model again, here or to another target.\n"
+    )
 
 
 def test_a_lack_of_memory_is_one_clear_error(bright, scan, tmp_path):

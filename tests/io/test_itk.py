@@ -172,7 +172,7 @@ def test_voxels_in_a_second_file(tmp_path, suffix, compressed):
         ({"type": "block"}, "block"),
         ({"encoding": "bzip2"}, "bzip2 encoding not available"),
         ({"encoding": "gzip"}, "while decompressing"),
-        ({"data_file": "LIST"}, "'LIST', which is no file beside it"),
+        ({"data_file": "LIST"}, "its voxels are in several files, 'LIST'"),
         ({"content": "long " * 500}, "field 'content' is too long"),
     ],
 )

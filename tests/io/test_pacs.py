@@ -8,13 +8,18 @@ import ssl
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from dicom_scans import OBLIQUE, PATIENT, write_series
 from lamina.errors import ConfigError, FileError, PacsError, UnreachableError
+from lamina.io import read_volume
+from lamina.io.derived import Producer, write_structures
 from lamina.io.pacs import Access, Series, WebArchive, address_of, archive_at, instance_of
+from lamina.labels import LabelSet
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomweb_client")
@@ -293,6 +298,64 @@ def test_an_object_that_is_neither_confirmed_nor_shown_is_not_stored(series):
         assert bool(told) == bool(why)
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "shown", "why"),
+    [
+        (409, None, b"[{}]", ""),
+        (409, None, b"[]", "refuses (HTTP 409)"),
+        (200, 0x0111, b"[]", ""),
+        (200, 0x0110, b"[{}]", ""),
+        (200, 0xA700, b"[]", "does not store it (reason A700H)"),
+    ],
+)
+def test_what_an_archive_has_already_is_no_failure(series, status, code, shown, why):
+    _, files = series
+    uid = {"vr": "UI", "Value": [instance_of(files[0]).uid]}
+    failed = {"00081155": uid, "00081197": {"vr": "US", "Value": [code]}}
+    told = {} if code is None else {"00081198": {"vr": "SQ", "Value": [failed]}}
+    answers = {True: (200, shown), False: (status, json.dumps(told).encode())}
+    with answering(lambda path: answers["/instances" in path]) as (url, _):
+        (told,) = sent_to(web(url), files[:1]).values()
+    assert why in told
+    assert bool(told) == bool(why)
+
+
+@pytest.mark.parametrize("kind", ["scan", "structures"])
+def test_a_node_that_takes_only_the_default_encoding_gets_objects_in_it(series, tmp_path, kind):
+    from pynetdicom import AE, evt
+
+    _, (file, *_) = series
+    if kind == "structures":
+        pytest.importorskip("highdicom")
+        scan, file = read_volume(file.parent), tmp_path / "seg.dcm"
+        label = replace(scan, array=(scan.array > 0).astype(np.uint8))
+        labels, producer = LabelSet(values={"liver": 1}), Producer(name="Lamina", version="0")
+        write_structures(
+            label, labels, file, kind="seg", scan=tmp_path / "series", producer=producer
+        )
+    sent = pydicom.dcmread(file)
+    assert sent.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+    got, node = [], AE()
+    node.add_supported_context(sent.SOPClassUID, pydicom.uid.ImplicitVRLittleEndian)
+
+    def keep(event):
+        got.append((event.context.transfer_syntax, event.dataset))
+        return 0
+
+    server = node.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)]
+    )
+    try:
+        archive = archive_at(f"dicom://127.0.0.1:{server.server_address[1]}", ACCESS)
+        assert sent_to(archive, [file]) == {file: ""}
+    finally:
+        server.shutdown()
+    ((encoding, dataset),) = got
+    assert encoding == pydicom.uid.ImplicitVRLittleEndian
+    dataset["PixelData"].VR = sent["PixelData"].VR  # pixels are words there (PS3.5, A.1)
+    assert dataset == sent
+
+
 def test_names_that_would_lead_out_of_a_folder_are_no_series():
     with answering(lambda path: results("../../etc", "1.2.3")) as (url, _):
         assert [one.uid for one in web(url).series({})] == ["1.2.3"]
@@ -366,8 +429,10 @@ def test_addresses_are_written_as_they_were():
     for url in (
         *("https://pacs.example/dicom-web", "http://127.0.0.1:8042/dicom-web", "http://[::1]:80"),
         *("dicom://ORTHANC@pacs.example:4242", "dicoms://A@pacs.example:2762"),
+        *("dicom://MY%20PACS@pacs.example:104", "dicom://A%2FB%40C@pacs.example:104"),
     ):
         assert str(address_of(url)) in (url, url.removesuffix(":80"))
+    assert address_of("dicom://MY%20PACS@pacs.example").title == "MY PACS"
     assert str(address_of("dicom://pacs.example")) == "dicom://ANY-SCP@pacs.example:104"
 
 

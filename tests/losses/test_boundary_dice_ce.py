@@ -100,3 +100,10 @@ def test_fixed_weights_count_by_their_proportions():
 def test_weights_that_weigh_nothing_or_less_are_refused(weights):
     with pytest.raises(ConfigError, match="class_weights"):
         build_loss("boundary_dice_ce", class_weights=weights)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0), (1.0, 2.0, 3.0, 4.0, 5.0)])
+def test_as_many_class_weights_as_classes_are_needed(weights):
+    loss = build_loss("boundary_dice_ce", class_weights=weights)
+    with pytest.raises(ConfigError, match="must be 4 numbers"):
+        loss(torch.zeros(2, 4, 10, 9), nested((10, 9)))

@@ -43,9 +43,17 @@ def test_heads_of_the_targets_size_see_the_target_itself():
     assert nearest(target, (8, 8)) is target
 
 
+@pytest.mark.parametrize("side", [96, 97, 100, 50, 5, 1])
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_a_head_is_compared_with_the_voxels_that_lie_under_its_own(side, level):
+    place = torch.arange(side)[None, :, None].expand(1, side, 8)
+    size = (-(-side // 2**level), -(-8 // 2**level))
+    assert nearest(place, size)[0, :, 0].tolist() == list(range(0, side, 2**level))
+
+
 @pytest.mark.parametrize("leading", [(2,), (2, 3)])
-def test_nearest_equals_torchs_on_any_size(leading):
-    for size in [(4, 3, 5), (7, 10, 3), (16, 1, 8)]:
+def test_nearest_equals_torchs_where_sizes_are_of_no_stride(leading):
+    for size in [(4, 9, 5), (7, 10, 10), (16, 1, 20)]:
         target = torch.randint(0, 255, (*leading, 16, 9, 10))
         as_image = target.reshape(2, -1, 16, 9, 10).float()
         expected = torch.nn.functional.interpolate(as_image, size, mode="nearest")

@@ -32,6 +32,9 @@ SETTINGS = {
 SIZES = [(6, 5, 4), (9, 7)]
 
 
+BY_IMAGE = [name for name, options in SETTINGS.items() if not options.get("batch", True)]
+
+
 @pytest.fixture(params=SETTINGS)
 def name(request):
     return request.param
@@ -149,3 +152,11 @@ def test_computes_in_float32_under_autocast_and_in_float64_where_logits_are(name
     precise = loss(logits.double(), target)
     assert precise.dtype == torch.float64
     torch.testing.assert_close(precise.float(), loss(logits, target))
+
+
+@pytest.mark.parametrize("name", BY_IMAGE)
+def test_an_image_that_is_ignored_throughout_is_left_out_of_the_mean(name, loss):
+    logits, labels = example()
+    expected = loss(logits[:1], target_for(name, labels[:1]))
+    labels[1] = IGNORE_INDEX
+    torch.testing.assert_close(loss(logits, target_for(name, labels)), expected)

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from lamina.errors import ConfigError
 from lamina.labels import IGNORE_INDEX
 from lamina.losses import build_loss
-from lamina.losses.tversky_ce import auxiliary_weight
 
 
 def batch(classes: int = 3, size: tuple[int, ...] = (6, 5, 4)):
@@ -143,11 +142,6 @@ def test_computes_in_float32_under_autocast():
         found = build_loss("tversky_ce")(logits.bfloat16(), target)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
-
-
-def test_coarser_outputs_fade_every_thirty_epochs():
-    weights = [auxiliary_weight(epoch) for epoch in (0, 29, 30, 59, 60, 600)]
-    assert weights == pytest.approx([0.4, 0.4, 0.32, 0.32, 0.256, 0.4 * 0.8**20])
 
 
 def test_unknown_settings_are_refused():

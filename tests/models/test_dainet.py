@@ -10,6 +10,7 @@ from lamina.errors import ConfigError
 from lamina.models import build, configure, input_channels
 from lamina.models.complexity import complexity
 from lamina.models.dainet import DAINetConfig
+from weights import count
 
 COUNTS = {
     "dainet_unet": (7_762_564, 7_762_564, 31_036_676, 31_036_676),
@@ -25,10 +26,6 @@ TOTALS = [
     for name, row in COUNTS.items()
     for (width, e4), weights in zip(WIDTHS, row, strict=True)
 ]
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def small(**options) -> nn.Module:

@@ -9,13 +9,10 @@ from lamina.errors import ConfigError
 from lamina.models import PUBLISHED, build, configure
 from lamina.models.complexity import complexity
 from lamina.models.glims import CSAB, DACB, GLIMSConfig, InstanceNorm
+from weights import count
 
 SMALL = {"roi_size": (32, 32, 32), "feature_size": 6, "depths": (1, 2, 1)}
 SPATIAL_GATES = 5 * (2 * 7**3 + 1)
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def on_meta(name: str = "glims", **options) -> nn.Module:

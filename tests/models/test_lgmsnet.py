@@ -18,6 +18,7 @@ from lamina.models.lgmsnet import (
     lgmsnet_3d_l1,
     to_tokens,
 )
+from weights import count, weightless
 
 SIZES = [(4, 6), (4, 6, 2)]
 SMALL = {
@@ -26,15 +27,6 @@ SMALL = {
     "channels": (4, 8, 12, 16, 20),
     "splits": ((12, 4), (14, 6), (8, 8), (9, 3)),
 }
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def weightless(config: LGMSNetConfig) -> nn.Module:
-    with torch.device("meta"):
-        return config.build()
 
 
 def fresh(config: LGMSNetConfig) -> nn.Module:

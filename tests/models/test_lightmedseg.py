@@ -11,10 +11,7 @@ from lamina.models.layers.gating import FiLM
 from lamina.models.layers.position_bias import PositionBias
 from lamina.models.lightmedseg import EncoderStage, LightMedSegConfig, SkipFusion
 from lamina.models.published import quantity
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+from weights import count
 
 
 def brats(**options) -> nn.Module:

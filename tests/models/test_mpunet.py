@@ -19,10 +19,7 @@ from lamina.models.mpunet import (
     Reduction,
 )
 from lamina.models.published import quantity
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+from weights import count
 
 
 def weightless(name: str, **options) -> nn.Module:

@@ -2,20 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 
 from lamina.errors import ConfigError
 from lamina.models.layers.lms import LMS
 from lamina.models.unet import UNetConfig, unet, unet_lms
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def weightless(config: UNetConfig) -> nn.Module:
-    with torch.device("meta"):
-        return config.build()
+from weights import count, weightless
 
 
 @pytest.mark.parametrize(

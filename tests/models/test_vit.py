@@ -7,10 +7,7 @@ from torch.nn import functional as F
 from lamina.errors import BundleError, ConfigError
 from lamina.models.reference import fit_reference, load_reference
 from lamina.models.vit import DINOHead, ViT, ViTConfig, attention_maps
-
-
-def count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+from weights import count
 
 
 def small(**options) -> ViT:

@@ -10,7 +10,9 @@ from stand_in import running
 from lamina.data.phantom import PHANTOM_LABELS, make_phantom
 from lamina.files import write_json
 from lamina.io import write_volume
+from lamina.report.viewable import write_viewable
 from lamina.volume import Volume
+from lamina.workflows import view
 from lamina.workflows.view import served
 
 READY = "#screen[data-ready]"
@@ -158,3 +160,31 @@ def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
         page.touchscreen.tap(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.4)
         moved = "before => document.querySelector('#place').textContent !== before"
         page.wait_for_function(moved, arg=before)
+
+
+@pytest.mark.parametrize("write", [write_viewable, write_volume], ids=["view", "job"])
+def test_what_does_not_tell_how_it_lies_in_the_body_has_no_sides(
+    tmp_path, visit, monkeypatch, write
+):
+    monkeypatch.setattr(view, "write_viewable", write)
+    radiograph = np.full((1, 40, 30), 90, np.int16)
+    write_volume(Volume(radiograph, np.diag([-0.3, -0.3, 1, 1])), tmp_path / "a.nii")
+    with served(tmp_path / "a.nii") as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+        assert page.inner_text("#place").startswith("x ")
+
+
+def test_a_structure_may_have_the_value_0(tmp_path, visit):
+    label = np.full((1, 20, 20, 20), 255, np.uint8)
+    label[:, 5:15, 5:15, 5:15] = 0
+    write_volume(Volume(np.ones_like(label), np.eye(4)), tmp_path / "a.nii")
+    write_volume(Volume(label, np.eye(4)), tmp_path / "label.nii")
+    write_json(tmp_path / "dataset.json", {"labels": {"background": 255, "liver": 0}})
+    files = tmp_path / "a.nii", tmp_path / "label.nii"
+    with served(*files) as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+        page.keyboard.press("2")
+        shown = coloured(pixels(page))
+        page.keyboard.press("o")
+        assert shown > coloured(pixels(page)) + 5000
+        assert page.inner_text("#place").endswith("liver")

@@ -69,6 +69,14 @@ def test_the_page_shows_the_pictures_beside_it_single_patients_first(tmp_path):
     assert shown[0] == "differences.png"
 
 
+def test_long_names_keep_the_ends_in_which_runs_differ():
+    names = ["lgmsnet_patch96_lr0.001_seed0_wd0.05", "lgmsnet_patch96_lr0.001_seed0_wd0.01"]
+    figure = rank_stability(comparison(names))
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert {text[-6:] for text in shown} == {"wd0.05", "wd0.01"}
+    assert all(text.startswith("lgmsnet") and len(text) < len(names[0]) for text in shown)
+
+
 def test_names_cannot_break_a_table():
     found = comparison([ODD, "other"])
     row = next(line for line in markdown(found).splitlines() if "a\\_b" in line)

@@ -1,5 +1,6 @@
 """Overlay pictures: the right way round, whole files, or none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,25 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from lamina.data.phantom import PHANTOM_LABELS, make_phantom
+from lamina.data.plan import Normalisation
 from lamina.errors import FileError, GeometryError, LabelError
 from lamina.geometry import affine_from, reorientation
 from lamina.io import read_volume
 from lamina.labels import LabelSet
 from lamina.report import overlay
 from lamina.report.overlay import _Sheet, label_colours, save_overlay
-from lamina.report.slices import PLANES, planes_of, to_screen, view_of, window_of
+from lamina.report.sections import window_told
+from lamina.report.slices import (
+    PLANES,
+    SOFT_TISSUE_HU,
+    is_ct,
+    planes_of,
+    to_screen,
+    view_of,
+    window_of,
+)
 from lamina.volume import Volume
+from small_bundles import small_bundle
 
 AXIAL, CORONAL, SAGITTAL = PLANES
 ONE = LabelSet(values={"blob": 3})
@@ -30,6 +42,10 @@ def blob(orientation: str) -> tuple[Volume, np.ndarray]:
     turn = reorientation(affine, orientation)
     image = Volume(turn.apply(array), turn.affine(affine, (12, 10, 8)))
     return image, (image.array > 0).astype(np.uint8)
+
+
+def slice_of(plane: np.ndarray) -> Volume:
+    return Volume(plane[None].astype(np.float64), np.eye(4))
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -87,14 +103,43 @@ def test_slices_show_small_structures_too():
 
 def test_window_fits_the_kind_of_image():
     ct, _ = make_phantom(0)
-    assert window_of(ct.array[0]) == (-160, 240)
+    assert window_of(ct) == (-160, 240)
     mr = np.append(np.full(3000, np.nan), np.random.default_rng(0).uniform(0, 1.7e6, 5000))
-    low, high = window_of(mr)
+    low, high = window_of(slice_of(mr.reshape(80, 100)))
     assert 0 <= low < 0.1e6
     assert 1.5e6 < high <= 1.7e6
-    for flat in (np.zeros(5), np.full(5, np.nan)):
-        low, high = window_of(flat)
+    almost = np.ones((100, 100))
+    almost[0, 0] = 0
+    for flat in (np.zeros((5, 1)), np.full((5, 1), np.nan), almost):
+        low, high = window_of(slice_of(flat))
         assert low < high
+
+
+def test_single_voxels_do_not_tell_the_kind_of_an_image():
+    rng = np.random.default_rng(0)
+    mr = slice_of(rng.normal(500, 100, (64, 64)))
+    low, high = window_of(mr)
+    for odd in (-320, -1000, 1e38):
+        mr.array[0, 0, 0] = odd
+        assert window_of(mr) == (pytest.approx(low, rel=0.02), pytest.approx(high, rel=0.02))
+    ct = slice_of(rng.normal(40, 30, (64, 64)))
+    ct.array[0, :20] = -1000
+    ct.array[0, 30, 30] = 9000
+    assert window_of(ct) == SOFT_TISSUE_HU
+    assert window_told(ct) == "-160 to 240 HU, soft tissue"
+    assert window_of(ct, ct=False) != SOFT_TISSUE_HU
+    inside = slice_of(rng.normal(40, 30, (64, 64)))
+    assert "HU" not in window_told(inside)
+    assert window_of(inside, ct=True) == SOFT_TISSUE_HU
+    difference = slice_of(rng.normal(0, 150, (64, 64)).clip(-500))
+    assert "HU" not in window_told(difference)
+
+
+def test_a_plan_says_what_is_a_ct():
+    plan = small_bundle("lightmedseg").plan
+    assert is_ct(plan) is None
+    hounsfield = Normalisation(scheme="ct", low=-100, high=300, mean=50, std=60)
+    assert is_ct(replace(plan, normalisation=(hounsfield,))) is True
 
 
 def test_colours_are_safe_first_and_never_repeat_early():
@@ -162,6 +207,23 @@ def test_sizes_and_scale_are_in_units_that_are_known(tmp_path, monkeypatch, shap
     assert all(text in told for text in expected)
     if unit == "px":
         assert not any(text == "L" or text.endswith(" mm") for text in told)
+
+
+@pytest.mark.parametrize("size", [None, (0.5, 0.5)])
+def test_a_photograph_is_shown_in_its_colours_and_lies_nowhere(tmp_path, monkeypatch, size):
+    colour = np.array([200, 60, 10], np.uint8)
+    picture = np.broadcast_to(colour[:, None, None], (3, 60, 40))
+    image = Volume(picture, np.diag([-1.0, -1, 1, 1]), unit="px")
+    image = image if size is None else image.sized(size)
+    label = Volume(np.zeros((1, 60, 40), np.uint8), image.affine, unit=image.unit)
+    label.array[0, 20:30, 10:20] = 3
+    told = []
+    monkeypatch.setattr(_Sheet, "text", lambda sheet, left, down, text, **how: told.append(text))
+    monkeypatch.setattr(overlay, "draw_marks", lambda axes, plane: told.append("L"))
+    save_overlay(tmp_path / "photo.png", image, label, ONE)
+    assert count_near(tmp_path / "photo.png", tuple(colour / 255)) > 10_000
+    assert not {"L", *(plane.name for plane in PLANES)} & {*told}
+    assert window_told(image) == ""
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lamina.evaluation.scores import Scores, score_case
+from lamina.evaluation.statistics.intervals import FEW_TOLD
 from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.evaluation.summary import Score
 from lamina.geometry import affine_from
@@ -20,9 +21,9 @@ from lamina.volume import Volume
 for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplification"):
     pytest.importorskip(package)
 
-from lamina.report.cases import Pair, ranked  # noqa: E402
+from lamina.report.cases import Pair, ranked, ranked_by  # noqa: E402
 from lamina.report.charts import agreement_chart  # noqa: E402
-from lamina.report.results import Results, save_pdf, save_report  # noqa: E402
+from lamina.report.results import Results, curve_charts, save_pdf, save_report  # noqa: E402
 from lamina.report.sections import draw_sections  # noqa: E402
 from lamina.report.tables import latex_table, markdown_table  # noqa: E402
 
@@ -140,7 +141,7 @@ def test_surfaces_of_both_sides_are_in_the_page_where_they_lie(page):
         assert [s["name"] for s in scene["predicted"]] == list(LABELS.foreground)
     good, _, bad = scenes
     assert good["middle"] == pytest.approx([11, 10.5, 11], abs=0.1)
-    assert good["far_mm"] == 1
+    assert good["far_mm"] == max(SPACING)
     assert bad["far_mm"] in (3, 4)
 
 
@@ -191,19 +192,49 @@ def test_tables_for_a_paper(results):
     assert r"Dice $\uparrow$" in latex
 
 
-def test_means_have_their_intervals_in_page_and_tables(results, tmp_path):
-    patients = {case: case for case in results.scores.cases}
-    intervals = intervals_of(results.scores, patients, ("dice", "hd95"))
-    found = intervals["<b>right</b>"]["dice"]
-    assert found.low < found.mean < found.high
-    text = markdown_table(results.scores, intervals)
-    assert f"[{found.low:.3f} to {found.high:.3f}]" in text
-    assert "95 % BCa bootstrap interval of the mean of 3 patients" in text
-    assert "1.000 ± 0.000 |" in text  # all values are the same: there is no interval
-    assert f"[{found.low:.3f} to" in latex_table(results.scores, intervals)
-    save_report(tmp_path / "page.html", replace(results, intervals=intervals))
+def test_means_have_the_intervals_of_their_patients_in_page_and_tables(tmp_path):
+    """One patient with many scans weighs as much as each of the others."""
+    values = {f"p0_{scan}": 0.3 + scan / 100 for scan in range(9)}
+    values |= {f"p{patient}": 0.8 + patient / 100 for patient in range(1, 8)}
+    patients = {case: case.partition("_")[0] for case in values}
+    rows = [("left", case, value) for case, value in values.items()]
+    rows += [("<b>right</b>", "p1", 0.9), ("<b>right</b>", "p2", 0.8)]
+    scores = Scores(
+        labels=LABELS,
+        metrics=("dice",),
+        rows=tuple(
+            Score(case=case, label=label, metric="dice", value=value, rule="")
+            for label, case, value in rows
+        ),
+    )
+    intervals = intervals_of(scores, patients, ("dice",))
+    found = intervals["left"]["dice"]
+    mean = scores.summary()["left"]["dice"].mean
+    assert found.low <= found.mean <= found.high
+    assert mean < found.low  # so that the interval needs a mean of its own
+    told = f"n 8: {found.mean:.3f}, {found.low:.3f} to {found.high:.3f}"
+    texts = [markdown_table(scores, intervals), latex_table(scores, intervals)]
+    for text in texts:
+        assert f"[{told}]" in text
+        assert "[n 2:" not in text  # of two patients there is no interval
+        assert FEW_TOLD in text
+        assert "in brackets the mean of n patients" in text
+    save_report(
+        tmp_path / "page.html", Results(title="x", subtitle="", scores=scores, intervals=intervals)
+    )
     page = (tmp_path / "page.html").read_text("utf-8")
-    assert f"<small>95 %: {found.low:.3f} to {found.high:.3f}</small>" in page
+    assert f"<small>{told}</small>" in page
+    assert FEW_TOLD in page
+
+
+def test_enough_patients_need_no_caution():
+    rows = tuple(
+        Score(case=f"p{n}", label=label, metric="dice", value=0.5 + n / 50, rule="")
+        for n in range(20)
+        for label in LABELS.values
+    )
+    scores = Scores(labels=LABELS, metrics=("dice",), rows=rows)
+    assert FEW_TOLD not in markdown_table(scores, intervals_of(scores, {}, ("dice",)))
 
 
 def test_scans_of_one_patient_count_once():
@@ -267,6 +298,27 @@ def test_bias_and_limits_of_agreement_have_the_same_digits():
     predicted = reference + (0.17, -0.17, 0.174, -0.166)
     caption = agreement_chart("liver", reference, predicted, "abcd", "ml", "#000000").caption
     assert caption == ("Bias +0.002 ml, limits of agreement −0.383 to +0.387 ml; 4 cases.")
+
+
+def test_the_marked_epoch_is_the_one_that_was_kept():
+    lines = [
+        {"epoch": 0, "loss": 1.0, "dice": 0.70, "iou": 0.60},
+        {"epoch": 1, "loss": 0.9, "dice": 0.71, "iou": 0.58},
+    ]
+    for select_by, epoch in (("dice", 2), ("iou", 1)):
+        *_, chart = curve_charts({"run": lines}, select_by)
+        assert f"kept: {epoch}" in [text.get_text() for text in chart.figure.axes[0].texts]
+
+
+def test_cases_are_said_to_be_ranked_by_what_they_are_ranked_by(results, page, tmp_path):
+    assert "Ranked by the mean Dice of" in page.read_text("utf-8")
+    others = tuple(name for name in results.scores.metrics if name != "dice")
+    rows = tuple(row for row in results.scores.rows if row.metric != "dice")
+    scores = replace(results.scores, metrics=others, rows=rows)
+    save_report(tmp_path / "other.html", replace(results, scores=scores))
+    text = (tmp_path / "other.html").read_text("utf-8")
+    assert "Ranked by the mean Dice" not in text
+    assert f"Ranked by the mean {ranked_by(scores)} of" in text
 
 
 def test_calibration_is_a_chapter_where_it_was_measured(results, page, tmp_path):

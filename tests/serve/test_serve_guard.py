@@ -1,5 +1,7 @@
 """Who is let in, and what every answer carries."""
 
+from pathlib import Path
+
 import pytest
 from served import BASE, TOKEN, TestClient, serving
 
@@ -7,6 +9,8 @@ from lamina.errors import ConfigError
 from lamina.serve import routes
 from lamina.serve.server import address
 from lamina.serve.settings import Settings
+
+COOKIE = Settings(data=Path("data"), token=TOKEN).cookie
 
 
 def test_nothing_is_told_without_the_token(client, stranger):
@@ -36,8 +40,8 @@ def test_nothing_is_told_without_the_token(client, stranger):
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": f"Bearer {TOKEN}x"},
         {"Authorization": "Bearer tok\u00e9n".encode()},
-        {"Cookie": "lamina-8000=wrong"},
-        {"Cookie": "lamina-8000"},
+        {"Cookie": f"{COOKIE}=wrong"},
+        {"Cookie": COOKIE},
         {"Cookie": f"lamina-9999={TOKEN}"},
     ],
 )
@@ -47,7 +51,7 @@ def test_wrong_tokens_are_refused(stranger, headers):
 
 @pytest.mark.parametrize("other", ['{"a": "b c"}', "J\u00f6rg", "x[y", "a b"])
 def test_cookies_of_other_programs_on_this_machine_keep_nobody_out(stranger, other):
-    cookies = f"{other}; other={other}; lamina-8000={TOKEN}".encode("latin-1")
+    cookies = f"{other}; other={other}; {COOKIE}={TOKEN}".encode("latin-1")
     assert stranger.get("/api/models", headers={"Cookie": cookies}).status_code == 200
 
 
@@ -79,7 +83,7 @@ def test_the_page_makes_the_token_a_cookie(client, monkeypatch, tmp_path):
     answer = browser.get(f"/?token={TOKEN}")
     assert answer.text == "<h1>page</h1>"
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"lamina-8000={TOKEN};")
+    assert cookie.startswith(f"{COOKIE}={TOKEN};")
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert browser.get("/api/models").status_code == 200
@@ -145,11 +149,28 @@ def test_without_a_token_everybody_on_this_machine_is_let_in(tmp_path):
         ({"token": "a b/c?d&e=f#g%h+i"}, "letters"),
         ({"workers": 0}, "workers 0"),
         ({"port": 70000}, "port 70000"),
+        *(({"allowed_hosts": (name,)}, "allow-host") for name in ("", "a:443", "https://a")),
     ],
 )
 def test_unsafe_settings_are_refused(tmp_path, settings, said):
     with pytest.raises(ConfigError, match=said):
         Settings(data=tmp_path, **settings)
+
+
+def test_servers_of_different_tokens_do_not_share_a_cookie(tmp_path):
+    """Two that listen on the same port within containers, or on any that is free."""
+    names = {Settings(data=tmp_path, port=0, token=TOKEN + tail).cookie for tail in "abc"}
+    assert len(names) == 3
+    assert not any(TOKEN[:4] in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "host", ["mybox:8000", "MyBox", "MYBOX.", "lamina.example", "Lamina.Example."]
+)
+def test_names_are_known_in_any_case_and_with_a_dot_at_the_end(tmp_path, host):
+    told = {"host": "MyBox", "allowed_hosts": ("Lamina.example.",)}
+    with serving(tmp_path / "data", **told) as client:
+        assert client.get("/api/models", headers={"Host": host}).status_code == 200
 
 
 def test_the_address_carries_the_token(tmp_path):

@@ -89,6 +89,21 @@ def test_a_huge_directory_is_refused_before_it_is_read(tmp_path):
         unpacked(tmp_path, bytes(content))
 
 
+@pytest.mark.parametrize("number", [10, 11])
+def test_entries_are_counted_whatever_the_archive_says_of_their_number(
+    tmp_path, monkeypatch, number
+):
+    content = bytearray(zipped([(f"{n}.nii", b"") for n in range(number)]))
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 8 : end + 12] = struct.pack("<2H", 1, 1)
+    if number > 10:
+        monkeypatch.setattr(zipfile, "ZipFile", lambda _: pytest.fail("it was read into memory"))
+        with pytest.raises(UploadError, match="more than 10 files"):
+            unpacked(tmp_path, bytes(content))
+    else:
+        assert len(unpacked(tmp_path, bytes(content))) == 10
+
+
 def test_an_archive_of_the_64_bit_kind_is_refused(tmp_path):
     content = zipped([("a.nii", b"abc")])
     end = content.rindex(b"PK\x05\x06")
@@ -155,6 +170,17 @@ def test_a_header_that_claims_too_much_is_refused_before_it_is_read(tmp_path, su
         find_scan({path: "mine"}, 1)
 
 
+def test_files_that_are_no_scan_are_told(tmp_path):
+    scan = volume(tmp_path, "00000.nii.gz")
+    sent = {scan: "scan.nii.gz", tmp_path / ".x": "a/.DS_Store"}
+    sent |= {tmp_path / f"{n}.txt": f"a/{n}.txt" for n in range(6)}
+    for path in sent.keys() - {scan}:
+        path.write_text("no scan")
+    assert find_scan(sent, 1).flags == (
+        "No scan, and not used: 0.txt, 1.txt, 2.txt, 3.txt and 2 more.",
+    )
+
+
 class TestDicom:
     """Series among the files that were sent."""
 
@@ -179,7 +205,10 @@ class TestDicom:
         assert scan.is_dicom
         assert scan.images == (tmp_path,)
         assert scan.series != scout[0].SeriesInstanceUID
-        assert scan.flags == ("2 series were sent; the largest was segmented (CT, 4 slices).",)
+        assert scan.flags == (
+            "2 series were sent; the largest was segmented (CT, 4 slices).",
+            "No scan, and not used: notes.txt.",
+        )
 
     def test_equally_large_series_are_not_chosen_from(self, tmp_path):
         from dicom_scans import write_series
@@ -198,7 +227,8 @@ class TestDicom:
         with pytest.raises(FileError, match="claims more than"):
             find_scan(self.sent(tmp_path), 1)
 
-    def test_deflated_files_are_not_unpacked(self, tmp_path):
+    @pytest.mark.parametrize("preamble", [True, False])
+    def test_deflated_files_are_not_unpacked(self, tmp_path, preamble):
         import pydicom
 
         from dicom_scans import write_series
@@ -208,5 +238,30 @@ class TestDicom:
         dataset = pydicom.dcmread(path)
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
         dataset.save_as(path)
-        with pytest.raises(FileError, match="deflated"):
+        if not preamble:
+            path.write_bytes(path.read_bytes()[132:])
+        with pytest.raises(FileError, match="deflated" if preamble else "No scan is among"):
             find_scan(self.sent(tmp_path), 1)
+
+    @pytest.mark.parametrize("names", [["m.nii.gz"], ["m.png"], ["a.nii.gz", "b.mha"]])
+    def test_a_series_and_other_scans_are_not_chosen_from(self, tmp_path, names):
+        from dicom_scans import write_series
+
+        write_series(tmp_path, size=(6, 5, 4))
+        for name in names:
+            (tmp_path / name).write_bytes(b"")
+        with pytest.raises(FileError, match=f"A DICOM series and {len(names)} other scan"):
+            find_scan(self.sent(tmp_path), len(names))
+
+    def test_segmentations_and_doses_are_no_series(self, tmp_path):
+        from dicom_scans import write_enhanced, write_series
+
+        slices = write_series(tmp_path, size=(6, 5, 4))
+        for name, sop_class in (("seg", "66.4"), ("map", "66.7"), ("dose", "481.2")):
+            for header in slices:
+                header.SeriesInstanceUID = f"2.25.{len(name)}{sop_class[-1]}"
+            sop_class = f"1.2.840.10008.5.1.4.1.1.{sop_class}"
+            write_enhanced(tmp_path / f"{name}.dcm", [*slices, *slices], sop_class=sop_class)
+        scan = find_scan(self.sent(tmp_path), 1)
+        assert scan.series not in {header.SeriesInstanceUID for header in slices}
+        assert scan.flags == ("No scan, and not used: dose.dcm, map.dcm, seg.dcm.",)

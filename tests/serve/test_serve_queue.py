@@ -19,11 +19,11 @@ def store(tmp_path):
     return store
 
 
-def submitted(store, job_id, name="scan.nii.gz"):
+def submitted(store, job_id, name="scan.nii.gz", **options):
     folder = store.upload_folder(job_id)
     folder.mkdir(parents=True)
     (folder / "00000.nii.gz").write_bytes(b"scan")
-    store.submit(job_id, "pretend", name, {folder / "00000.nii.gz": name})
+    store.submit(job_id, "pretend", name, {folder / "00000.nii.gz": name}, **options)
 
 
 def state(store, job_id):
@@ -91,6 +91,18 @@ def test_what_was_being_done_when_the_server_died_is_done_by_the_next(store):
     assert not stray.parent.exists()
     assert others.is_dir()
     assert again.claim("new").job_id == "a"
+
+
+def test_what_nobody_waits_for_any_more_goes_with_the_server(store):
+    for job_id in ("a" * 32, "b" * 32):
+        submitted(store, job_id, hidden=True)
+    submitted(store, "c" * 32)
+    store.claim("one")
+    again = Store(store.folder)
+    again.prepare()
+    assert [path.name for path in (store.folder / "jobs").iterdir()] == ["c" * 32]
+    assert again.claim("new").job_id == "c" * 32
+    assert again.claim("new") is None
 
 
 def test_a_cancelled_job_stays_cancelled_when_its_worker_dies(store):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from lamina.errors import ConfigError
-from lamina.study.filling import Scored, fill
+from lamina.study.filling import fill
 from lamina.study.schema import Column, Row, Study
+from lamina.study.scored import Scored
 
 STUDY = Study(
     name="paper/table1",
@@ -54,7 +55,7 @@ def test_scans_of_a_patient_and_trainings_are_averaged_before_patients():
     assert cell.measured == pytest.approx(100 * ((0.5 + 0.6) / 2 + (0.9 + 0.7) / 2) / 2)
     assert (cell.patients, cell.published) == (2, 90)
     assert cell.spread == pytest.approx(100 * abs(0.7 - 0.65) / math.sqrt(2))
-    assert cell.low <= cell.measured <= cell.high
+    assert (cell.low, cell.high) == (None, None)  # of two patients there is no interval
     assert cell.difference == pytest.approx(cell.measured - 90)
 
 
@@ -80,6 +81,36 @@ def test_a_change_is_on_the_patients_that_both_have():
     assert (change.measured, change.patients) == (pytest.approx(-15), 2)
     assert change.difference == pytest.approx(-5)
     assert found["ours"]["Change"].measured is None
+
+
+def test_means_of_enough_patients_have_an_interval():
+    ours = scored(0, **{f"p{n}": (0.5 + n / 20, 0.6) for n in range(6)})
+    cell = cells(fill(STUDY, {"ours": [ours]}, {}, {}))["ours"]["Dice"]
+    assert cell.low < cell.measured < cell.high
+
+
+def test_inventing_counts_against_a_row_where_the_other_rightly_found_nothing():
+    """On the patients that have the structure, the inventor is a little better."""
+    silent = {f"p{n}": ((0.80, 0.8) if n < 10 else (NAN, 0.8)) for n in range(20)}
+    inventor = {f"p{n}": ((0.81, 0.8) if n < 10 else (0.0, 0.8)) for n in range(20)}
+    rows = {"ours": [scored(0, **silent)], "other": [scored(0, **inventor)]}
+    found = cells(fill(STUDY, rows, {}, {}))["other"]
+    assert found["Change"].patients == 20
+    assert found["Change"].measured == pytest.approx(100 * (10 * 0.005 - 10 * 0.5) / 20)
+    assert found["Left"].mark == ""  # 10 a little better, 10 much worse: p = 0.06
+    more = {f"q{n}": (0.0, 0.8) for n in range(10)}
+    rows = {
+        "ours": [scored(0, **silent, **dict.fromkeys(more, (NAN, 0.8)))],
+        "other": [scored(0, **inventor, **more)],
+    }
+    assert cells(fill(STUDY, rows, {}, {}))["other"]["Left"].mark == "**"
+
+
+def test_a_seed_that_invents_counts_beside_one_that_does_not():
+    ours = [scored(0, p1=(NAN, 0.8))]
+    other = [scored(0, p1=(0.0, 0.8)), scored(1, p1=(NAN, 0.8))]
+    change = cells(fill(STUDY, {"ours": ours, "other": other}, {}, {}))["other"]["Change"]
+    assert change.measured == pytest.approx(-25)
 
 
 def test_rows_that_differ_from_the_reference_on_enough_patients_are_marked():

@@ -8,6 +8,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
 from lamina.data.cache import open_cases
@@ -15,6 +18,7 @@ from lamina.data.views import ViewDataset, Views, find_slices
 from lamina.errors import ConfigError, TrainingError
 from lamina.files import write_json
 from lamina.models.vit import ViTConfig
+from lamina.training import dino
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.training.dino import DINOReport, distil
 from lamina.training.dino_config import DINOConfig
@@ -258,3 +262,43 @@ def test_a_timed_run_ends_with_its_time(new_run):
 def test_wrong_settings_are_all_listed():
     with pytest.raises(ConfigError, match=r"lr = 0.*warmup = 1.*batch_size = 1: must be at least"):
         DINOConfig(lr=0, warmup=1, batch_size=1)
+    with pytest.raises(ConfigError, match="num_outputs = 1: must be at least 2"):
+        DINOConfig(num_outputs=1)
+    with pytest.raises(ConfigError, match="set drop_path in its place"):
+        DINOConfig(vit={"drop_path": 0.5})
+
+
+def test_longer_gradients_are_shortened_to_the_limit(new_run):
+    lengths = []
+
+    def measure(optimizer, *given):
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        lengths.append(
+            float(torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None]))
+        )
+
+    hook = register_optimizer_step_pre_hook(measure)
+    try:
+        new_run("run")(max_grad_norm=1e-3)
+    finally:
+        hook.remove()
+    assert lengths == pytest.approx([1e-3] * 6, rel=1e-3)
+
+
+def test_the_scale_of_half_precision_survives_a_restart(new_run, monkeypatch):
+    """On a CPU, for which neither Lamina nor Lightning offers fp16."""
+    scales = []
+
+    def with_fp16(precision, **placed):
+        scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=2)
+        plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        scales.append(scaler)
+        return Fabric(plugins=plugin, **placed)
+
+    whole, run = new_run("whole"), new_run("run")
+    monkeypatch.setattr(dino, "Fabric", with_fp16)
+    monkeypatch.setattr(dino, "resolve_precision", lambda *asked: "fp16")
+    whole()
+    run.crash_after(3)
+    run(resume=True).assert_same_bits(whole)
+    assert scales[0].get_scale() == scales[2].get_scale() == 2**3

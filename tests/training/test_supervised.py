@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from lamina.errors import TrainingError
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
+from lamina.training.checkpoints import LAST
 from lamina.training.config import Optimiser, Stages
 from lamina.training.number_guard import NOT_FINITE
 from lamina.training.optimisers import build_optimiser
@@ -164,6 +165,7 @@ def test_numbers_that_stay_nan_end_the_run_with_advice(new_run):
         run(epochs=20)
     assert "optimiser.lr" in caught.value.remedy
     assert f"Its patches are in {run.folder / NOT_FINITE}" in caught.value.message
+    assert (run.folder / NOT_FINITE).stat().st_mode == (run.folder / LAST).stat().st_mode
     with safe_open(run.folder / NOT_FINITE, "pt") as kept:
         assert kept.metadata()["step"] == "28"
         cases = kept.metadata()["cases"].split(", ")

@@ -101,6 +101,30 @@ def test_an_interrupted_run_leaves_no_transformer_and_goes_on(work, vit):
     assert (made.drawn, made.kept) == (2, 4)
 
 
+def test_an_interrupted_run_with_the_work_folder_s_own_transformer_keeps_it(work, vit, maker):
+    def stop(done, total, what):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    draw_maps(work, vit, size=32)
+    for own in (work, work / "vit.safetensors"):
+        with pytest.raises(KeyboardInterrupt):
+            draw_maps(work, own, size=64, progress=stop)
+    assert not (work / "vit.safetensors").exists()
+    made = draw_maps(work, work, size=64)
+    assert (made.drawn, made.kept) == (4, 2)
+    assert read_vit(work).key() == replace(maker, size=64).key()
+    assert [path.name for path in work.glob("vit*")] == ["vit.safetensors"]
+
+
+def test_a_damaged_copy_of_the_transformer_is_replaced(work, vit):
+    draw_maps(work, vit, size=32)
+    copy = work / "vit.safetensors"
+    copy.write_bytes(copy.read_bytes()[:100])
+    assert draw_maps(work, vit, size=32).kept == 6
+    assert read_vit(work).key() == read_vit(vit).key()
+
+
 def test_a_transformer_is_read_as_it_was_written(maker, vit):
     read = read_vit(vit)
     assert read.describe() == replace(maker, size=32).describe()

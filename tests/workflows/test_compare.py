@@ -58,11 +58,12 @@ def test_compares_the_means_that_evaluate_prints(good, poor):
 
 
 def test_compares_one_structure_or_region(good, poor):
-    found = compare({"good": [good], "poor": [poor]}, label="tumour")
+    found = compare({"good": [good], "poor": [poor]}, structure="tumour")
     values = [tumour + 0.05 for _, tumour in table().values()]
     assert found.methods[0].values == pytest.approx(values)
     assert found.subject.measure == "Dice of tumour"
-    assert compare({"good": [good], "poor": [poor]}, label="all").subject.measure == "Dice of all"
+    found = compare({"good": [good], "poor": [poor]}, structure="all")
+    assert found.subject.measure == "Dice of all"
 
 
 @pytest.mark.parametrize("metric", ["volume_error_ml", "volume_error_percent"])
@@ -133,7 +134,7 @@ def test_a_missed_structure_counts_and_is_said(tmp_path, good):
     found = compare({"good": [good], "poor": [poor]})
     assert found.methods[1].values[0] == pytest.approx(0.45)
     assert any("good 0, poor 1" in line for line in found.subject.remarks)
-    told = " ".join(compare({"good": [good], "poor": [poor]}, label="liver").subject.remarks)
+    told = " ".join(compare({"good": [good], "poor": [poor]}, structure="liver").subject.remarks)
     assert "missed" not in told
 
 
@@ -142,13 +143,24 @@ def test_inventing_a_structure_is_never_left_out(tmp_path):
     wrong = write_scores(
         tmp_path / "w", table() | {"case_0": (0.9, "invented"), "x": (1, "absent")}
     )
-    found = compare({"right": [right], "wrong": [wrong]}, label="tumour")
+    found = compare({"right": [right], "wrong": [wrong]}, structure="tumour")
     assert (found.methods[0].name, found.methods[0].values[0]) == ("right", 1)
     assert found.methods[1].values[0] == 0
     assert "x" not in found.subject.patients
     told = " ".join(found.subject.remarks)
     assert "gets 1: 1 case (case_0)" in told
     assert "nobody found anything: 1 case (x)" in told
+
+
+def test_inventing_costs_beside_other_structures_too(tmp_path):
+    """The inventor has the better mean over the structures that the references have."""
+    cases = [f"case_{i}" for i in range(6)]
+    honest = write_scores(tmp_path / "h", dict.fromkeys(cases, (0.3, "absent")))
+    inventor = write_scores(tmp_path / "i", dict.fromkeys(cases, (1.0, "invented")))
+    found = compare({"honest": [honest], "inventor": [inventor]})
+    means = {method.name: method.interval.mean for method in found.methods}
+    assert means == {"honest": pytest.approx(0.65), "inventor": pytest.approx(0.5)}
+    assert any("gets 1: 6 cases" in line for line in found.subject.remarks)
 
 
 def test_seeds_of_a_method_are_one_method(tmp_path, poor):
@@ -231,8 +243,8 @@ def test_refuses_what_cannot_be_named(good, poor, tmp_path):
     both = {"a": [good], "b": [poor]}
     with pytest.raises(UnknownNameError, match="--metric hd95: is not in"):
         compare(both, metric="hd95")
-    with pytest.raises(UnknownNameError, match="--label spleen: is not in"):
-        compare(both, label="spleen")
+    with pytest.raises(UnknownNameError, match="--structure spleen: is not in"):
+        compare(both, structure="spleen")
     with pytest.raises(ConfigError, match="at least two methods"):
         compare({"a": [good]})
     with pytest.raises(ConfigError, match="given twice"):

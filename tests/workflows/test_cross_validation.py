@@ -328,6 +328,27 @@ def test_a_soup_is_measured_on_test_scans_and_kept_if_it_holds_up(
         assert all(torch.equal(soup.weights[n], x) for n, x in averaged(folds).items())
         assert soup.metrics["mean_dice"] == result.soup["test_dice"]["soup"]
         assert load(run / "soup")
+        record = read_json(run / "soup" / "test" / "prediction.json")
+        delivered = sha256(run / "soup" / "model.lamina")
+        assert record["model"] == {"file": "model.lamina", "sha256": delivered}
+        assert {case["model"] for case in record["cases"]} == {delivered}
+
+
+def test_a_soup_whose_measuring_breaks_off_is_no_model(tested_work, tmp_path, monkeypatch):
+    run, whole = tmp_path / "run", ensembles.evaluate
+
+    def broken(out, *arguments):
+        if out == run / "soup" / "test":
+            raise KeyboardInterrupt
+        return whole(out, *arguments)
+
+    monkeypatch.setattr(ensembles, "evaluate", broken)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(tested_work, run, SETTINGS, soup=True)
+    assert load(run)
+    assert list((run / "soup").rglob("*.lamina")) == []
+    with pytest.raises(BundleError, match="holds neither a model nor a checkpoint"):
+        load(run / "soup")
 
 
 def test_prepared_slanted_scans_are_segmented_and_on_the_device_of_the_training(
@@ -365,7 +386,9 @@ def test_the_command_shows_scores_and_exits_well(cli, tested_work, tmp_path):
     assert "Scores of 4 cases" in done.stdout
     assert done.stdout.endswith(f"Model: {run / 'model.lamina'}, the ensemble of 2\n")
     again = cli("train", tested_work, *options, "--resume", "--json")
-    assert json.loads(again.stdout)["out_of_fold"]["num_cases"] == 4
+    told = json.loads(again.stdout)
+    assert (told["out"], told["failures"]) == (str(run), {})
+    assert told["out_of_fold"]["num_cases"] == 4
     assert cli("predict", "-m", run, "--split", "test", "-o", tmp_path / "test").exit_code == 0
     for wrong, said in ((["--fold", "some"], "from 0 nor 'all'"), (["--soup"], "needs --fold all")):
         done = cli("train", tested_work, "--out", tmp_path / "x", *wrong)

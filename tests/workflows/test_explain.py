@@ -17,6 +17,7 @@ from small_bundles import small_bundle
 pytest.importorskip("matplotlib")
 
 from lamina.workflows.explain import explain
+from lamina.workflows.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,17 @@ def test_an_ensembles_members_are_views(scan, tmp_path):
     model = saved(tmp_path, "lightmedseg", members=2)
     result = explain(model, scan, tmp_path / "why", method="uncertainty")
     assert result.maps.keys() == {"entropy", "disagreement"}
-    assert explain(model, scan, tmp_path / "why").maps  # looks into its first member
+    assert not result.remarks
+    first = explain(model, scan, tmp_path / "why")
+    assert first.maps
+    assert first.remarks[0] == "Maps are of the first of 2 members of the ensemble."
+
+
+def test_uncertainty_measures_the_segmentation_that_predict_gives(light, scan, tmp_path):
+    result = explain(light, scan, tmp_path, method="uncertainty")
+    (outcome,) = predict(light, tmp_path / "out", scan).outcomes
+    found = {name: told["size"] for name, told in result.structures.items()}
+    assert found == {name: size for name, size in outcome.sizes.items() if size}
 
 
 def test_attention_is_that_of_the_network(light, scan, tmp_path):
@@ -112,10 +123,10 @@ def test_channels_in_files_of_their_own_are_one_scan(tmp_path):
 
 def test_regions_are_explained_where_the_network_says_regions(scan, tmp_path):
     model = saved(tmp_path, "lightmedseg", regions=True)
-    result = explain(model, scan, tmp_path / "why", labels=["whole"])
+    result = explain(model, scan, tmp_path / "why", structures=["whole"])
     assert [*result.maps] == ["whole"]
     with pytest.raises(UnknownNameError, match="'rim'"):
-        explain(model, scan, tmp_path / "why", labels=["rim"])
+        explain(model, scan, tmp_path / "why", structures=["rim"])
 
 
 def test_maps_of_a_picture_are_pictures(tmp_path):
@@ -132,14 +143,40 @@ def test_maps_of_a_picture_are_pictures(tmp_path):
     assert result.unit == "px"
 
 
+def test_a_picture_is_explained_once_its_pixels_have_a_size(cli, tmp_path):
+    bundle = small_bundle("lgmsnet_2d")
+    bundle = replace(bundle, plan=replace(bundle.plan, orientation="LP"))
+    model = saved(tmp_path, "lgmsnet_2d", bundle=bundle)
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 40, 36)).astype(np.uint8)
+    write_volume(Volume(pixels, np.diag([-1.0, -1, 1, 1]), unit="px"), tmp_path / "ultrasound.png")
+    asked = ("explain", "-m", model, "-i", tmp_path / "ultrasound.png", "-o", tmp_path / "why")
+    asked += ("--method", "uncertainty")
+    refused = cli(*asked)
+    assert refused.exit_code
+    assert "Tell the side of its pixels: --pixel-size," in " ".join(refused.stderr.split())
+    assert cli(*asked, "--pixel-size", "0.5", "--json").exit_code == 0
+    told = read_json(tmp_path / "why" / "ultrasound_uncertainty.json")
+    assert told["unit"] == "cm²"
+    assert cli(*asked, "--pixel-size", "-1").exit_code
+
+
+def test_maps_of_names_that_look_alike_have_files_of_their_own(scan, tmp_path):
+    bundle = small_bundle("lightmedseg")
+    labels = replace(bundle.plan.labels, values={"GTV (1)": 1, "GTV [1]": 2}, regions={})
+    bundle = replace(bundle, plan=replace(bundle.plan, labels=labels))
+    result = explain(saved(tmp_path, "lightmedseg", bundle=bundle), scan, tmp_path / "why")
+    assert len(result.maps) == len({*result.maps.values()}) == 2
+    assert all(path.is_file() for path in result.maps.values())
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"method": "guess"}, ConfigError, "method 'guess' is unknown"),
         ({"method": "uncertainty", "layer": "x"}, ConfigError, "looks at no layer"),
-        ({"method": "attention", "labels": ["rim"]}, ConfigError, "not of single structures"),
+        ({"method": "attention", "structures": ["rim"]}, ConfigError, "not of single ones"),
         ({"layer": "decodr.0"}, UnknownNameError, "Did you mean decoder.0"),
-        ({"labels": ["rimm"]}, UnknownNameError, "Did you mean rim"),
+        ({"structures": ["rimm"]}, UnknownNameError, "Did you mean rim"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(light, scan, tmp_path, settings, error, message):
@@ -165,8 +202,9 @@ def test_the_program_says_what_it_found(cli, light, scan, tmp_path):
         "explain", "-m", light, "-i", scan, "-o", tmp_path, "--method", "uncertainty", "--json"
     )
     assert done.exit_code == 0
-    assert json.loads(done.stdout)["method"] == "uncertainty"
-    shown = cli("explain", "-m", light, "-i", scan, "-o", tmp_path, "--label", "core")
+    told = json.loads(done.stdout)
+    assert (told["method"], told["out"]) == ("uncertainty", str(tmp_path))
+    shown = cli("explain", "-m", light, "-i", scan, "-o", tmp_path, "--structure", "core")
     assert "1 maps of decoder.0" in shown.stdout
     assert "does not know the range" in shown.stdout
 

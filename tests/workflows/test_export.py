@@ -1,6 +1,9 @@
 """Export leaves a whole model with a report, or nothing."""
 
+import shutil
 import sys
+from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -9,13 +12,13 @@ import pytest
 from lamina.bundle import save_bundle
 from lamina.errors import BundleError, ConfigError, ExportError, FileError, UnknownNameError
 from lamina.export.container import read_exported
-from lamina.export.parity import dice_drop
+from lamina.export.parity import paired_dice
 from lamina.export.targets import MODEL, TARGETS, Target, openvino
-from lamina.files import read_json, sha256
+from lamina.files import read_json, sha256, write_json
 from lamina.inference.backend import TorchNetwork
-from lamina.io import write_volume
+from lamina.io import read_volume, write_volume
 from lamina.volume import Volume
-from lamina.workflows.export import export
+from lamina.workflows.export import Export, export
 from lamina.workflows.load import load
 from lamina.workflows.run import RunFolder
 from small_bundles import small_bundle
@@ -131,7 +134,51 @@ def test_quantising_that_costs_dice_leaves_nothing(quantiser, tiny_run, tiny_wor
     assert whole > 0.005
 
 
-def test_a_drop_counts_where_dice_applies():
+@pytest.fixture
+def finds_nothing(monkeypatch):
+    """An original that calls everything background."""
+
+    def background(batch):
+        logits = np.zeros((len(batch), 3, *batch.shape[2:]), np.float32)
+        logits[:, 0] = 1
+        return logits
+
+    monkeypatch.setattr("lamina.workflows.export.TorchNetwork", lambda module: background)
+
+
+def test_quantising_that_invents_a_structure_leaves_nothing(
+    quantiser, finds_nothing, tiny_run, tiny_work, tmp_path
+):
+    work = shutil.copytree(tiny_work, tmp_path / "work")
+    cohort = read_json(work / "dataset.json")
+    for case in cohort["cases"]:
+        label = read_volume(Path(case["label"]))
+        case["label"] = str(tmp_path / "empty" / Path(case["label"]).name)
+        write_volume(replace(label, array=np.zeros_like(label.array)), Path(case["label"]))
+    write_json(work / "dataset.json", cohort)
+    quantiser["shift"] = -1e3
+    with pytest.raises(ExportError, match=r"falls from 1\.0000 to 0\.0000, by 100\.00 points"):
+        export(tiny_run, "openvino", tmp_path / "x", int8=True, calibrate=work)
+    quantiser["shift"] = 1e3
+    with pytest.raises(ExportError, match="what it costs cannot be measured"):
+        export(tiny_run, "openvino", tmp_path / "x", int8=True, calibrate=work)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_command_says_that_neither_network_finds_anything(cli, monkeypatch):
+    noise = {"max_abs_error": 0.0, "max_abs_logit": 1.0, "agreement": 1.0}
+    scans = {"dice_between": None, "cases": [{"case_id": "empty"}]}
+    parity = {"target": "torch", "precision": "fp32", "noise": noise, "scans": scans}
+    made = Export(out=Path("x"), megabytes=1.0, parity=parity)
+    monkeypatch.setattr("lamina.workflows.export.export", lambda *_, **__: made)
+    done = cli("export", "-m", "model", "--to", "torch", "-o", "x")
+    assert done.stdout.endswith("Segmentations of 1 scans: neither finds anything\n")
+
+
+def test_both_means_are_of_the_same_structures():
     nan = float("nan")
-    assert dice_drop([0.9, nan, 0.7], [0.8, 0.5, nan]) == pytest.approx(10)
-    assert dice_drop([nan], [nan]) == 0
+    assert paired_dice([0.9, nan, 0.7], [0.8, 0.5, nan]) == pytest.approx((2.6 / 3, 2.3 / 3))
+    assert paired_dice([0.9, nan], [0.9, nan]) == pytest.approx((0.9, 0.9))
+    assert paired_dice([nan, nan], [0.0, nan]) == (1, 0)
+    assert paired_dice([nan], [nan]) is None
+    assert paired_dice([], []) is None

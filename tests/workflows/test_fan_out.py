@@ -9,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -78,6 +79,14 @@ def test_an_address_where_nobody_answers_is_refused_at_once():
         run_jobs([int], address)
 
 
+def test_a_start_that_takes_too_long_is_no_bug_of_ours():
+    def init(**options):
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    with pytest.raises(ClusterError, match=r"local:2'.* timed out .*give local:4 or so"):
+        fan_out._connect(SimpleNamespace(init=init), "local:2", {})
+
+
 def test_jobs_on_ray(tmp_path, monkeypatch, capfd):
     """Killed workers, errors, sockets, telemetry, and what stands there afterwards."""
     pytest.importorskip("ray")
@@ -108,7 +117,7 @@ def test_jobs_on_ray(tmp_path, monkeypatch, capfd):
 
     told = []
     jobs = [die_once, look_around, die, raise_here]
-    outcomes = run_jobs(jobs, "local:2", retries=1, on_done=lambda *done: told.append(done))
+    outcomes = run_jobs(jobs, "local:2", on_done=lambda *done: told.append(done))
     survived, (listening, telemetry), lost, refused = outcomes
     assert sorted(told, key=lambda done: done[0]) == list(enumerate(outcomes))
     assert survived == "survived"
@@ -116,7 +125,7 @@ def test_jobs_on_ray(tmp_path, monkeypatch, capfd):
     assert listening <= LOOPBACK
     assert telemetry == "0"
     assert isinstance(lost, ResourceError)
-    assert "lost 2 times" in lost.message
+    assert "lost 4 times" in lost.message
     assert refused.as_dict()["remedy"] == "Send it again."
 
     with pytest.raises(ClusterError, match=r"No machine .* 3 CPUs and 0 GPUs .*: 1 CPUs"):

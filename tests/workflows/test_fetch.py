@@ -96,11 +96,12 @@ def test_a_task_is_fetched_whole_and_can_be_read(server, body, tmp_path):
     assert calls[-1] == (len(body), len(body), f"Fetching {TASK}")
 
 
-def test_a_task_that_is_there_is_not_fetched_again(server, body, tmp_path):
+def test_a_task_that_is_there_is_not_fetched_again(server, body, tmp_path, cli):
     server(body)
     fetch(source_of(TASK), tmp_path)
     server(b"", status=500)
-    assert fetch(source_of(TASK), tmp_path) == tmp_path / TASK
+    told = json.loads(cli("fetch", TASK, "--out", tmp_path, "--json").stdout)
+    assert told["out"] == str(tmp_path / TASK)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import lamina
 from lamina.bundle import build_network, load_bundle, save_bundle
+from lamina.data.intensity import normalise
 from lamina.errors import BundleError, ConfigError, UnknownNameError
 from lamina.models import configure
 from lamina.models.reference import REFERENCES, fit_reference, load_reference
 from lamina.models.vit import ViTConfig
 from lamina.workflows.import_weights import import_weights
+from lamina.workflows.predict import scans_in
+from lamina.workflows.transformer import read_vit
 
 
 def names_of(shared, network):
@@ -101,10 +105,12 @@ def test_what_is_missing_or_misshapen_is_listed_and_nothing_written(published, t
     assert not out.exists()
 
 
-def test_what_has_no_place_is_left_over_and_said(published, tmp_path):
+def test_what_has_no_place_makes_it_another_network_s(published, tmp_path):
     file, out = tmp_path / "x.safetensors", tmp_path / "x.lamina"
     save_file(published("lgmsnet3d") | {"auxiliary.weight": torch.zeros(2)}, file)
-    assert import_weights("lgmsnet", file, out).left_over == ("auxiliary.weight",)
+    with pytest.raises(BundleError, match=r"1 unexpected: auxiliary\.weight"):
+        import_weights("lgmsnet", file, out)
+    assert not out.exists()
     with pytest.raises(BundleError, match=r"1 unexpected: auxiliary\.weight"):
         load_reference(
             "lgmsnet", None, {**published("lgmsnet3d"), "auxiliary.weight": torch.zeros(2)}
@@ -132,6 +138,34 @@ def test_a_binary_network_is_read_as_yes_or_no_to_one_region(published, tmp_path
     assert (never == 0).all()
 
 
+@torch.no_grad()
+def test_weights_trained_on_blue_first_see_pictures_as_they_did(published, tmp_path):
+    state = published("lgmsnet2d")
+    file, out = tmp_path / "x.safetensors", tmp_path / "x.lamina"
+    save_file(state, file)
+    import_weights("lgmsnet", file, out, task="lgmsnet_busi")
+    colours = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "scan.png")
+    bundle = load_bundle(out)
+    (case,) = scans_in(tmp_path / "scan.png", 3)
+    volume = case.read_image(bundle.plan.channels)
+    prepared = normalise(volume.array.astype(np.float32), bundle.plan.normalisation, "scan.png")
+    found = build_network(bundle).eval()(torch.from_numpy(prepared)[None])
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    bgr = (colours[..., ::-1] / 255 - mean) / std / 255  # the authors' code, on what OpenCV reads
+    image = torch.from_numpy(bgr.transpose(2, 1, 0).copy()).float()[None]
+    torch.testing.assert_close(found, load_reference("lgmsnet_2d", None, state)(image))
+
+
+def test_channels_trained_on_must_be_those_of_the_plan(published, tmp_path):
+    shipped = Path(lamina.__file__).parent / "recipes" / "checkpoints" / "lgmsnet_busi.yaml"
+    file, task = tmp_path / "x.safetensors", tmp_path / "task.yaml"
+    save_file(published("lgmsnet2d"), file)
+    task.write_text(shipped.read_text().replace("[blue, green, red]", "[blue, green, green]"))
+    with pytest.raises(ConfigError, match="must be the plan's channels in another order"):
+        import_weights("lgmsnet", file, tmp_path / "x.lamina", task=str(task))
+
+
 def with_bias(model, bias, array, folder):
     weights = dict(model.bundle.weights)
     weights["head.weight"] = torch.zeros_like(weights["head.weight"])
@@ -140,13 +174,30 @@ def with_bias(model, bias, array, folder):
     return lamina.load(folder / "biased.lamina")(array, spacing=(1.0, 1.0))
 
 
+HARMLESS = {"head.weight": torch.zeros(2), "mask_token": torch.zeros(1, 64)}
+
+
+def test_a_transformer_of_another_function_is_refused(tmp_path):
+    state = ViTConfig(image_size=28, token_size=14, width=64, depth=1, num_heads=1).build()
+    scales = {f"blocks.0.ls{n}.gamma": torch.full((64,), 1e-5) for n in (1, 2)}
+    file, out = tmp_path / "dinov2.pth", tmp_path / "vit.safetensors"
+    torch.save(state.state_dict() | HARMLESS | scales, file)
+    with pytest.raises(BundleError, match=r"2 unexpected: blocks\.0\.ls1\.gamma"):
+        import_weights("dino", file, out)
+    assert not out.exists()
+
+
 def test_a_vision_transformer_becomes_an_encoder(tmp_path):
     config = ViTConfig(image_size=32, token_size=8, width=64, depth=2, num_heads=1)
     state = {f"backbone.{name}": x for name, x in config.build().state_dict().items()}
     file, out = tmp_path / "dino.pth", tmp_path / "vit.safetensors"
-    torch.save({"student": {}, "teacher": state | {"head.weight": torch.zeros(2)}}, file)
+    torch.save({"student": {}, "teacher": state | HARMLESS}, file)
     told = import_weights("dino", file, out)
-    assert told.network == "vit"
+    assert (told.network, told.left_over) == ("vit", ("head.weight", "mask_token"))
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert out.stat().st_mode == plain.stat().st_mode
+    assert read_vit(out).vit.config == config
     with safe_open(out, "pt") as saved:
         fields = json.loads(saved.metadata()["fields"])
         kept = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118

@@ -31,7 +31,8 @@ def test_names_come_from_what_lies_beside_the_file(cli, segmentation, tmp_path):
     told = json.loads(done.stdout)
     assert [s["name"] for s in told["structures"]] == ["liver", "spleen"]
     assert told["structures"][0]["volume_ml"] == pytest.approx(6 * 6 * 6 * 2 / 1000, rel=0.06)
-    assert (told["space"], told["unit"], told["files"]) == ("RAS", "mm", [f"{tmp_path}/out.glb"])
+    assert (told["space"], told["unit"], told["files"]) == ("RAS", "mm", [told["out"]])
+    assert told["out"] == f"{tmp_path}/out.glb"
 
 
 def test_without_names_each_value_has_one_and_can_be_chosen(cli, segmentation, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -138,6 +139,15 @@ def test_a_series_is_segmented_and_stored_once(ward, segment):
     assert ward.left() == []
 
 
+def test_a_scan_unlike_those_of_training_is_told_of(ward):
+    model = load(Path("hippocampus"))
+    ward.arrives()
+    (entry,) = ward.once(Segmenter(model=model, sha256="f" * 64, output=output_of("seg")))
+    assert entry.status == "stored"
+    assert "in training" in entry.flags
+    assert any("unlike the scans of training" in line for line in ward.lines)
+
+
 def test_what_is_stored_lies_on_the_series(ward, segment, tmp_path):
     study = ward.arrives()
     ward.once(segment)
@@ -235,7 +245,7 @@ def test_a_fault_that_nobody_thought_of_is_told_without_what_it_says(ward, segme
     def stumble(folder, path):
         if pydicom.dcmread(next(folder.iterdir())).StudyInstanceUID == bad:
             raise ValueError(f"no number: {PATIENT['PatientName']}")
-        segment(folder, path)
+        return segment(folder, path)
 
     found = {entry.study: entry for entry in ward.once(stumble, tries=1)}
     assert (found[good].status, found[bad].status) == ("stored", "failed")
@@ -275,10 +285,10 @@ def test_the_archive_may_be_killed_in_the_middle(ward, segment):
     killed, pauses = [], []
 
     def segment_and_kill(folder, path):
-        segment(folder, path)
         if not killed:
             ward.pacs.kill()
             killed.append(True)
+        return segment(folder, path)
 
     def pause(seconds):
         pauses.append(seconds)
@@ -496,6 +506,7 @@ class TestCommands:
         assert "stored" in done[5].stdout
         told = json.loads(cli("pacs", "status", state, "--json").stdout)
         assert sorted(one["status"] for one in told["series"]) == ["stored", "waiting"]
+        assert told["failures"] == {}
         kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
         for secret in PATIENT.values():
             assert not any(secret in one.output for one in done)
@@ -618,3 +629,60 @@ def test_the_table_survives_a_write_that_breaks_off(tmp_path):
         half(table)
     with closing(sqlite3.connect(tmp_path / "state.sqlite")) as raw:
         assert raw.execute("SELECT form FROM about").fetchall() == [("seg",)]
+
+
+class One(Empty):
+    """An archive that has one series."""
+
+    def fetch(self, study, uid, folder, instances):
+        folder.mkdir()
+        return 1
+
+
+@pytest.mark.parametrize("refusal", [0xA700, 0x0124])
+def test_a_node_that_is_full_is_sent_the_object_until_it_has_room(tmp_path, refusal):
+    from pynetdicom import AE, evt
+    from pynetdicom.sop_class import CTImageStorage, Verification
+
+    write_series(tmp_path / "made", size=(4, 4, 1))
+    (made,) = (tmp_path / "made").iterdir()
+    now, answers = [1e9], [refusal] * 7
+    node = AE()
+    node.supported_contexts = []
+    for kind in (Verification, CTImageStorage):
+        node.add_supported_context(kind)
+    handlers = [(evt.EVT_C_STORE, lambda _: answers.pop() if answers else 0)]
+    server = node.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+
+    def copied(folder, path):
+        shutil.copy(made, path)
+        return ()
+
+    waits = []
+    try:
+        with closing(State(tmp_path, "seg")) as table:
+            watcher = Watcher(
+                archive=One(),
+                target=archive_at(f"dicom://127.0.0.1:{server.server_address[1]}", ACCESS),
+                segment=copied,
+                model="",
+                folder=tmp_path,
+                state=table,
+                rule=Rule(),
+                pace=Pace(settle=0, tries=3),
+                tell=lambda _: None,
+                clock=lambda: now[0],
+            )
+            while answers:
+                watcher.once()
+                (entry,) = table.entries()
+                assert entry.status == "segmented"
+                assert f"{refusal:04X}H" in entry.reason
+                waits.append(entry.due - now[0])
+                now[0] = entry.due
+            watcher.once()
+            (entry,) = table.entries()
+            assert (entry.status, entry.reason) == ("stored", "")
+    finally:
+        server.shutdown()
+    assert waits == [60, 240, *[300] * 5]

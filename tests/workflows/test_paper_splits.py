@@ -208,7 +208,7 @@ def test_a_download_becomes_what_the_paper_used(make, paper, expected, prepared,
     assert (protocol["paper"], protocol["dataset"]) == (paper, expected.dataset)
     assert len(protocol["missing"]) == expected.missing
     assert len(protocol["surplus"]) == expected.surplus
-    assert told["excluded"] == {}
+    assert told["failures"] == {}
     for departure in protocol["departures"]:
         assert f"Warning: {expected.dataset} as {paper} used it: {departure}" in done.stderr
     work = WorkFolder(tmp_path / "work")

@@ -85,7 +85,7 @@ def test_a_network_and_a_spacing_that_were_asked_for_stay_until_others_are(work)
     free = read_plan(work).plan
     asked = tuple(2 * step for step in free.target_spacing)
     replan(work, model="lgmsnet_3d", spacing=asked, **budget)
-    kept = replan(work, time_s=3600, **budget).plan
+    kept = replan(work, time_budget_s=3600, **budget).plan
     assert (kept.network, kept.target_spacing) == ("lgmsnet_3d", asked)
     other = replan(work, model="lightmedseg", **budget).plan
     assert (other.network, other.target_spacing) == ("lightmedseg", asked)
@@ -125,7 +125,7 @@ def test_what_cannot_be_planned_is_refused_and_the_plan_stays(work, tmp_path):
 
 def test_little_time_makes_a_short_run_and_is_said_to_cost(work):
     found = replan(
-        work, model="lightmedseg", time_s=600, ram_bytes=4e9, device="cpu", rehearse=False
+        work, model="lightmedseg", time_budget_s=600, ram_bytes=4e9, device="cpu", rehearse=False
     )
     assert found.plan.estimates["training_s"] <= 600
     assert any("15,000 steps" in sentence for sentence in found.plan.given_up)
@@ -244,6 +244,6 @@ def test_a_network_has_its_own_learning_rate_unless_told_otherwise(work, setting
 
 
 def test_a_network_that_was_asked_for_is_said_to_be(work):
-    found = replan(work, model="unext", time_s=1, device="cpu", rehearse=False)
+    found = replan(work, model="unext", time_budget_s=1, device="cpu", rehearse=False)
     assert found.plan.network == "unext"
     assert found.plan.reasons["network"] == "Asked for."

@@ -175,7 +175,7 @@ def test_json_is_one_document(dataset, tmp_path, cli):
     assert done.exit_code == 1
     assert done.stderr == ""
     document = json.loads(done.stdout)
-    assert document["excluded"].keys() == reasons.keys()
+    assert document["failures"].keys() == reasons.keys()
     assert document["num_cases"] == 6
     assert document["plan"]["patch_size"] == [32, 32, 16]
 

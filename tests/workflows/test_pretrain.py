@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.testing import assert_close
 
 from lamina.errors import BundleError, ConfigError, TrainingError
@@ -53,6 +54,7 @@ def assert_same_run(ours, theirs):
 
 def test_a_run_leaves_the_teacher_its_history_and_where_it_comes_from(tiny_work, whole):
     assert (whole.epochs, whole.stopped_because) == (2, "")
+    assert read_json(whole.out / "manifest.json")["outcome"]["state"] == "finished"
     maker = read_vit(whole.out)
     state = read_checkpoint(whole.out / "checkpoints" / LAST)["state_dict"]
     assert torch.equal(maker.vit.cls_token, state["teacher.vit.cls_token"])
@@ -109,7 +111,7 @@ def test_a_run_starts_from_a_given_transformer_as_it_was_made(tiny_work, tmp_pat
     assert not made.from_scratch
     (tmp_path / "given.safetensors").unlink()
     assert pretrain(tiny_work, out, {"epochs": 2}, resume=True).epochs == 2
-    with pytest.raises(ConfigError, match="Leave out vit, or --start"):
+    with pytest.raises(ConfigError, match="Leave out vit, or --from"):
         pretrain(tiny_work, tmp_path / "other", SETTINGS, start=out)
 
 
@@ -118,6 +120,9 @@ def test_a_collapsed_run_leaves_no_transformer(tiny_work, tmp_path):
     with pytest.raises(TrainingError, match=r"has collapsed: the teacher gives .*lower lr"):
         pretrain(tiny_work, tmp_path / "run", settings)
     assert not (tmp_path / "run" / "vit.safetensors").exists()
+    outcome = read_json(tmp_path / "run" / "manifest.json")["outcome"]
+    assert outcome["state"] == "failed"
+    assert "has collapsed" in outcome["why"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +138,16 @@ def test_a_finished_run_is_not_written_over(tiny_work, whole, settings, options,
     with pytest.raises(TrainingError, match=message):
         pretrain(tiny_work, whole.out, settings, **options)
     assert (whole.vit.read_bytes(), history(whole.out)) == before
+
+
+def test_a_run_from_before_a_setting_goes_on_with_its_default(tiny_work, whole, tmp_path):
+    out = shutil.copytree(whole.out, tmp_path / "run")
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    del settings["seed"], settings["views"]["multicrop"]
+    (out / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert pretrain(tiny_work, out, resume=True).epochs == 2
+    with pytest.raises(TrainingError, match="seed cannot change when a run is resumed"):
+        pretrain(tiny_work, out, {"seed": 1}, resume=True)
 
 
 def test_a_run_is_resumed_on_its_own_scans_alone(tiny_work, whole, tmp_path):

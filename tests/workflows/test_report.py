@@ -51,6 +51,17 @@ def test_a_run_is_segmented_scored_and_shown_once(run, tmp_path):
     assert stamps == [path.stat().st_mtime_ns for path in sorted((run / "validation").iterdir())]
 
 
+def test_other_scores_within_the_run_are_not_called_its_validation(run, tmp_path):
+    report(run, tmp_path / "own.html")
+    assert "the validation scans of fold 0" in (tmp_path / "own.html").read_text("utf-8")
+    for name in ("test_scores", "validation_again"):
+        shutil.copytree(run / "validation", run / name)
+        report(run, tmp_path / "other.html", scores=run / name)
+        text = (tmp_path / "other.html").read_text("utf-8")
+        assert "validation scans of fold" not in text
+        assert "· the scans in validation" in text
+
+
 def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny_dataset, tmp_path):
     found, scored = tmp_path / "found", tmp_path / "scored"
     predict(run, found, tiny_dataset / "imagesTr")
@@ -58,7 +69,7 @@ def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny
     done = cli("report", scored, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
     told = json.loads(done.stdout)
-    assert told["page"] == str(scored / "report.html")
+    assert told["out"] == str(scored / "report.html")
     assert told["mean_foreground"]["dice"] == read_scores(scored / "scores.json").mean_foreground(
         "dice"
     )

@@ -245,4 +245,4 @@ def test_the_verb_lists_damage_and_says_so_by_its_status(cli, make):
     assert (done.exit_code, done.stderr) == (1, "")
     assert {run["name"] for run in document["runs"]} == {"good", "better", "worse"}
     assert document["differing"]["seed"]["good"] == 3
-    assert list(document["unreadable"]) == [str(bad.root)]
+    assert list(document["failures"]) == [str(bad.root)]

@@ -15,13 +15,15 @@ from small_bundles import small_bundle
 pytest.importorskip("fastapi")
 
 from lamina.bundle import save_bundle
-from lamina.errors import ConfigError, DatasetError, LaminaError
+from lamina.data.case import Case
+from lamina.errors import ConfigError, DatasetError, FileError, LaminaError, ResourceError
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.labels import LabelSet
 from lamina.pretrained import FOLDER
 from lamina.report.structures import describe_structures
 from lamina.serve.jobs import Cancelled, Work
 from lamina.volume import Volume
+from lamina.workflows import segment_job
 from lamina.workflows.predict import predict
 from lamina.workflows.segment_job import Segmenter
 from lamina.workflows.serve import described, find_models, read_token
@@ -188,7 +190,7 @@ def test_a_series_comes_back_as_dicom_objects_too(segment, models, tmp_path):
     ],
 )
 def test_errors_call_files_as_the_user_does_and_tell_no_path(segment, tmp_path, files, said):
-    with pytest.raises(LaminaError) as error:
+    with pytest.raises(FileError) as error:  # the log tells kinds of errors apart
         segment(files)
     assert error.value.message.startswith(said)
     assert str(tmp_path) not in str(error.value)
@@ -295,3 +297,29 @@ def test_errors_do_not_tell_where_models_lie(pair, tmp_path):
 def test_the_models_that_come_along_can_be_served():
     assert "hippocampus" in find_models(FOLDER)
     assert described("hippocampus", find_models(FOLDER)["hippocampus"]).labels
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha", "dicom"])
+def test_a_scan_that_claims_more_than_is_granted_is_refused_unread(
+    models, tmp_path, monkeypatch, suffix
+):
+    folder, out = tmp_path / "upload", tmp_path / "result"
+    for each in (folder, out):
+        each.mkdir()
+    if suffix == "dicom":
+        from dicom_scans import write_series
+
+        write_series(folder, size=(512, 512, 4))
+        files = {path: path.name for path in folder.iterdir()}
+    else:
+        path = folder / f"00000{suffix}"
+        write_volume(Volume(np.zeros((1, 512, 512, 4), np.int16), np.eye(4)), path)
+        files = {path: f"mine{suffix}"}
+    segmenter = Segmenter(find_models(models), ram_bytes=1e12)
+    segmenter._model("volumes")
+    monkeypatch.setattr(Case, "read_image", lambda *_: pytest.fail("it was read"))
+    size = 512 * 512 * 4 * 2  # bytes
+    monkeypatch.setattr(segment_job, "held", lambda: 1e12 - size + 1)
+    work = Work(job_id="1", model="volumes", name="mine", files=files, out=out)
+    with pytest.raises(ResourceError, match=r"^mine.*: takes 1000\.00 GB of memory to read"):
+        segmenter(work, lambda *_: None)

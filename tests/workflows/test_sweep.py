@@ -195,7 +195,9 @@ def test_on_the_command_line(cli, tiny_work, tmp_path):
     assert (done.exit_code, done.stderr) == (0, "")
     assert "3 of 3" in done.stdout
     done = cli("sweep", tiny_work, "--fold", "0,2", "--seeds", "0", "--out", out, *short, "--json")
-    assert [run["fold"] for run in json.loads(done.stdout)["runs"]] == [0, 2]
+    told = json.loads(done.stdout)
+    assert [run["fold"] for run in told["runs"]] == [0, 2]
+    assert (told["out"], told["failures"]) == (str(out), {})
     done = cli("sweep", tiny_work, "--seeds", "one", "--out", out)
     assert done.exit_code == 2
     assert "--seeds 'one': must be whole numbers such as 0,1,2." in done.stderr

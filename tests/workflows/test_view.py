@@ -5,6 +5,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -158,6 +159,18 @@ def test_pictures_keep_their_colours_and_are_measured_in_pixels(tmp_path):
     assert [f["kind"] for f in job["files"]] == ["scan", "segmentation"]
 
 
+def test_radiographs_keep_their_size_and_name_no_side_of_the_body(tmp_path):
+    film = Volume(np.ones((1, 20, 14), np.int16), np.diag([-0.3, -0.2, 1, 1]))
+    write_volume(film, tmp_path / "film.nii")
+    with viewed(tmp_path / "film.nii") as client:
+        import nibabel
+
+        shown = nibabel.load(client.file("scan.nii", tmp_path))
+    assert shown.shape[:3] == (20, 14, 1)
+    assert shown.header.get_xyzt_units()[0] == "unknown"
+    np.testing.assert_allclose(shown.affine, film.affine)
+
+
 def test_what_is_no_number_is_shown_as_the_lowest_value(tmp_path):
     array = np.ones((1, 6, 6, 6), np.float32)
     array[0, 0, 0, :2] = np.nan, np.inf
@@ -219,14 +232,24 @@ def test_the_verb_prints_the_address_and_ends_with_ctrl_c(cli, phantom, monkeypa
         raise KeyboardInterrupt
 
     opened = []
+
+    def look(address):
+        page = Path(urlsplit(address).path)
+        opened.append((address, page.read_text(), page.stat().st_mode & 0o777))
+
     monkeypatch.setattr(ViewServer, "serve_forever", interrupt)
-    monkeypatch.setattr(workflow.webbrowser, "open", opened.append)
+    monkeypatch.setattr(workflow.webbrowser, "open", look)
     done = cli("view", *phantom, "--no-browser", "--json")
     url = json.loads(done.stdout)["url"]
     assert (done.exit_code, opened) == (0, [])
     assert url.startswith("http://127.0.0.1:")
-    assert cli("view", phantom[0]).exit_code == 0
-    assert "?token=" in opened[0]
+    done = cli("view", phantom[0], "--json")
+    url = json.loads(done.stdout)["url"]
+    ((address, page, mode),) = opened  # others can read a browser's command line
+    assert (done.exit_code, mode) == (0, 0o600)
+    assert url.partition("=")[2] not in address
+    assert f'content="0; url={url}"' in page
+    assert not Path(urlsplit(address).path).exists()
 
 
 def test_a_port_that_is_taken_is_said(phantom):

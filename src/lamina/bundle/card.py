@@ -1,6 +1,6 @@
 """The model card: what a person must know before using a bundle, generated from its data alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -30,7 +30,8 @@ _FLAGGED = """
 _LEVELS = {"p00_5": "0.5 % level", "median": "median", "p99_5": "99.5 % level"}
 
 _INTERVALS = "intervals"
-"""Where the metrics have them: as the metrics, with two ends in place of each number."""
+"""Where the metrics have them: as the metrics, with ``n`` patients, their ``mean``, and the ends
+``low`` and ``high`` of its interval in place of each number."""
 
 _OPTIMISTIC = (
     "Of the validation {scan}s of fold {fold}, on the prepared grid. The best epoch was chosen by "
@@ -208,7 +209,7 @@ def _scores(bundle: Bundle) -> str:
         scan, fold = wording(bundle.plan).scan, bundle.training["fold"]
         parts.insert(0, _OPTIMISTIC.format(scan=scan, fold=fold))
     if intervals:
-        parts.append("In brackets: 95 % BCa bootstrap intervals of the means over patients.")
+        parts.append("In brackets: n patients, their mean, and its 95 % BCa bootstrap interval.")
     if others or not tabulated:
         parts.append(_settings(others))
     return "\n\n".join(parts)
@@ -242,8 +243,12 @@ def _score_table(
     return table(("Structure", *map(words, tabulated)), rows)
 
 
-def _bracketed(ends: Sequence[float] | None) -> str:
-    return f" ({_span(ends[0], ends[1], 1.0)})" if ends else ""
+def _bracketed(found: Any) -> str:
+    """Return an interval with its own mean; older models do not know that."""
+    if not isinstance(found, Mapping):
+        return ""
+    span = _span(found["low"], found["high"], 1.0)
+    return f" (n {found['n']}: {text(found['mean'])}, {span})"
 
 
 def _reasons(reasons: Mapping[str, str]) -> str:

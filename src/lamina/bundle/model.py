@@ -7,7 +7,7 @@ import torch
 
 from lamina.bundle.ensemble import MEMBER, Ensemble, parted
 from lamina.data.plan import Plan
-from lamina.errors import BundleError, LaminaError
+from lamina.errors import BundleError, ConfigError, LaminaError
 from lamina.models import configure
 
 VIT = "vit/"
@@ -47,26 +47,13 @@ class Bundle:
     """The file it was read from, for messages."""
 
     def __post_init__(self) -> None:
-        name, fields = self.network.get("name"), self.network.get("fields")
-        if not isinstance(name, str) or not isinstance(fields, dict):
-            raise BundleError(f"{self.source}: network needs a name and fields.")
-        needed = {
-            "in_channels": len(self.plan.channels),
-            "num_classes": self.plan.num_outputs,
-        }
-        for field, number in needed.items():
-            if (found := fields.get(field)) != number:
-                raise BundleError(
-                    f"{self.source}: {field} of the network is {found!r}, of the plan {number}."
-                )
-        self._check_members()
-
-    def _check_members(self) -> None:
+        try:
+            self.plan.check_network(self.network)
+        except ConfigError as error:
+            raise BundleError(f"{self.source}: {error}") from error
         heads = {name.partition("/")[0] for name in self.weights if name.startswith(MEMBER)}
         told = self.network.get("members")
-        if (told is not None or heads) and (
-            type(told) is not int or told < 2 or told != len(heads)
-        ):
+        if len(heads) != (told or 0):
             raise BundleError(
                 f"{self.source}: members of the network is {told!r}, there are weights of "
                 f"{len(heads)}; an ensemble needs 2 or more."

@@ -8,7 +8,8 @@ import typer
 from lamina.cli.options import OUT
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import numbers
+from lamina.cli.units import duration, numbers
+from lamina.cli.units import names as names_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,14 +24,18 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL|NETWORK]...",
-            help="Ten networks by default; ./NAME is a model that is called like one.",
+            help="Ten networks by default; ./NAME: a model that is called like a network.",
         ),
     ] = None,
     size: Annotated[str, typer.Option(help="Window in voxels, such as 96,96,96.")] = "",
     threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1,2",
-    forms: Annotated[str, typer.Option(help="Such as fast,onnx; all by default.")] = "",
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds after the cold one.")] = 5,
-    timeout: Annotated[float, typer.Option(help="Seconds for one step, at most.")] = 300.0,
+    forms: Annotated[
+        str, typer.Option(help="Forms to measure, such as fast,onnx; all by default.")
+    ] = "",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds after the first, cold one.")] = 5,
+    timeout: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="Longest time for one step.")
+    ] = "5m",  # type: ignore[assignment]
     whole_scan: Annotated[
         bool, typer.Option("--whole-scan", help="Segment made-up CTs from file to file, too.")
     ] = False,
@@ -50,7 +55,7 @@ def bench(
         settings = BenchSettings(
             size=tuple(numbers("--size", size)) if size else None,
             threads=tuple(numbers("--threads", threads)),
-            forms=tuple(forms.split(",")) if forms else tuple(FORMS),
+            forms=tuple(names_of("--forms", forms)) if forms else tuple(FORMS),
             repeats=repeats,
             timeout_s=timeout,
             scans=SCANS if whole_scan else {},
@@ -58,7 +63,8 @@ def bench(
         with terminal.bar() as progress:
             record = workflow(names or (), settings, out=out, progress=progress)
         shown = [_table(name, facts) for name, facts in record["networks"].items()]
-        terminal.result(record, *shown, *([f"Written: {out / 'benchmarks.md'}"] if out else []))
+        where = [f"Written: {out / 'benchmarks.md'}"] if out else []
+        terminal.result({"out": out and str(out), **record}, *shown, *where)
 
 
 def _table(name: str, facts: dict[str, Any]) -> "Table":

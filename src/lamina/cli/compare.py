@@ -15,6 +15,7 @@ from rich.text import Text
 from lamina.cli.options import OUT
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
+from lamina.cli.units import names as names_of
 from lamina.errors import ConfigError
 from lamina.evaluation.blocks import Blocks
 
@@ -37,13 +38,15 @@ def compare(
     ] = None,
     group: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=A,B,C", help="Seeds of one method; also as 'unet=scores/u*'."),
+        typer.Option(
+            metavar="NAME=A,B,C", help="Several trainings of one method; also as 'unet=scores/u*'."
+        ),
     ] = None,
     names: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="What to call the methods, in order.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Metric to compare; Dice by default.")] = None,
-    label: Annotated[
+    structure: Annotated[
         str | None, typer.Option(help="One structure or region; all structures by default.")
     ] = None,
     out: Annotated[
@@ -63,16 +66,16 @@ def compare(
             if name in methods:
                 raise ConfigError(f"--group {name}: two methods have this name.")
             methods[name] = paths
-        found = workflow.compare(methods, out, metric=metric, label=label)
+        found = workflow.compare(methods, out, metric=metric, structure=structure)
         where = [f"Figures, tables, pictures: {out}"] if out else []
-        terminal.result(found.as_dict(), *_shown(found), *where)
+        terminal.result({"out": out and str(out), **found.as_dict()}, *_shown(found), *where)
 
 
 def _named(places: Sequence[Path], names: str | None) -> dict[str, list[Path]]:
     """Return the methods by given names, else by those of their folders where these differ."""
     if names is not None:
-        given = [name.strip() for name in names.split(",")]
-        if len(given) != len(places) or len(set(given)) < len(given) or not all(given):
+        given = names_of("--names", names)
+        if len(given) != len(places) or len(set(given)) < len(given):
             raise ConfigError(
                 f"--names {names!r}: must be {len(places)} different names, one for each SCORES."
             )

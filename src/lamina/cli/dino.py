@@ -26,10 +26,13 @@ def pretrain(
     work: Work,
     out: Annotated[Path, typer.Option(*OUT, help="Folder to write.")],
     start: Annotated[
-        Path | None, typer.Option(help="Transformer to start from, as import-weights writes it.")
+        Path | None,
+        typer.Option(
+            "--from", help="Transformer to begin from: import-weights or pretrain wrote it."
+        ),
     ] = None,
     fold: Annotated[
-        int | None, typer.Option(min=0, help="Whose training scans; 0 by default.")
+        int | None, typer.Option(min=0, help="Fold whose training scans are taken; 0 by default.")
     ] = None,
     small: Annotated[
         bool, typer.Option("--small", help="Smaller views and batches, for a CPU.")
@@ -41,7 +44,7 @@ def pretrain(
         float | None,
         typer.Option(parser=duration, metavar="TIME", help="Length of the run by the clock: 2h."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
@@ -58,7 +61,7 @@ def pretrain(
     """
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.config import layered, load_yaml, parse_overrides
+        from lamina.config import layered, settings_from
         from lamina.training.dino_config import SMALL
         from lamina.workflows import pretrain as workflow
 
@@ -66,9 +69,7 @@ def pretrain(
         settings = layered(
             SMALL if small else {},
             {"epochs": None} if small and time_budget else {},
-            load_yaml(config) if config else {},
-            {name: value for name, value in flags.items() if value is not None},
-            parse_overrides(set_ or []),
+            settings_from(config=config, flags=flags, overrides=set_),
         )
         with terminal.bar() as show:
             result = workflow.pretrain(

@@ -29,9 +29,13 @@ def explain(
     layer: Annotated[
         str | None, typer.Option(help="Module to look into, such as decoder.1.")
     ] = None,
-    label: Annotated[
+    structure: Annotated[
         list[str] | None,
         typer.Option(help="Only this structure, for gradcam; may be given again."),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(help="Side of a pixel in mm, of pictures that do not tell it."),
     ] = None,
     device: Device = None,
     json: Json = False,
@@ -50,11 +54,12 @@ def explain(
                 out,
                 method=method,
                 layer=layer,
-                labels=label or (),
+                structures=structure or (),
+                pixel_size=pixel_size,
                 device=device,
                 progress=progress,
             )
-        terminal.result(result.as_dict(), *_shown(result))
+        terminal.result({"out": str(out), **result.as_dict()}, *_shown(result))
 
 
 def _shown(result: "Explanation") -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The verb that writes a model for another runtime."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,8 +70,10 @@ def _exported(result: "Export") -> tuple[str, ...]:
     return tuple(shown)
 
 
-def _of_scans(scans: dict[str, float]) -> str:
-    between = f"Dice between both {scans['dice_between']:.4f}"
+def _of_scans(scans: Mapping[str, Any]) -> str:
+    between = "neither finds anything"
+    if scans["dice_between"] is not None:
+        between = f"Dice between both {scans['dice_between']:.4f}"
     if "dice_drop" not in scans:
         return between
     return (

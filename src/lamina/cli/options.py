@@ -12,30 +12,39 @@ OUT = ("--out", "--output", "-o")
 Model = Annotated[
     Path,
     typer.Option(
-        "--model", "-m", help="A .lamina file, a run, or a name of lamina models --pretrained."
+        "--model",
+        "-m",
+        help="A .lamina file, a run folder, or a name that lamina models --pretrained lists.",
     ),
 ]
 Dataset = Annotated[Path, typer.Argument(help="Folder of labelled scans.")]
 Work = Annotated[Path, typer.Argument(help="Folder that prepare wrote.")]
-Layout = Annotated[str | None, typer.Option(help="How the folder is laid out; found by itself.")]
+Layout = Annotated[
+    str | None, typer.Option(help="How the folder is laid out, such as nnunet; found by itself.")
+]
 Ram = Annotated[
-    float | None, typer.Option(parser=memory, metavar="SIZE", help="Memory to train in: 8G.")
+    float | None,
+    typer.Option(parser=memory, metavar="SIZE", help="Memory that training may take: 8G."),
 ]
 RamLimit = Annotated[
     float | None,
-    typer.Option("--ram", parser=memory, metavar="SIZE", help="Memory to keep to: 4G."),
+    typer.Option("--ram", parser=memory, metavar="SIZE", help="Memory to keep within: 4G."),
 ]
 Vram = Annotated[
-    float | None, typer.Option(parser=memory, metavar="SIZE", help="GPU memory likewise.")
+    float | None,
+    typer.Option(parser=memory, metavar="SIZE", help="GPU memory that training may take: 6G."),
 ]
-Time = Annotated[
-    float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 2h.")
+TimeBudget = Annotated[
+    float | None,
+    typer.Option(parser=duration, metavar="TIME", help="Time that training may take: 2h."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; found by itself.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")]
 Devices = Annotated[
-    int | None, typer.Option(min=1, help="Processes, or GPUs, that share each step; 1.")
+    int | None, typer.Option(min=1, help="Processes, or GPUs, that share each step; 1 by default.")
 ]
-Nodes = Annotated[int | None, typer.Option(min=1, help="Machines with so many each; 1.")]
+Nodes = Annotated[
+    int | None, typer.Option(min=1, help="Machines, each with --devices; 1 by default.")
+]
 Spacing = Annotated[
     str | None,
     typer.Option(metavar="MM,MM,MM", help="Voxel size to work at, in the plan's place."),
@@ -44,7 +53,9 @@ NoRehearse = Annotated[
     bool,
     typer.Option("--no-rehearse", help="Estimate what a run takes rather than try a few steps."),
 ]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes; as many as memory allows.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes; as many as memory allows by default.")
+]
 ResampleOblique = Annotated[
     bool,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 from lamina.cli.options import OUT, Device, Model, RamLimit, ResampleOblique
 from lamina.cli.program import HOSPITAL, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
+from lamina.cli.units import duration, pause
 
 if TYPE_CHECKING:
     from lamina.io.pacs import Access
@@ -28,14 +29,22 @@ Secret = Annotated[
     typer.Option(metavar="file:PATH|env:NAME", help="Where the password or bearer token is."),
 ]
 Ca = Annotated[Path | None, typer.Option(help="Certificates to trust, PEM.")]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for an answer.")]
+Timeout = Annotated[
+    float, typer.Option(parser=duration, metavar="TIME", help="How long an answer is waited for.")
+]
+TIMEOUT: Any = "60s"
+"""Parsed as what is typed is."""
 Aet = Annotated[str, typer.Option(help="Our own AE title.")]
-RuleFile = Annotated[Path | None, typer.Option("--rule", help="YAML of the settings below.")]
-Modality = Annotated[list[str] | None, typer.Option(help="Such as CT; may come again.")]
+RuleFile = Annotated[
+    Path | None, typer.Option("--rule", help="YAML file of what --modality to --days say.")
+]
+Modality = Annotated[list[str] | None, typer.Option(help="Such as CT; may be given again.")]
 Description = Annotated[
     list[str] | None, typer.Option(help="Pattern of the series' description: '*abdomen*'.")
 ]
-NotDescription = Annotated[list[str] | None, typer.Option(help="Pattern that it must not have.")]
+NotDescription = Annotated[
+    list[str] | None, typer.Option(help="Pattern that the description must not match.")
+]
 BodyPart = Annotated[list[str] | None, typer.Option(help="Pattern of the body part.")]
 MinSlices = Annotated[int | None, typer.Option(min=1, help="Least number of slices.")]
 MaxSlices = Annotated[int | None, typer.Option(min=1, help="Largest number of slices.")]
@@ -48,7 +57,7 @@ def echo(
     user: User = "",
     secret: Secret = "",
     ca: Ca = None,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = TIMEOUT,
     aet: Aet = "LAMINA",
     json: Json = False,
     quiet: Quiet = False,
@@ -68,10 +77,12 @@ def echo(
 )
 def pull(
     url: WebUrl,
-    out: Annotated[Path, typer.Option(*OUT, help="Gets a folder for each series.")],
-    study: Annotated[str, typer.Option(help="Only the study of this UID.")] = "",
-    series: Annotated[str, typer.Option(help="Only the series of this UID.")] = "",
-    patient: Annotated[str, typer.Option(help="Only the patient of this ID.")] = "",
+    out: Annotated[
+        Path, typer.Option(*OUT, help="Folder to write; each series gets its own in it.")
+    ],
+    study: Annotated[str, typer.Option(help="Only the study with this UID.")] = "",
+    series: Annotated[str, typer.Option(help="Only the series with this UID.")] = "",
+    patient: Annotated[str, typer.Option(help="Only the patient with this ID.")] = "",
     rule: RuleFile = None,
     modality: Modality = None,
     description: Description = None,
@@ -83,7 +94,7 @@ def pull(
     user: User = "",
     secret: Secret = "",
     ca: Ca = None,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = TIMEOUT,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -118,7 +129,7 @@ def push(
     user: User = "",
     secret: Secret = "",
     ca: Ca = None,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = TIMEOUT,
     aet: Aet = "LAMINA",
     json: Json = False,
     quiet: Quiet = False,
@@ -156,7 +167,7 @@ def watch(
         Literal["seg", "labelmap", "rtstruct"], typer.Option("--format", help="What is stored.")
     ] = "seg",
     store_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Store there instead; dicom:// too.")
+        str | None, typer.Option(metavar="URL", help="Archive to store in instead; dicom:// too.")
     ] = None,
     store_user: Annotated[str, typer.Option(help="Name to log in by at --store-url.")] = "",
     store_secret: Annotated[
@@ -165,12 +176,20 @@ def watch(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave the patient out of what is stored.")
     ] = False,
-    every: Annotated[float, typer.Option(help="Seconds from look to look.")] = 30.0,
+    every: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="From look to look.")
+    ] = "30s",  # type: ignore[assignment]
     settle: Annotated[
         float,
-        typer.Option(help="Seconds without a new slice after which a series is complete."),
-    ] = 60.0,
-    tries: Annotated[int, typer.Option(min=1, help="After so many a series has failed.")] = 3,
+        typer.Option(
+            parser=pause,
+            metavar="TIME",
+            help="A series without a new slice for so long is complete.",
+        ),
+    ] = "60s",  # type: ignore[assignment]
+    tries: Annotated[
+        int, typer.Option(min=1, help="Attempts after which a series has failed.")
+    ] = 3,
     once: Annotated[bool, typer.Option("--once", help="End when what is there is done.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what was given up.")
@@ -178,7 +197,7 @@ def watch(
     user: User = "",
     secret: Secret = "",
     ca: Ca = None,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = TIMEOUT,
     aet: Aet = "LAMINA",
     ram: RamLimit = None,
     device: Device = None,

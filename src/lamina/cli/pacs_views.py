@@ -9,7 +9,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from lamina.workflows.pacs.transfer import Pull
-    from lamina.workflows.pacs.watch import Watched
+    from lamina.workflows.pacs.watch import Outcome
 
 
 def pulled(result: "Pull") -> Table:
@@ -24,12 +24,16 @@ def pulled(result: "Pull") -> Table:
     return table
 
 
-def watched(result: "Watched") -> tuple[str, ...]:
-    """List the series that were seen: state, UID, and what is wrong."""
+def watched(result: "Outcome") -> tuple[str, ...]:
+    """List the series that were seen: state, UID, what is wrong, and what is unusual."""
     lines = []
     for entry in result.entries:
         since = datetime.fromtimestamp(entry.changed)
         facts = f"{entry.instances} files, tries: {entry.tries}, since {since:%Y-%m-%d %H:%M:%S}"
         lines.append(f"{entry.number:>5}  {entry.status:<9}  {facts}")
-        lines += [f"       {text}" for text in (entry.uid, entry.reason) if text]
+        lines += [
+            f"       {text}"
+            for text in (entry.uid, entry.reason, *entry.flags.splitlines())
+            if text
+        ]
     return tuple(lines) or ("No series that the rule means has been seen yet.",)

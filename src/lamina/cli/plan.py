@@ -4,26 +4,29 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, NoRehearse, Ram, Spacing, Time, Vram, Work, Workers
+from lamina.cli.options import Device, NoRehearse, Ram, Spacing, TimeBudget, Vram, Work, Workers
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import millimetres
+from lamina.errors import ConfigError
 
 
 @app.command(
-    epilog="Example: lamina plan work --time 30m --ram 8G --device cpu --explain",
+    epilog="Example: lamina plan work --time-budget 30m --ram 8G --device cpu --explain",
     rich_help_panel=MAIN,
 )
 def plan(
     work: Work,
-    explain: Annotated[bool, typer.Option("--explain", help="Say why, and what it cost.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Give the reasons, and what was given up.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Plan for this network; auto: for what suits best.")
     ] = None,
     spacing: Spacing = None,
     ram: Ram = None,
     vram: Vram = None,
-    time: Time = None,
+    time_budget: TimeBudget = None,
     device: Device = None,
     no_rehearse: NoRehearse = False,
     workers: Workers = None,
@@ -31,14 +34,19 @@ def plan(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show how a prepared dataset is to be trained on; decide again where a budget is given."""
+    """Show how a prepared dataset is to be trained on, or decide it again by what is given."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
         from lamina.cli import views
         from lamina.workflows.plan import read_plan, replan
 
-        given = (model, spacing, ram, vram, time, device, no_rehearse or None)
+        given = (model, spacing, ram, vram, time_budget, device, no_rehearse or None)
         if all(value is None for value in given):
+            if workers is not None:
+                raise ConfigError(
+                    "--workers: is for a plan that is decided again.",
+                    remedy="Say by what, such as --model or --ram.",
+                )
             result = read_plan(work)
         else:
             with terminal.bar() as progress:
@@ -48,7 +56,7 @@ def plan(
                     spacing=millimetres("--spacing", spacing),
                     ram_bytes=ram,
                     vram_bytes=vram,
-                    time_s=time,
+                    time_budget_s=time_budget,
                     device=device,
                     rehearse=not no_rehearse,
                     workers=workers,

@@ -8,6 +8,7 @@ import typer
 from lamina.cli.options import OUT, Cluster, Device, Metrics, Model, RamLimit, ResampleOblique
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
+from lamina.cli.units import names as names_of
 from lamina.workflows import RECORD
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ def predict(
         typer.Option("--input", "-i", help="A scan, a DICOM series, or a folder of such."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="A run's own scans: 'val', or 'test', kept for the end.")
+        str | None, typer.Option(help="In place of --input: the run's own scans, val or test.")
     ] = None,
     output_format: Annotated[
         str | None,
-        typer.Option("--format", help="nifti; seg, labelmap or rtstruct for DICOM series."),
+        typer.Option(
+            "--format",
+            help="nifti; seg, labelmap or rtstruct for DICOM series; by default the scan's.",
+        ),
     ] = None,
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave the patient out of DICOM objects.")
@@ -55,10 +59,10 @@ def predict(
         bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")
     ] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Leave them beside each segmentation.")
+        bool, typer.Option("--probabilities", help="Write probabilities beside each segmentation.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what is segmented in --out already.")
+        bool, typer.Option("--resume", help="Skip scans whose segmentations --out holds already.")
     ] = False,
     resample_oblique: ResampleOblique = False,
     cluster: Cluster = None,
@@ -111,10 +115,14 @@ def _unusual(result: "Prediction") -> list[str]:
     rich_help_panel=MAIN,
 )
 def evaluate(
-    predictions: Annotated[Path, typer.Option("--predictions", "-p", help="Segmentations.")],
+    predictions: Annotated[
+        Path, typer.Option("--predictions", "-p", help="Folder of segmentations, or one.")
+    ],
     references: Annotated[
         Path | None,
-        typer.Option("--references", "-r", help="Reference labels; those of --split are known."),
+        typer.Option(
+            "--references", "-r", help="Reference labels; not needed after predict --split."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(*OUT, help="Folder for scores.csv and scores.json.")
@@ -136,7 +144,7 @@ def evaluate(
         from lamina.evaluation.table import render_scores
         from lamina.workflows import evaluate as workflow
 
-        names = [name.strip() for given in metrics or () for name in given.split(",")]
+        names = [name for given in metrics or () for name in names_of("--metrics", given)]
         with terminal.bar() as progress:
             scores = workflow.evaluate(
                 predictions,
@@ -148,5 +156,6 @@ def evaluate(
                 progress=progress,
             )
         where = [f"Scores: {out / 'scores.csv'}"] if out else []
-        terminal.result(scores.as_dict(), render_scores(scores, every=bool(names)), *where)
+        told = {"out": out and str(out), **scores.as_dict()}
+        terminal.result(told, render_scores(scores, every=bool(names)), *where)
         terminal.failures(scores.failures, "Failed")

@@ -21,18 +21,18 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8000,
     token: Annotated[
-        str | None, typer.Option(help="Secret of the clients; made up at each start.")
+        str | None, typer.Option(help="Secret that clients must tell; made up at each start.")
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="File that holds it, unseen by other users.")
+        Path | None, typer.Option(help="File that holds the token, unseen by other users.")
     ] = None,
     no_token: Annotated[
-        bool, typer.Option("--no-token", help="Let all users of this machine in.")
+        bool, typer.Option("--no-token", help="Ask for none: let all users of this machine in.")
     ] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Name that clients may call it by; repeatable.")
+        list[str] | None, typer.Option(help="Host name that clients may use; may be given again.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the queue; ~/.cache/lamina/serve.")
@@ -56,7 +56,10 @@ def serve(
     backend: Annotated[
         str, typer.Option(help="torch, onnx, openvino; auto: what is quickest here.")
     ] = "torch",
-    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="As for predict.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        typer.Option(help="bf16: faster where the machine has it, less exact."),
+    ] = "fp32",
     tta: Annotated[bool, typer.Option("--tta", help="Look at mirror images too.")] = False,
     resample_oblique: ResampleOblique = False,
     json: Json = False,

@@ -15,7 +15,7 @@ from lamina.cli.compare import sheet_table
 from lamina.cli.options import OUT, Cluster
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import duration, numbers, spoken
+from lamina.cli.units import duration, names, numbers, spoken
 from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _CHARACTERS = 17
 
 
 @app.command(
-    epilog="Example: lamina study glims/table4 --data work --budget 2h --out study",
+    epilog="Example: lamina study glims/table4 --data work --time-budget 2h --out study",
     rich_help_panel=RESULTS,
 )
 def study(
@@ -40,14 +40,18 @@ def study(
     out: Annotated[
         Path | None, typer.Option(*OUT, help="Folder for runs, scores and table.")
     ] = None,
-    budget: Annotated[
+    time_budget: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="TIME", help="To train all runs in, together: 2h."),
+        typer.Option(
+            parser=duration, metavar="TIME", help="Time to train all runs in, together: 2h."
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Length of each run instead.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row.")] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Length of each run instead of a time.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(metavar="N,N", help="Each row is trained with each.")] = "0",
     fold: Annotated[
-        str, typer.Option(metavar="N,N|all", help="Which splits of splits.json.")
+        str, typer.Option(metavar="N,N|all", help="Likewise: which splits of splits.json.")
     ] = "0",
     rows: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Only these rows, by their short names.")
@@ -85,7 +89,7 @@ def study(
     """
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.config import layered, load_yaml, parse_overrides
+        from lamina.config import settings_from
         from lamina.study.schema import list_studies
         from lamina.workflows import study as workflow
 
@@ -93,19 +97,19 @@ def study(
             found = list_studies()
             terminal.result({"studies": [_entry(each) for each in found]}, _listed(found))
             return
-        if budget is not None and epochs is not None:
-            raise ConfigError("--budget and --epochs: give one of them.")
+        if time_budget is not None and epochs is not None:
+            raise ConfigError("--time-budget and --epochs: give one of them.")
         with terminal.bar() as progress:
             result = workflow.study(
                 name,
                 data,
                 out,
-                layered(load_yaml(config) if config else {}, parse_overrides(set_ or [])),
+                settings_from(config=config, overrides=set_),
                 recipe=recipe,
-                rows=[row.strip() for row in rows.split(",")] if rows else None,
-                seeds=range(seeds),
+                rows=names("--rows", rows) if rows else None,
+                seeds=numbers("--seeds", seeds),
                 folds=None if fold == "all" else numbers("--fold", fold),
-                budget_s=budget,
+                time_budget_s=time_budget,
                 epochs=epochs,
                 unseen=unseen,
                 cluster=cluster,

@@ -44,7 +44,7 @@ def sweep(
         str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
     ] = None,
     strict_paper: Annotated[
-        bool, typer.Option("--strict-paper", help="The recipe with the paper's slips as published.")
+        bool, typer.Option("--strict-paper", help="The recipe as its paper has it, slips included.")
     ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
@@ -61,16 +61,11 @@ def sweep(
     """
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.config import layered, load_recipe, load_yaml, parse_grid, parse_overrides
-        from lamina.errors import ConfigError
+        from lamina.config import parse_grid, settings_from
         from lamina.workflows import sweep as workflow
 
-        if strict_paper and not recipe:
-            raise ConfigError("--strict-paper: needs a --recipe.")
-        settings = layered(
-            load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
-            load_yaml(config) if config else {},
-            parse_overrides(set_ or []),
+        settings = settings_from(
+            recipe=recipe, strict_paper=strict_paper, config=config, overrides=set_
         )
         with terminal.bar() as progress:
             result = workflow.sweep(

@@ -17,7 +17,9 @@ from lamina.cli.terminal import FAILED, Terminal
 def doctor(
     dataset: Dataset,
     fix: Annotated[Path | None, typer.Option(help="New folder for a mended copy.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="List what --fix would change.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what --fix would change.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for a page with pictures.")] = None,
     layout: Layout = None,
     workers: Workers = None,
@@ -118,7 +120,7 @@ def fetch(
         with terminal.bar() as progress:
             folder = workflow.fetch(source, out, progress=progress)
         shown = (f"Fetched: {folder}", f"Next: lamina prepare {quote(str(folder))} --out WORK")
-        terminal.result({"folder": str(folder), **source.as_dict()}, *shown)
+        terminal.result({"out": str(folder), **source.as_dict()}, *shown)
 
 
 @app.command(
@@ -154,7 +156,10 @@ def import_weights(
     source: Annotated[str, typer.Option("--from", help="Paper: glims, lgmsnet or dino.")],
     out: Annotated[Path, typer.Option(*OUT, help="Model to write, such as model.lamina.")],
     task: Annotated[
-        str | None, typer.Option(help="What channels and outputs mean: a name or a YAML file.")
+        str | None,
+        typer.Option(
+            help="What channels and outputs mean: a name or a YAML file; found by itself."
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

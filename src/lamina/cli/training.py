@@ -17,7 +17,7 @@ from lamina.cli.options import (
     Ram,
     ResampleOblique,
     Spacing,
-    Time,
+    TimeBudget,
     Vram,
     Work,
     Workers,
@@ -43,7 +43,7 @@ def prepare(
     spacing: Spacing = None,
     ram: Ram = None,
     vram: Vram = None,
-    time: Time = None,
+    time_budget: TimeBudget = None,
     device: Device = None,
     no_rehearse: NoRehearse = False,
     folds: Annotated[
@@ -53,10 +53,15 @@ def prepare(
         Path | None, typer.Option(help="A splits.json to follow, as nnU-Net has it.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Paper whose cases, labels and split to take: lightmedseg.")
+        str | None,
+        typer.Option(help="Paper whose cases, labels and split to take, such as lightmedseg."),
     ] = None,
     public: Annotated[
-        str | None, typer.Option("--dataset", help="Public dataset that it is; told by its names.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Public dataset that this is: see lamina datasets; told by file names.",
+        ),
     ] = None,
     allow_leakage: Annotated[
         bool, typer.Option("--allow-leakage", help="Accept patients on both sides of a split.")
@@ -83,7 +88,7 @@ def prepare(
                 spacing=millimetres("--spacing", spacing),
                 ram_bytes=ram,
                 vram_bytes=vram,
-                time_s=time,
+                time_budget_s=time_budget,
                 device=device,
                 rehearse=not no_rehearse,
                 num_folds=folds,
@@ -116,9 +121,14 @@ def train(
         ),
     ] = None,
     soup: Annotated[
-        bool, typer.Option("--soup", help="Of all folds: test the mean of their weights, too.")
+        bool,
+        typer.Option(
+            "--soup", help="With --fold all: try the mean of their weights as one network, too."
+        ),
     ] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Length of the run; the plan's by default.")
+    ] = None,
     time_budget: Annotated[
         float | None,
         typer.Option(parser=duration, metavar="TIME", help="Length of the run by the clock: 20m."),
@@ -126,7 +136,7 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many epochs without a better Dice.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     device: Device = None,
     devices: Devices = None,
     nodes: Nodes = None,
@@ -139,7 +149,7 @@ def train(
         str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
     ] = None,
     strict_paper: Annotated[
-        bool, typer.Option("--strict-paper", help="The recipe with the paper's slips as published.")
+        bool, typer.Option("--strict-paper", help="The recipe as its paper has it, slips included.")
     ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
@@ -161,7 +171,7 @@ def train(
     terminal = Terminal(json and not follows, quiet or follows, verbose)
     with terminal.guard():
         from lamina.cli import views
-        from lamina.config import layered, load_recipe, load_yaml, parse_overrides
+        from lamina.config import settings_from
         from lamina.errors import ConfigError
         from lamina.workflows import cross_validation
         from lamina.workflows import train as workflow
@@ -170,8 +180,6 @@ def train(
             raise ConfigError("--soup: needs --fold all.")
         if mlflow and fold == "all":
             raise ConfigError("--mlflow: needs one fold.")
-        if strict_paper and not recipe:
-            raise ConfigError("--strict-paper: needs a --recipe.")
         flags = {
             "model": model,
             "epochs": epochs,
@@ -182,11 +190,8 @@ def train(
             "devices": devices,
             "nodes": nodes,
         }
-        settings = layered(
-            load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
-            load_yaml(config) if config else {},
-            {name: value for name, value in flags.items() if value is not None},
-            parse_overrides(set_ or []),
+        settings = settings_from(
+            recipe=recipe, strict_paper=strict_paper, config=config, flags=flags, overrides=set_
         )
         given: dict[str, Any] = {"resume": resume, "start": start}
         if fold == "all":
@@ -208,9 +213,9 @@ def train(
 def demo(
     out: Annotated[Path, typer.Option(*OUT, help="Folder for all that it makes.")] = Path("demo"),
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Decides scans and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scans and of the training.")] = 0,
     time_budget: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="To train: 95s.")
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 95s.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

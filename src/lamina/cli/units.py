@@ -20,6 +20,11 @@ def duration(text: str) -> float:
     return _amount(text.lower(), _TIMES, "20m or 1.5h")
 
 
+def pause(text: str) -> float:
+    """Return seconds as :func:`duration` does, and none for ``"0"``."""
+    return 0.0 if text.strip() == "0" else duration(text)
+
+
 def fold(text: str) -> int | str:
     """Return the number of a fold, or ``"all"``."""
     if text != "all" and not text.isdecimal():
@@ -33,6 +38,14 @@ def numbers(option: str, text: str) -> list[int]:
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigError(f"{option} {text!r}: must be whole numbers such as 0,1,2.")
     return [int(part) for part in parts]
+
+
+def names(option: str, text: str) -> list[str]:
+    """Return words for ``"A, B,C"``."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ConfigError(f"{option} {text!r}: must be names such as A,B,C.")
+    return parts
 
 
 def millimetres(option: str, text: str | None) -> list[float] | None:

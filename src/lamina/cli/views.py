@@ -210,8 +210,8 @@ def converted(result: "Conversion") -> tuple[str, ...]:
 
 
 def imported(result: "Imported") -> tuple[str, ...]:
-    """Say what a checkpoint became, and what of it was left over."""
-    left = [f"Left over: {', '.join(result.left_over)}"] if result.left_over else []
+    """Say what a checkpoint became, and what of it was not needed."""
+    left = [f"Not needed: {', '.join(result.left_over)}"] if result.left_over else []
     return (
         f"{result.network}: all {result.parameters:,} parameters found",
         *left,

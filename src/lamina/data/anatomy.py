@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 Triple = tuple[float, float, float]
 Array = NDArray[np.float64]
 
+_NUM_WAVES = 8
+"""Of which a warp is the sum."""
+
 HU: Mapping[str, float] = {
     "fat": -95,
     "muscle": 62,
@@ -175,12 +178,12 @@ def _draw_hu(rng: np.random.Generator) -> dict[str, float]:
     return hu | {tissue: 40 + timing * (hu[tissue] - 40) for tissue in ENHANCING}
 
 
-def _draw_warp(rng: np.random.Generator, num_waves: int = 8) -> Warp:
-    direction = rng.normal(size=(num_waves, 3))
+def _draw_warp(rng: np.random.Generator) -> Warp:
+    direction = rng.normal(size=(_NUM_WAVES, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    wavelength_mm = rng.uniform(80, 220, (num_waves, 1))
-    phases = rng.uniform(0, 2 * np.pi, num_waves)
-    return Warp(2 * np.pi / wavelength_mm * direction, phases, rng.normal(0, 1.3, (num_waves, 3)))
+    wavelength_mm = rng.uniform(80, 220, (_NUM_WAVES, 1))
+    phases = rng.uniform(0, 2 * np.pi, _NUM_WAVES)
+    return Warp(2 * np.pi / wavelength_mm * direction, phases, rng.normal(0, 1.3, (_NUM_WAVES, 3)))
 
 
 def _triple(values: Array) -> Triple:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from lamina.data.slices import coarsest_axis
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCost:
@@ -72,9 +74,8 @@ class Scans:
 
     @property
     def slice_axis(self) -> int:
-        """The axis across slices: the coarsest; the last one where voxels are cubes."""
-        coarsest = max(self.spacing)
-        return max(axis for axis, step in enumerate(self.spacing) if step > 0.99 * coarsest)
+        """The axis across slices: the coarsest."""
+        return coarsest_axis(self.spacing)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def choose(candidates: Iterable[NetworkCost], scans: Scans, budget: Budget) -> F
     if chosen is None:
         raise refusal
     if not passed and budget.time_s is None:
-        why = "The default for such scans; a time to train in (--time) may allow a stronger one."
+        why = "The default for such scans; a --time-budget may allow a stronger one."
     reasons = {"network": why, **chosen.reasons}
     return replace(chosen, reasons=reasons, given_up=(*passed, *chosen.given_up))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any, Literal
 
 from lamina.config import resolve
@@ -11,6 +12,9 @@ from lamina.labels import LabelSet
 ASKED = "Asked for."
 """The reason of what a person chose."""
 _MAX_OVERLAP = 0.9
+_MAX_VOXELS = 2**31 - 1
+"""Of a patch or window: runtimes count with 32 bits, and no machine holds what a network makes of
+more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,8 @@ class Plan:
     """Everything that training and prediction must agree on, with the reasons.
 
     Raises:
-        ConfigError: Fields have not one entry per axis; all of them are listed.
+        ConfigError: Fields have not one entry per axis, all of which are listed; or contradict each
+            other, or cannot be.
     """
 
     spatial_dims: int
@@ -100,21 +105,68 @@ class Plan:
             raise ConfigError(f"plan: {', '.join(faults)}; {self.spatial_dims} are needed.")
         if self.region_based and not self.labels.region_drawing:
             raise ConfigError("plan: region_based needs labels with regions.")
+        if len(self.normalisation) != len(self.channels):
+            raise ConfigError(
+                f"plan: normalisation has {len(self.normalisation)} entries; "
+                f"{len(self.channels)} are needed, one for each channel."
+            )
         if not 0 <= self.overlap <= _MAX_OVERLAP:
             raise ConfigError(f"plan: overlap = {self.overlap}: must be 0 to {_MAX_OVERLAP}.")
+        self._check_axes()
+        self._check_sizes()
+
+    def _check_axes(self) -> None:
+        named = [any(end in self.orientation for end in ends) for ends in ("LR", "PA", "IS")]
+        if sum(named) != self.spatial_dims:
+            raise ConfigError(
+                f"plan: orientation = {self.orientation}: must be one letter each of L/R, P/A and "
+                "I/S, or two of them for images."
+            )
+        if not {*self.mirror_axes} <= {*range(self.spatial_dims)}:
+            raise ConfigError(
+                f"plan: mirror_axes = {self.mirror_axes}: must be 0 to {self.spatial_dims - 1}."
+            )
         if self.slice_axis is not None:
             self._check_slices(self.slice_axis)
-        if (
-            min(*self.patch_size, *self.roi_size, self.batch_size) < 1
-            or min(self.target_spacing) <= 0
-        ):
-            raise ConfigError("plan: sizes and spacings must be above 0.")
 
     def _check_slices(self, axis: int) -> None:
         if self.spatial_dims != 3 or axis not in range(3):
             raise ConfigError(f"plan: slice_axis = {axis}: must be an axis of volumes, 0 to 2.")
         if self.patch_size[axis] != 1 or self.roi_size[axis] != 1:
             raise ConfigError(f"plan: patch_size and roi_size must be 1 along slice_axis = {axis}.")
+
+    def _check_sizes(self) -> None:
+        if (
+            min(*self.patch_size, *self.roi_size, self.batch_size) < 1
+            or min(self.target_spacing) <= 0
+        ):
+            raise ConfigError("plan: sizes and spacings must be above 0.")
+        for name in ("patch_size", "roi_size"):
+            if prod(getattr(self, name)) > _MAX_VOXELS:
+                raise ConfigError(
+                    f"plan: {name} = {getattr(self, name)}: must hold {_MAX_VOXELS} voxels at most."
+                )
+
+    def check_network(self, network: Mapping[str, Any]) -> None:
+        """Refuse the description of a network that cannot be this plan's.
+
+        Args:
+            network: ``name``, ``fields`` of its configuration, and ``members`` of an ensemble.
+
+        Raises:
+            ConfigError: It is malformed, or its channels or classes differ from the plan's.
+        """
+        name, fields, members = (network.get(key) for key in ("name", "fields", "members"))
+        if not isinstance(name, str) or not isinstance(fields, dict):
+            raise ConfigError("network needs a name and fields.")
+        needed = {"in_channels": len(self.channels), "num_classes": self.num_outputs}
+        for key, number in needed.items():
+            if (found := fields.get(key)) != number:
+                raise ConfigError(f"{key} of the network is {found!r}, of the plan {number}.")
+        if members is not None and (type(members) is not int or members < 2):
+            raise ConfigError(
+                f"members of the network is {members!r}; an ensemble needs 2 or more."
+            )
 
     @property
     def seen_axes(self) -> tuple[int, ...]:

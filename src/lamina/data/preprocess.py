@@ -25,8 +25,8 @@ from lamina.labels import IGNORE_INDEX
 from lamina.volume import Volume
 
 _OTHER_UNIT = {
-    "mm": "Tell the side of its pixels: --pixel-size of lamina predict, the field on the page, or "
-    "pixel_size_mm in a list of cases.",
+    "mm": "Tell the side of its pixels: --pixel-size, the field on the page, or pixel_size_mm in a "
+    "list of cases.",
     "px": "Give it without the size of its pixels, or prepare pictures that all have one.",
 }
 """What to do where the plan is in this unit and a scan in the other."""

@@ -1,19 +1,27 @@
 """Scans slice by slice: which axis runs through them, and what is black and white in them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.plan import Plan
 
 
+def coarsest_axis(spacing: Sequence[float]) -> int:
+    """Return the axis of the largest spacing; the last one of those within 1 % of it."""
+    coarsest = max(spacing)
+    return max(axis for axis, step in enumerate(spacing) if step > 0.99 * coarsest)
+
+
 def slice_axis(plan: Plan) -> int | None:
     """Return the prepared axis whose slices a 2D network sees; ``None`` where images are 2D.
 
-    That of the plan, else the one of the largest spacing, the last of them.
+    That of the plan, else the coarsest.
     """
     if plan.slice_axis is not None or plan.spatial_dims == 2:
         return plan.slice_axis
-    return max(range(plan.spatial_dims), key=lambda axis: (plan.target_spacing[axis], axis))
+    return coarsest_axis(plan.target_spacing)
 
 
 def intensity_range(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -117,13 +117,10 @@ class Uncertainty:
         return np.concatenate([np.stack(likely), np.stack(alone)], axis=1)
 
     def finish(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return entropy, disagreement and class index ``(3, *S)`` of such maps ``(K + 1, *S)``."""
+        """Return entropy and disagreement ``(2, *S)`` of such maps ``(K + 1, *S)``."""
         likely, single = block[:-1], block[-1]
         whole = entropy(likely, self.exclusive)
-        drawing = self.tally.plan.drawing
-        classes = decided(likely - 0.5 if drawing else likely, drawing=drawing)
-        apart = np.maximum(whole - single, 0)
-        return np.stack([whole, apart, np.broadcast_to(classes, whole.shape)]).astype(np.float32)
+        return np.stack([whole, np.maximum(whole - single, 0)]).astype(np.float32)
 
 
 def entropy(probabilities: NDArray[np.float32], exclusive: bool) -> NDArray[np.float32]:

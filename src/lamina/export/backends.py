@@ -119,6 +119,7 @@ class _Loader:
         if name == "torch":
             network, bf16 = self.graphs()[MODEL].network, self.precision == "bf16"
             return fast_network(network, bf16=bf16, ram_bytes=self.ram_bytes)
+        TARGETS.get(name).require(self.precision)  # before a whole export is made for nothing
         try:
             with locked(cache_folder(), wait=True):
                 folder = self._exported(name)
@@ -179,18 +180,19 @@ def _known(file: Path) -> str | None:
 
 
 def _measured(load: _Loader, file: Path) -> str:
-    """Time one window on each backend that is installed, and keep that."""
+    """Time one window on each backend that is installed and runs it, and keep that."""
     window, times = load.window(), {}
     for name in ("torch", *_EXPORTED):
         if name != "torch" and not all(map(find_spec, TARGETS.get(name).packages)):
             continue
         try:
             network = load(name)
-        except ExportError as error:
-            log.debug("%s", error)
-            continue
-        network(window)
-        times[name] = min(_seconds(network, window) for _ in range(_REPEATS))
+            network(window)
+            times[name] = min(_seconds(network, window) for _ in range(_REPEATS))
+        except (ExportError, MemoryError, RuntimeError) as error:
+            if name == "torch":
+                raise
+            log.info("%s is left out: %s", name, error)
     with locked(cache_folder(), wait=True):
         write_json(file, times)
     return _least(times)

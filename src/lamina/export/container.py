@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data.plan import Plan
-from lamina.errors import BundleError, LaminaError
+from lamina.errors import BundleError, ConfigError, LaminaError
 from lamina.export.targets import Precision
 from lamina.files import read_json, sha256, write_json, write_text
 
@@ -140,13 +140,21 @@ def _exported(folder: Path, record: dict[str, Any]) -> Exported:
             f"{folder}: made by another Lamina (format {version!r}, known: {FORMAT_VERSION}).",
             remedy="Upgrade Lamina, or export the model again.",
         )
-    wrong = [name for name in _SECTIONS if not isinstance(record[name], dict)]
-    if wrong:
-        raise BundleError(f"{folder}: {RECORD}: {wrong[0]} is no mapping.", remedy=_FRESH_COPY)
+    steps = record["postprocessing"]
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ConfigError("postprocessing must be a list of mappings.")
+    if wrong := [name for name in _SECTIONS if not isinstance(record[name], dict)]:
+        raise ConfigError(f"{wrong[0]} is no mapping.")
+    if not isinstance(record["source"].get("sha256"), str):
+        raise ConfigError("source tells no sha256.")
+    plan, network = Plan.from_dict(record["plan"]), record["network"]
+    plan.check_network(network)
+    if network["fields"].get("attention_maps") and not isinstance(network.get("attention"), dict):
+        raise ConfigError("network reads attention maps, and does not say what draws them.")
     return Exported(
         target=str(record["target"]),
         precision=record["precision"],
-        plan=Plan.from_dict(record["plan"]),
-        postprocessing=tuple(record["postprocessing"]),
+        plan=plan,
+        postprocessing=tuple(steps),
         **{name: record[name] for name in _SECTIONS},
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lamina.data.intensity import finite
 from lamina.data.plan import Normalisation, Plan
 from lamina.errors import ExportError
 from lamina.geometry import voxel_volume
@@ -39,6 +40,7 @@ def preprocessing(plan: Plan) -> list[dict[str, Any]]:
     return [
         _on("LoadImaged", "image", image_only=True),
         _on("EnsureChannelFirstd", "image"),
+        _on("Lambdad", "image", func={"_target_": f"{__name__}.Mending"}),
         _on("CropForegroundd", "image", source_key="image", select_fn=_AIR, allow_smaller=True),
         _on("Orientationd", "image", axcodes=plan.orientation, labels=None),
         *([_on("Spacingd", "image", mode="bilinear", **target)] if plan.unit == "mm" else []),
@@ -85,6 +87,21 @@ def inferer(plan: Plan) -> dict[str, Any]:
     if plan.slice_axis is None:
         return {"_target_": "SlidingWindowInferer", **how}
     return {"_target_": "SliceInferer", "spatial_dim": plan.slice_axis, **how}
+
+
+class Mending:
+    """Voxels that are no numbers are replaced as Lamina does it, as a transform of MONAI's."""
+
+    def __call__(self, image: Any) -> Any:
+        """Return a scan ``(C, *S)``, a ``MetaTensor``, whose voxels are all finite.
+
+        Raises:
+            DatasetError: A channel has no finite voxel.
+        """
+        mended, source = image.clone(), str(image.meta.get("filename_or_obj", "scan"))
+        for number, channel in enumerate(image.cpu().numpy()):
+            mended[number] = mended.new_tensor(finite(channel, source))
+        return mended
 
 
 class Finishing:

@@ -55,16 +55,22 @@ def decided(logits: Logits, region_based: bool) -> NDArray[Any]:
     return logits > 0 if region_based else logits.argmax(axis=1)
 
 
-def dice_drop(original: Sequence[float], exported: Sequence[float]) -> float:
-    """Return by how much the mean Dice of an exported model is below the original's, in points.
+def paired_dice(original: Sequence[float], exported: Sequence[float]) -> tuple[float, float] | None:
+    """Return the mean Dice of the original and of an exported model, over the same structures.
+
+    Where only one of them is right that a structure is absent, Dice applies to the other alone, as
+    0; being right then counts as 1, so that inventing a structure is a loss.
 
     Args:
-        original: Dice of each structure in each scan, 0 to 1; NaN where it does not apply.
+        original: Dice of each structure in each scan, 0 to 1; NaN where it is rightly absent.
         exported: Likewise.
+
+    Returns:
+        ``None`` where all structures are rightly absent in both.
     """
     pairs = np.array([original, exported], np.float64)
-    applies = ~np.isnan(pairs).any(axis=0)
+    applies = ~np.isnan(pairs).all(axis=0)
     if not applies.any():
-        return 0.0
-    before, after = pairs[:, applies].mean(axis=1)
-    return float(100 * (before - after))
+        return None
+    before, after = np.nan_to_num(pairs[:, applies], nan=1.0).mean(axis=1)
+    return float(before), float(after)

@@ -36,6 +36,8 @@ class Format:
     """Endings of the file name, in lower case and with their dot."""
     read: Callable[[Path], Volume]
     """Reads a file; raises FileError, GeometryError or OSError, whatever is wrong with it."""
+    reading_bytes: Callable[[Path], int] | None = None
+    """Tells what reading takes of memory, by the header; raises as ``read`` does."""
     write: Callable[[Volume, Path], None] | None = None
     """Writes a volume of native integers or floats; raises OSError if it cannot. ``None`` where all
     suffixes are only read."""
@@ -70,6 +72,28 @@ def read_volume(path: str | Path, series_uid: str = "") -> Volume:
 
         return _read(Path(path), lambda _: partial(read_series, series_uid=series_uid))
     return _read(Path(path), lambda file_format: file_format.read)
+
+
+def reading_bytes(path: str | Path, series_uid: str = "") -> int:
+    """Return the bytes of memory that reading a scan takes, by its header, before it is read.
+
+    Args:
+        path: As for :func:`read_volume`.
+        series_uid: As for :func:`read_volume`.
+
+    Returns:
+        0 for formats whose files are as large as what they hold, and for pictures.
+
+    Raises:
+        FileError: The header is damaged, or holds what cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from lamina.io.dicom import reading_bytes as of_series
+
+        return of_series(path, series_uid or None)
+    told = _format_of(path)[1].reading_bytes
+    return told(path) if told else 0
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:

@@ -6,17 +6,22 @@ Source: DICOM PS3.3, C.7.6.2.1.1: the position and orientation of an image plane
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import GeometryError
 from lamina.geometry import GRID_TOLERANCE_MM, Affine
-from lamina.io.dicom_headers import MARKS, Frame, listed
+from lamina.io.dicom_headers import MARKS, Frame, listed, value_of
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 _log = logging.getLogger(__name__)
 
+SCAN_TAGS = ("StudyInstanceUID", "PatientID", "FrameOfReferenceUID")
+"""What all slices of a scan have in common, as far as they tell it; never quoted."""
 UNEVEN = 0.1
 """Slices may lie beside the even grid by this part of their distance; a tenth of it is silent."""
 
@@ -24,7 +29,19 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ALIKE = 1e-3
 """Direction cosines and spacings of one series may differ by this part, as rounded decimals do."""
 _AGAIN = "Export it again with its geometry, which is never guessed."
-_APART = "Move what is another series or a scout into a folder of its own."
+_APART = "Move what is another scan or a scout into a folder of its own."
+
+
+def check_one_scan(headers: Iterable["Dataset"], source: str) -> None:
+    """Check that slices are of one patient, study and frame of reference.
+
+    Raises:
+        GeometryError: They are not.
+    """
+    told = [[str(value_of(header, tag) or "").strip() for tag in SCAN_TAGS] for header in headers]
+    for tag, values in zip(SCAN_TAGS, zip(*told, strict=True), strict=True):
+        if len({*values} - {""}) > 1:
+            raise GeometryError(f"{source}: slices of one series differ in {tag}.", remedy=_APART)
 
 
 def check_alike(frames: Sequence[Frame], source: str) -> None:

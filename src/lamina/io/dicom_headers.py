@@ -52,6 +52,7 @@ FRAME_TAGS = (
     "SliceThickness",
     "RescaleSlope",
     "RescaleIntercept",
+    "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     *MARKS,
@@ -111,7 +112,7 @@ def parse(path: Path, tags: Iterable[str], *, pixels: bool) -> "Dataset":
     """Return the named tags of a file, with or without the preamble that marks it as DICOM.
 
     Raises:
-        FileError: It is damaged, or pydicom is not installed.
+        FileError: It is damaged or deflated, or pydicom is not installed.
     """
     try:
         from pydicom import dcmread, uid
@@ -120,12 +121,28 @@ def parse(path: Path, tags: Iterable[str], *, pixels: bool) -> "Dataset":
             f"{path}: needs pydicom, which is not installed.", remedy="pip install 'lamina[dicom]'"
         ) from error
     with guarded(path):
+        _check_inflated(path)
         header = dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(tags))
         if "TransferSyntaxUID" not in header.file_meta:
             implicit, little = header.original_encoding
             plainly = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
             header.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else plainly
     return header
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse what pydicom would unpack as a whole, however large it becomes."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    with path.open("rb") as stream:
+        read_preamble(stream, force=True)
+        syntax = _read_file_meta_info(stream).get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
+        raise FileError(
+            f"{path}: is a deflated DICOM file, which is not unpacked here.",
+            remedy="Save it uncompressed, such as by dcmconv +te.",
+        )
 
 
 @contextmanager
@@ -227,6 +244,7 @@ def _frame(path: Path, index: int, holders: Sequence["Dataset"]) -> Frame:
         return (_numbers(holders, tag, 1, path) or (default,))[0]
 
     marks = {tag: plain(value) for tag in MARKS if (value := _find(holders, tag)) is not None}
+    is_tabled = bool(_find(holders, "ModalityLUTSequence"))  # which stands in place of a scale
     return Frame(
         path=path,
         index=index,
@@ -236,8 +254,8 @@ def _frame(path: Path, index: int, holders: Sequence["Dataset"]) -> Frame:
         spacing=_spacing(_numbers(holders, "PixelSpacing", 2, path), path),
         between=max(number("SpacingBetweenSlices", 0), 0),
         thickness=max(number("SliceThickness", 0), 0),
-        slope=number("RescaleSlope", 1) or 1.0,  # 0 would wipe the image out
-        intercept=number("RescaleIntercept", 0),
+        slope=1.0 if is_tabled else number("RescaleSlope", 1) or 1.0,  # 0 would wipe the image out
+        intercept=0.0 if is_tabled else number("RescaleIntercept", 0),
         marks=marks,
     )
 

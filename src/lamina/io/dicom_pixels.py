@@ -5,15 +5,15 @@ JPEG-LS and JPEG 2000. It is given each frame in a file of its own that holds no
 it rescales in its own way and trips over headers that do not matter here.
 
 Choices: values are those stored times RescaleSlope plus RescaleIntercept, slice by slice, integers
-where that is exact, else float32. Padding stays as it is, and so does MONOCHROME1, where high
-values are dark; SimpleITK turns it round. Lookup tables of grey values are not applied. Palette
-and YBR colours become RGB.
+where that is exact, else float32; or what a modality LUT gives for them. Padding stays as it is,
+and so does MONOCHROME1, where high values are dark; SimpleITK turns it round. Tables and windows
+that only serve display are not applied. Palette and YBR colours become RGB.
 
 Source: DICOM PS3.3, C.7.6.3 (image pixel) and C.11.1 (modality LUT), and PS3.5, section 8.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,9 @@ _MOST_PACKED = 1000
 
 
 def stored_values(path: Path, *, coloured: bool = True) -> NDArray[Any]:
-    """Return the values of a file as they are stored: ``(frames, rows, columns, channels)``.
+    """Return the values of a file before they are rescaled: ``(frames, rows, columns, channels)``.
+
+    What a modality LUT gives for them needs no scale any more.
 
     Args:
         path: A DICOM file with pixels.
@@ -67,11 +69,11 @@ def stored_values(path: Path, *, coloured: bool = True) -> NDArray[Any]:
     Raises:
         FileError: They are fewer than the header claims, damaged, or of an unknown encoding.
     """
-    tags = (*_IMAGE_TAGS, *_VALUES, *_TABLES, *_PALETTE, "NumberOfFrames")
+    tags = (*_IMAGE_TAGS, *_VALUES, *_TABLES, *_PALETTE, "ModalityLUTSequence", "NumberOfFrames")
     header = parse(path, tags, pixels=True)
     count = count_of(header, path)
     with guarded(path):
-        from pydicom.pixels.processing import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
         from pydicom.pixels.utils import pixel_array
         from pydicom.uid import RLELossless
 
@@ -84,7 +86,23 @@ def stored_values(path: Path, *, coloured: bool = True) -> NDArray[Any]:
         if coloured and header.PhotometricInterpretation == "PALETTE COLOR":
             values = apply_color_lut(values, header)
             values = np.asarray(values >> 8 * (values.itemsize - 1), np.uint8)
+        if header.get("ModalityLUTSequence"):
+            values = apply_modality_lut(values, header)
         return values.reshape(count, header.Rows, header.Columns, -1)
+
+
+def reading_bytes(paths: Iterable[Path]) -> int:
+    """Return the bytes of memory that the values of images take, by their headers, once copied.
+
+    Raises:
+        FileError: A header is damaged.
+    """
+    found = 0
+    for path in paths:
+        header = parse(path, (*_IMAGE_TAGS, "NumberOfFrames"), pixels=False)
+        with guarded(path):
+            found += 2 * _claimed_bytes(header, count_of(header, path))
+    return found
 
 
 def stacked(frames: Sequence[Frame], decode: Decode) -> NDArray[Any]:
@@ -127,13 +145,17 @@ def _dtype(frames: Sequence[Frame], stored: Sequence[NDArray[Any]]) -> np.dtype[
 def _check_claim(header: "Dataset", count: int, packed: bool) -> None:
     """Check that there are as many values as the header claims, or may be once unpacked."""
     found = next((len(header[tag].value or b"") for tag in _VALUES if tag in header), 0)
-    samples = int(header.get("SamplesPerPixel") or 1)
-    halved = header.PhotometricInterpretation == "YBR_FULL_422"
-    numbers = count * int(header.Rows) * int(header.Columns) * (2 if halved else samples)
-    claimed = math.ceil(numbers * int(header.BitsAllocated) / 8)
+    claimed = _claimed_bytes(header, count)
     likely = max(_FREE_CLAIM, _MOST_PACKED * found) if packed else found
     if not found or claimed > likely:
         raise ValueError(f"it claims {claimed} bytes of values, {found} are there")
+
+
+def _claimed_bytes(header: "Dataset", count: int) -> int:
+    samples = int(header.get("SamplesPerPixel") or 1)
+    halved = header.get("PhotometricInterpretation") == "YBR_FULL_422"
+    numbers = count * int(header.Rows) * int(header.Columns) * (2 if halved else samples)
+    return math.ceil(numbers * int(header.BitsAllocated) / 8)
 
 
 def _decoded(header: "Dataset", count: int) -> Iterator[NDArray[Any]]:

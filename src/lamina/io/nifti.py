@@ -12,7 +12,8 @@ import gzip
 import logging
 import math
 import zlib
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,21 @@ def read(path: Path) -> Volume:
         FileError: It is no NIfTI file, damaged, or holds complex or colour voxels.
         GeometryError: Its affine is unusable.
     """
-    with path.open("rb") as raw:
-        packed = raw.read(2) == _GZIP_MAGIC
-        raw.seek(0)
-        try:
-            with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as stream:
-                return _read(stream, packed, path)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise FileError(f"{path}: its gzip data are wrong: {error}.", remedy=_RECOPY) from error
-        except HeaderDataError as error:
-            raise FileError(f"{path}: the header is wrong: {error}.") from error
+    with _opened(path) as (stream, packed):
+        return _read(stream, packed, path)
+
+
+def reading_bytes(path: Path) -> int:
+    """Return the bytes of memory that reading a file takes, by what its header claims.
+
+    Raises:
+        FileError: As for :func:`read`, as far as the header tells.
+    """
+    with _opened(path) as (stream, _):
+        header = _read_header(stream, path)
+        dtype = _dtype(header, path)
+        scaled = np.result_type(dtype, np.float32).itemsize if _is_scaled(header) else 0
+        return math.prod(_shape(header, path)) * (dtype.itemsize + scaled)
 
 
 def write(volume: Volume, path: Path) -> None:
@@ -74,7 +80,24 @@ def write(volume: Volume, path: Path) -> None:
             stream.write(channel.T.tobytes())
 
 
-FORMATS.register("nifti")(Format(suffixes=(".nii", ".nii.gz"), read=read, write=write))
+FORMATS.register("nifti")(
+    Format(suffixes=(".nii", ".nii.gz"), read=read, reading_bytes=reading_bytes, write=write)
+)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BufferedIOBase, bool]]:
+    """Yield what a file holds once unpacked, and whether it is packed."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        try:
+            with gzip.GzipFile(fileobj=raw) if packed else nullcontext(raw) as stream:
+                yield stream, packed
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise FileError(f"{path}: its gzip data are wrong: {error}.", remedy=_RECOPY) from error
+        except HeaderDataError as error:
+            raise FileError(f"{path}: the header is wrong: {error}.") from error
 
 
 def _read(stream: BufferedIOBase, packed: bool, path: Path) -> Volume:
@@ -180,10 +203,14 @@ def _fill(stream: BufferedIOBase, buffer: memoryview) -> int:
     return filled
 
 
+def _is_scaled(header: Nifti1Header) -> bool:
+    return header.get_slope_inter() not in ((None, None), (1, 0))
+
+
 def _scaled(voxels: NDArray[Any], header: Nifti1Header) -> NDArray[Any]:
-    slope, intercept = header.get_slope_inter()
-    if slope is None or (slope, intercept) == (1, 0):
+    if not _is_scaled(header):
         return voxels
+    slope, intercept = header.get_slope_inter()
     scaled = voxels.astype(np.result_type(voxels.dtype, np.float32))
     with np.errstate(over="ignore", invalid="ignore"):
         scaled *= slope

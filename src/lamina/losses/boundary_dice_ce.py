@@ -65,7 +65,15 @@ class BoundaryDiceCE:
         Args:
             logits: ``(B, K, *S)``, K >= 2, two or three spatial axes, any floating dtype.
             target: Class indices ``(B, *S)``, any integer dtype; 255 is ignored.
+
+        Raises:
+            ConfigError: There are more or fewer ``class_weights`` than classes.
         """
+        if self.class_weights is not None and len(self.class_weights) != logits.shape[1]:
+            raise ConfigError(
+                f"class_weights = {self.class_weights} must be {logits.shape[1]} numbers, one for "
+                "each class, the background included."
+            )
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             log_p = logits.log_softmax(dim=1)

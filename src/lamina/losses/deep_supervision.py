@@ -45,11 +45,16 @@ class DeepSupervision:
 def nearest(target: Tensor, size: Sequence[int]) -> Tensor:
     """Sample the last axes of ``target`` to ``size``.
 
-    Voxel i of n takes that at floor(i N / n) of N: of a block of voxels the first, not the middle.
+    Voxel i of n takes that at i s of N, where a head of stride s, a power of two, has its first: a
+    network pads and crops at the far end. Of other sizes, it takes that at floor(i N / n).
     """
     for axis, length in enumerate(size, start=target.dim() - len(size)):
-        if target.shape[axis] != length:
-            index = torch.arange(length, device=target.device) * target.shape[axis] // length
+        whole = target.shape[axis]
+        if whole != length:
+            step = 1 << (-(-whole // length) - 1).bit_length()
+            index = torch.arange(length, device=target.device)
+            strided = (length - 1) * step < whole
+            index = index * step if strided else index * whole // length
             target = target.index_select(axis, index)
     return target
 

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from lamina.losses import LOSSES
-from lamina.losses.terms import at_least_float32, is_known, one_hot, over_processes, soft_dice
+from lamina.losses.terms import (
+    at_least_float32,
+    is_known,
+    mean_of_known,
+    one_hot,
+    over_processes,
+    soft_dice,
+)
 
 
 @LOSSES.register("dice_ce")
@@ -35,7 +42,8 @@ class DiceCE:
     squared: bool = False
     """Whether the Dice term's denominator sums squares of p, as V-Net does."""
     batch: bool = True
-    """Whether Dice sums over the batch; off: it is the mean of each image's."""
+    """Whether Dice sums over the batch; off: it is the mean of each image's,
+    without those that are ignored as a whole."""
     dice_weight: float = 1.0
     """Weight of the Dice term."""
     ce_weight: float = 1.0
@@ -59,7 +67,8 @@ class DiceCE:
                 squared=self.squared,
                 batch=self.batch,
             )
-            dice = (dice if self.include_background else dice[..., 1:]).mean()
+            dice = dice if self.include_background else dice[..., 1:]
+            dice = dice.mean() if self.batch else mean_of_known(dice, known)
             surprise, voxels = over_processes(-(log_p * truth).sum(), known.sum())
             cross_entropy = surprise / voxels.clamp(min=1)
             return self.dice_weight * dice + self.ce_weight * cross_entropy

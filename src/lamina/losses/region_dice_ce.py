@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lamina.losses import LOSSES
-from lamina.losses.terms import at_least_float32, is_known, over_processes, soft_dice
+from lamina.losses.terms import (
+    at_least_float32,
+    is_known,
+    mean_of_known,
+    over_processes,
+    soft_dice,
+)
 
 
 @LOSSES.register("region_dice_ce")
@@ -34,7 +40,8 @@ class RegionDiceCE:
     squared: bool = False
     """Whether the Dice term's denominator sums squares of p."""
     batch: bool = True
-    """Whether Dice sums over the batch; off: it is the mean of each image's."""
+    """Whether Dice sums over the batch; off: it is the mean of each image's,
+    without those that are ignored as a whole."""
     ce: Literal["binary", "softmax"] = "binary"
     """Cross-entropy of each region alone, or, to repeat GLIMS, of one softmax over all regions:
     minus the sum of y log softmax, averaged over voxels."""
@@ -67,8 +74,9 @@ class RegionDiceCE:
                 squared=self.squared,
                 batch=self.batch,
             )
+            dice = dice.mean() if self.batch else mean_of_known(dice, known)
             cross_entropy = self._cross_entropy(logits, truth, known)
-            return self.dice_weight * dice.mean() + self.ce_weight * cross_entropy
+            return self.dice_weight * dice + self.ce_weight * cross_entropy
 
     def _cross_entropy(self, logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
         if self.ce == "softmax":

@@ -95,3 +95,15 @@ def soft_dice(
     nothing = total == 0
     loss = 1 - (2 * overlap + n) / (total + d + nothing)
     return loss.masked_fill(nothing, 0.0)
+
+
+def mean_of_known(losses: Tensor, known: Tensor) -> Tensor:
+    """Return the mean over images and classes with a voxel that counts; 0 where there is none.
+
+    Args:
+        losses: ``(B, K)``, of each image.
+        known: Which voxels count, ``(B, K, *S)``, or ``(B, 1, *S)`` of all classes alike.
+    """
+    counts = known.flatten(2).any(dim=2).expand_as(losses)
+    total, count = over_processes((losses * counts).sum(), counts.sum())
+    return total / count.clamp(min=1)

@@ -6,7 +6,7 @@ and the configuration builds the network. Adding a network means adding a file t
 
 from collections.abc import Callable
 from dataclasses import Field, asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lamina.config import resolve
 from lamina.errors import ConfigError
@@ -42,8 +42,8 @@ class NetworkConfig(Protocol):
         """Return the network, fresh: ``(B, C, *S) -> (B, num_classes, *S)`` logits.
 
         ``C`` is :func:`input_channels`. In training mode a network with deep supervision returns a
-        list of logits instead, finest first, each of its own size. Weights that the published
-        network has but that provably cannot change its output do not require gradients.
+        list of logits instead, finest first, each of its own size. Modules that the
+        published network has but whose result it never uses do not require gradients.
         """
 
 
@@ -83,6 +83,18 @@ def own_learning_rate(name: str) -> float | None:
     """
     rate: float | None = getattr(NETWORKS.get(name)(1, 2), "learning_rate", None)
     return rate
+
+
+def own_precision(name: str) -> Literal["fp32"] | None:
+    """Return the number format that preset ``name`` keeps to where none is asked for.
+
+    It is ``precision`` of the network's configuration: of one that half precision changes too much.
+
+    Raises:
+        UnknownNameError: No preset is called ``name``.
+    """
+    precision: Literal["fp32"] | None = getattr(NETWORKS.get(name)(1, 2), "precision", None)
+    return precision
 
 
 def configure(name: str, *, in_channels: int, num_classes: int, **options: Any) -> NetworkConfig:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lamina.models import preset, require
 from lamina.models.layers.convolution import Layer, conv, conv_unit
 from lamina.models.layers.lms import UpStage
-from lamina.models.layers.size import crop_to, pad_to_multiple
+from lamina.models.layers.size import crop_to, pad_to_train
 from lamina.models.published import Published
 
 EXPANSION = 4  # of every inverted bottleneck
@@ -120,7 +120,7 @@ class CMUNeXt(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """``(B, in_channels, *S)`` -> logits ``(B, num_classes, *S)``."""
         first, *deeper = self.encoder
-        x = self.stem(pad_to_multiple(image, self.config.size_divisor))
+        x = self.stem(pad_to_train(image, self.config.size_divisor, self.training))
         encoded = [first(x)]  # (B, 16, *S)
         for stage in deeper:  # (B, 32, *S/2), (B, 128, *S/4), (B, 160, *S/8), (B, 256, *S/16)
             encoded.append(stage(self.pool(encoded[-1])))

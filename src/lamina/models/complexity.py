@@ -25,9 +25,9 @@ class Complexity:
     """Weights and operations of one network, for one image of one size."""
 
     parameters: int
-    """Weights, those that cannot change the output included."""
+    """Weights, those that are never used included."""
     live_parameters: int
-    """Weights that can change the output."""
+    """Weights that are trained: those of modules whose result is used."""
     macs: int
     """Multiply-accumulate operations of the convolutions and matrix products of one prediction."""
     uncounted: tuple[str, ...]

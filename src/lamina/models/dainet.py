@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lamina.models import Preset, preset, require
 from lamina.models.layers.convolution import conv, conv_unit, upsampling_conv
-from lamina.models.layers.size import crop_to, pad_to_multiple
+from lamina.models.layers.size import crop_to, pad_to_train
 from lamina.models.published import Published
 
 
@@ -130,7 +130,8 @@ class DAINet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, C + h, H, W)``, the maps last -> logits ``(B, num_classes, H, W)``."""
-        parts = pad_to_multiple(image, self.config.size_divisor).split(self.inputs, dim=1)
+        padded = pad_to_train(image, self.config.size_divisor, self.training)
+        parts = padded.split(self.inputs, dim=1)
         encoded = [encoder(part) for encoder, part in zip(self.encoders, parts, strict=True)]
         x = self.merge(torch.cat([pooled for _, pooled in encoded], dim=1))  # (B, 16 f, *S/16)
         for level, stage in zip((3, 2, 1, 0), self.decoder, strict=True):

@@ -7,7 +7,7 @@ where text and authors' code differ, the code decides, whose weights are as many
 * ``released`` networks compute what that code does, slips included: CSAB's spatial gate is one
   number for all voxels, and attention has the slips that :mod:`lamina.models.layers.swin` lists.
 * It takes 96x96x96 voxels only; for other sizes we interpolate position embeddings.
-* It runs in float32, and so do we: bfloat16 would change logits of fresh weights by a third.
+* It runs in float32, and so do we, unless told otherwise: bfloat16 changes logits by a third.
 * Table 3 names networks without describing them. A convolutional branch has a 3x3x3 convolution,
   instance normalisation and PReLU for each DACB. A transformer branch has Swin stages on all levels
   but the finest, which is convolutional: T2's depth at 1/16 of the resolution, T1's above. Without
@@ -46,6 +46,7 @@ class GLIMSConfig:
     """
 
     size_divisor: ClassVar[int] = 32
+    precision: ClassVar[Literal["fp32"]] = "fp32"
 
     in_channels: int
     """Channels of the image."""
@@ -245,7 +246,7 @@ def _level(config: GLIMSConfig, level: int, *, down: bool) -> EncoderLevel | Dec
         position, attention = _swin(config, level)
         if down:
             merge = swin.PatchMerging(c, 3, released=config.released)
-            return EncoderLevel(nn.Sequential(position, attention), merge, swin.ChannelNorm())
+            return EncoderLevel(nn.Sequential(position, attention), merge, swin.TokenNorm())
         return DecoderLevel(c, nn.Sequential(swin.PatchExpanding(2 * c), position), attention)
     dacb, dilations = branch == "hybrid", config.dilations
     pair = (DACB(c, dilations) if dacb else unit(conv(3, c, c, 3), c) for _ in range(2))
@@ -256,7 +257,7 @@ def _level(config: GLIMSConfig, level: int, *, down: bool) -> EncoderLevel | Dec
 
 
 def _stage(config: GLIMSConfig, level: int, *, there: bool) -> nn.Module:
-    return nn.Sequential(*_swin(config, level), swin.ChannelNorm()) if there else nn.Identity()
+    return nn.Sequential(*_swin(config, level), swin.TokenNorm()) if there else nn.Identity()
 
 
 def _swin(config: GLIMSConfig, level: int) -> tuple[nn.Module, nn.Module]:

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lamina.models import require
-from lamina.models.layers.size import crop_to, pad_to_multiple
+from lamina.models.layers.size import crop_to, pad_to_two
 
 Constraints = dict[str, tuple[bool, str]]
 """What :func:`lamina.models.require` checks: field -> whether it holds, and what must hold."""
@@ -87,19 +86,11 @@ class MonaiNetwork(nn.Module):
 
         The others in the list are those of coarser stages or shallower paths.
         """
-        padded = _pad(image, self.config.size_divisor)
+        padded = pad_to_two(image, self.config.size_divisor)
         logits = self.network(padded)
         if isinstance(logits, Tensor):
             return _crop(logits, image, padded)
         return [_crop(head, image, padded) for head in logits]
-
-
-def _pad(image: Tensor, divisor: int) -> Tensor:
-    padded = pad_to_multiple(image, divisor)
-    if max(padded.shape[2:]) > divisor:
-        return padded
-    # Where the deepest map is a single voxel, there is no space left to normalise over.
-    return F.pad(padded, (0, divisor, *(0, 0) * (image.dim() - 3)), mode="replicate")
 
 
 def _crop(logits: Tensor, image: Tensor, padded: Tensor) -> Tensor:

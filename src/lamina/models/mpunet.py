@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lamina.models import preset, require
 from lamina.models.layers.convolution import conv, downsampling_conv, upsampling_conv
 from lamina.models.layers.position_attention import PositionAttention
-from lamina.models.layers.size import crop_to, pad_to_multiple, resize
+from lamina.models.layers.size import crop_to, pad_to_multiple, pad_to_train, resize
 from lamina.models.published import Published
 
 UNUSED_WEIGHTS = 1_049_754
@@ -46,6 +46,7 @@ class MPUNetConfig:
 
     size_divisor: ClassVar[int] = 8
     learning_rate: ClassVar[float] = 1e-4  # it hardly normalises
+    exclusive_classes: ClassVar[bool] = True  # logarithms of probabilities, which are never above 0
 
     in_channels: int
     """Channels of the image."""
@@ -183,7 +184,7 @@ class MPUNet(nn.Module):
 
         Those of the merged map come first, then those of the three coarser stages, finest first.
         """
-        padded = pad_to_multiple(image, self.config.size_divisor)
+        padded = pad_to_train(image, self.config.size_divisor, self.training)
         encoded = [self.stem(padded) + padded.mean(dim=1, keepdim=True)]  # (B, 16, *S)
         for reduce, block in zip(self.reductions, self.encoder, strict=True):
             x = reduce(encoded[-1])  # (B, 32, *S/2), (B, 64, *S/4), (B, 128, *S/8), (B, 256, *S/8)

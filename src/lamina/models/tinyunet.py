@@ -150,6 +150,7 @@ def tinyunet(in_channels: int, num_classes: int) -> TinyUNetConfig:
         num_classes=1,
         size=(256, 256),
         parameters="0.69 M",
+        note="690,941 were counted elsewhere; where the other four would be is not known.",
     ),
 )
 def tinyunet_lms(in_channels: int, num_classes: int) -> TinyUNetConfig:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lamina.models import preset, require
 from lamina.models.layers.convolution import Layer, conv, conv_unit
 from lamina.models.layers.lms import KERNELS, UpStage, lms_stage
-from lamina.models.layers.size import crop_to, pad_to_multiple
+from lamina.models.layers.size import crop_to, pad_to_train
 from lamina.models.published import Published
 
 _NORM: dict[int, Layer] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -87,8 +87,9 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, in_channels, *S)`` -> logits ``(B, num_classes, *S)``."""
+        padded = pad_to_train(image, self.config.size_divisor, self.training)
         first, *deeper = self.encoder
-        encoded = [first(pad_to_multiple(image, self.config.size_divisor))]  # (B, 64, *S)
+        encoded = [first(padded)]  # (B, 64, *S)
         for stage in deeper:  # (B, 128, *S/2), (B, 256, *S/4), (B, 512, *S/8), (B, 1024, *S/16)
             encoded.append(stage(self.pool(encoded[-1])))
         *skips, x = encoded

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from lamina.models import preset, require
 from lamina.models.layers.convolution import conv
 from lamina.models.layers.norm import ChannelNorm
-from lamina.models.layers.size import crop_to, pad_to_multiple
+from lamina.models.layers.size import crop_to, pad_to_train
 from lamina.models.published import Published
 
 REACH = 2  # of the shifts, in voxels to either side
@@ -130,7 +130,7 @@ class UNeXt(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, in_channels, H, W)`` -> logits ``(B, num_classes, H, W)``."""
-        x, encoded = pad_to_multiple(image, self.config.size_divisor), []
+        x, encoded = pad_to_train(image, self.config.size_divisor, self.training), []
         for stage in self.encoder:  # 16, 32, 128, 160, 256 channels; each half as large
             x = stage(x)
             encoded.append(x)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.table import number, shown_metrics
-from lamina.geometry import Affine
+from lamina.geometry import Affine, spacing_of
 from lamina.labels import LabelSet
 from lamina.report.mesh import surfaces_of
 from lamina.report.overlay import label_colours
@@ -35,6 +35,8 @@ class Pair:
     affine: Affine
     image: Volume | None
     """The scan on the same grid, where it can still be read."""
+    ct: bool | None = None
+    """Whether it is a CT, where that is known."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +75,12 @@ def ranked(scores: Scores) -> dict[Rank, str]:
     return {found[case]: case for case in order if case in found}
 
 
+def ranked_by(scores: Scores) -> str:
+    """Return the name of the metric that cases are ranked by; empty where nothing has a rank."""
+    metric = _ranking(scores)
+    return metric.title if metric else ""
+
+
 def _ranking(scores: Scores) -> Metric | None:
     """Return the metric that cases are ranked by."""
     directed = [m for m in scores.measures if m.higher_is_better is not None]
@@ -99,7 +107,7 @@ def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
     telling: list[Section] = []
     strip: list[Section] = []
     if pair.image is not None:
-        telling, strip = draw_sections(pair.image, pair.reference, pair.predicted, drawn)
+        telling, strip = draw_sections(pair.image, pair.reference, pair.predicted, drawn, pair.ct)
     scene, far = None, 0.0
     if pair.reference.ndim == 4 and scores.unit == "mm" and drawn:
         reference, predicted = (
@@ -107,7 +115,7 @@ def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
             for indices in (pair.reference, pair.predicted)
         )
         scene = len(scenes)
-        scenes.append(pack_scene(reference, predicted))
+        scenes.append(pack_scene(reference, predicted, max(spacing_of(pair.affine, 3))))
         far = scenes[-1]["far_mm"]
     return Shown(
         case_id=pair.case_id,
@@ -115,7 +123,7 @@ def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
         score=_score(pair.case_id, scores),
         telling=telling,
         strip=strip,
-        window=window_told(pair.image) if pair.image else "",
+        window=window_told(pair.image, pair.ct) if pair.image else "",
         legend=dict(drawn.values()),
         rows=_rows_of(pair.case_id, scores),
         scene=scene,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.colours import OKABE_ITO
 from lamina.evaluation.metrics import Metric
 from lamina.report.sheets import signed
-from lamina.terminology import OKABE_ITO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,7 +191,7 @@ def curve_chart(
         if mark is not None:
             axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
             axes.annotate(
-                f"best: {mark:g}",
+                f"kept: {mark:g}",
                 (mark, 0.02),
                 xycoords=("data", "axes fraction"),
                 xytext=(-3, 0),

@@ -260,4 +260,8 @@ def _figure(axes: "Axes") -> "Figure":
 
 
 def _short(text: str, length: int = _LONGEST) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """Return a text, or its ends where it is longer: runs of a sweep differ in their last words."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - length :]}"

@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from lamina.labels import IGNORE_INDEX, LabelSet
-from lamina.report.overlay import Colour, label_colours
-from lamina.report.slices import View, planes_of, to_screen, view_of, window_of
+from lamina.report.drawing import Colour
+from lamina.report.overlay import label_colours
+from lamina.report.slices import View, as_shown, planes_of, to_screen, view_of, window_of
 from lamina.volume import Volume
 
 # Lengths in pixels.
@@ -28,7 +29,7 @@ class Frames:
     """Draws what is predicted for a case on the slices that show most of its reference.
 
     Args:
-        image: Channel 0 is shown.
+        image: As prepared; channel 0 is shown, or the colours of a photograph.
         reference: Class indices ``(1, *S)``.
         labels: Names of the classes.
     """
@@ -38,11 +39,11 @@ class Frames:
         self.affine = image.affine
         self.views = [view_of(image, known, None, plane) for plane in planes_of(image)]
         self.colours = _coloured(label_colours(labels), np.unique(known))
-        low, high = window_of(np.concatenate([view.image.ravel() for view in self.views]))
+        window = window_of(image, ct=False)
         longest = max(side for view in self.views for side in view.size_mm)
         self.sizes = [_pixels(view, PANEL / longest) for view in self.views]
         self.grounds = [
-            _grey(view, size, low, high) for view, size in zip(self.views, self.sizes, strict=True)
+            _ground(view, size, window) for view, size in zip(self.views, self.sizes, strict=True)
         ]
 
     def draw(self, predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -103,10 +104,9 @@ def _pixels(view: View, scale: float) -> tuple[int, int]:
     return width, height
 
 
-def _grey(view: View, size: tuple[int, int], low: float, high: float) -> NDArray[np.uint8]:
-    shown = np.clip((view.image.astype(np.float32) - low) / (high - low), 0, 1)
-    grey = Image.fromarray(np.uint8(GREY_LEVELS * np.nan_to_num(shown)))
-    return np.array(grey.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
+def _ground(view: View, size: tuple[int, int], window: tuple[float, float]) -> NDArray[np.uint8]:
+    ground = Image.fromarray(np.uint8(GREY_LEVELS * as_shown(view.image, window)))
+    return np.array(ground.resize(size, Image.Resampling.BICUBIC).convert("RGB"))
 
 
 def _paint(

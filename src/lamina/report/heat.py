@@ -12,22 +12,18 @@ from numpy.typing import NDArray
 
 from lamina.files import atomic_path
 from lamina.labels import LabelSet
-from lamina.report.overlay import (
+from lamina.report.drawing import (
     BACKGROUND,
-    DPI,
-    GREY,
     INK,
     MUTED,
     Colour,
+    draw_image,
     draw_marks,
     draw_scale_bar,
-    encoded,
-    label_colours,
-    longest_bar,
     outline,
-    shorten,
 )
-from lamina.report.slices import View, planes_of, to_screen, view_of, window_of
+from lamina.report.overlay import DPI, encoded, label_colours, longest_bar, shorten
+from lamina.report.slices import View, in_body, planes_of, to_screen, view_of, window_of
 from lamina.volume import Volume
 
 if TYPE_CHECKING:
@@ -82,6 +78,8 @@ def save_heat(
     heats: Sequence[Heat],
     *,
     title: str = "",
+    note: str = "",
+    ct: bool | None = None,
 ) -> None:
     """Write a PNG: the scan with what was segmented, then each map over it.
 
@@ -90,11 +88,13 @@ def save_heat(
 
     Args:
         path: The PNG to write.
-        image: Channel 0 is shown.
+        image: Channel 0 is shown; a photograph in its colours.
         segmentation: ``(1, *S)`` in file values, whose outlines are drawn.
         labels: Names and file values.
         heats: At most :data:`MOST_ROWS` are drawn, and none that is flat.
         title: Heading.
+        note: What there is to say of all maps, in a line.
+        ct: Whether the image is a CT; as for :func:`~lamina.report.slices.window_of`.
 
     Raises:
         FileError: The picture cannot be written.
@@ -103,17 +103,18 @@ def save_heat(
     shown = [heat for heat in heats if not heat.is_flat][:MOST_ROWS]
     kept = [indices, *(_only(indices, labels, heat.structures) for heat in shown)]
     rows = [[view_of(image, each, None, plane) for plane in planes_of(image)] for each in kept]
-    page, colours, window = _Page(rows, title), label_colours(labels), window_of(image.array[0])
+    page, colours, window = _Page(rows, title), label_colours(labels), window_of(image, ct)
+    if in_body(image):
+        page.name_planes(rows[0])
     for row, views in enumerate(rows):
         heat = shown[row - 1] if row else None
         for column, view in enumerate(views):
             axes = page.axes(row, column, view)
-            extent = (*axes.get_xlim(), *axes.get_ylim())
-            axes.imshow(view.image, extent=extent, vmin=window[0], vmax=window[1], **GREY)
+            draw_image(axes, view, window)
             if heat is not None:
                 _lay_over(axes, heat, image, view)
             outline(axes, view, colours, width=_THICK if heat is None else _THIN)
-            if image.unit == "mm":
+            if in_body(image):
                 draw_marks(axes, view.plane)
         if image.unit == "mm":
             draw_scale_bar(page.axes(row, 0, views[0]), longest_bar(views[0].size_mm[1]))
@@ -122,8 +123,9 @@ def save_heat(
             page.key({n: c for i, (n, c) in enumerate(colours.items(), 1) if i in present})
         else:
             page.scale(row, heat)
-    if len(heats) > len(shown):
-        page.note(f"{len(heats) - len(shown)} more maps, flat ones among them, are in files.")
+    more = len(heats) - len(shown)
+    left_out = f"{more} more maps, flat ones among them, are in files." if more else ""
+    page.note(" ".join(filter(None, (note, left_out))))
     with atomic_path(path) as part:
         page.figure.savefig(part, format="png", dpi=DPI)
 
@@ -170,9 +172,11 @@ class _Page:
         self.figure: Figure = Figure((self.width, self.height), facecolor=BACKGROUND)
         FigureCanvasAgg(self.figure)
         self.text(_GAP, 0.28, shorten(title, int(self.width * 9)), size=13, weight="bold")
-        for view, left in zip(rows[0], self._lefts, strict=True):
-            middle = left + self.columns[self._lefts.index(left)] / 2
-            self.text(middle, _TOP - 0.16, view.plane.name, ha="center", color=MUTED)
+
+    def name_planes(self, views: Sequence[View]) -> None:
+        """Write the planes' names above their columns."""
+        for view, left, width in zip(views, self._lefts, self.columns, strict=True):
+            self.text(left + width / 2, _TOP - 0.16, view.plane.name, ha="center", color=MUTED)
 
     @property
     def _lefts(self) -> list[float]:

@@ -1,6 +1,5 @@
 """Surfaces of segmented structures in patient millimetres, and files that hold them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lamina.errors import FileError
-from lamina.files import atomic_path
-from lamina.geometry import Affine
+from lamina.files import atomic_path, file_names
+from lamina.geometry import Affine, voxel_volume
 from lamina.labels import LabelSet
-from lamina.report.overlay import Colour, label_colours
+from lamina.report.drawing import Colour
+from lamina.report.overlay import label_colours
 
 Space = Literal["RAS", "LPS"]
 """Where x, y and z run to: right, front, head; or left, back, head, as in DICOM."""
@@ -22,6 +24,7 @@ Space = Literal["RAS", "LPS"]
 SUFFIXES = (".glb", ".obj", ".stl")
 
 _SMOOTHINGS = 12
+_CHANGE = 0.05
 _STL_HEADER = 80
 
 
@@ -35,11 +38,8 @@ class Surface:
     """``(N, 3)`` in mm."""
     faces: NDArray[np.int64]
     """``(M, 3)`` vertices of each triangle, counter-clockwise as seen from outside."""
-
-    @property
-    def volume_ml(self) -> float:
-        """What the surface encloses."""
-        return signed_volume(self.vertices, self.faces) / 1000
+    volume_ml: float
+    """Of the structure's voxels; its surface cuts their corners, and encloses less."""
 
 
 def surfaces_of(
@@ -59,7 +59,7 @@ def surfaces_of(
         indices: Class indices ``(*S)`` of three axes.
         affine: Voxel indices -> RAS+ mm.
         labels: Names of the classes.
-        smooth: Take the steps of the voxels away (Taubin 1995), which keeps the volume.
+        smooth: Take the steps of the voxels away, as :func:`smoothed` does.
         max_faces: Triangles that each structure may have.
     """
     boxes = dict(enumerate(find_objects(indices, labels.num_classes - 1), start=1))
@@ -67,23 +67,20 @@ def surfaces_of(
     for index, (name, colour) in enumerate(label_colours(labels).items(), start=1):
         box = boxes[index]
         if box is not None:
-            vertices, faces = _marched(indices[box] == index)
+            mask = indices[box] == index
+            vertices, faces = _marched(mask)
             vertices = vertices + [side.start for side in box]
-            surface = _placed(Surface(name, colour, vertices, faces), affine)
+            volume_ml = int(mask.sum()) * voxel_volume(affine, 3) / 1000
+            surface = _placed(Surface(name, colour, vertices, faces, volume_ml), affine)
             found.append(thinned(smoothed(surface) if smooth else surface, max_faces))
     return found
-
-
-def signed_volume(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> float:
-    """Return the volume within closed triangles; negative where they face inwards."""
-    a, b, c = (vertices[faces[:, corner]] - vertices.mean(axis=0) for corner in range(3))
-    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def write_surfaces(path: Path, surfaces: Sequence[Surface], space: Space = "RAS") -> list[Path]:
     """Write surfaces in mm, with names and colours where the format has them.
 
-    STL has neither: of several structures each gets a file of its own, with its name at the end.
+    STL has neither: of several structures each gets a file of its own, with its name at the end,
+    and a number where another structure has that name already.
 
     Args:
         path: ``.glb``, ``.obj`` or ``.stl``.
@@ -106,8 +103,8 @@ def write_surfaces(path: Path, surfaces: Sequence[Surface], space: Space = "RAS"
         files = {path: _stl(turned[0], space)}
     else:
         files = {
-            path.with_name(f"{path.stem}_{_file_name(s.name)}{path.suffix}"): _stl(s, space)
-            for s in turned
+            path.with_name(f"{path.stem}_{name}{path.suffix}"): _stl(s, space)
+            for s, name in zip(turned, file_names(s.name for s in turned), strict=True)
         }
     for file, content in files.items():
         with atomic_path(file) as part:
@@ -139,17 +136,43 @@ def _marched(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.i
 def _placed(surface: Surface, affine: Affine) -> Surface:
     """Move a surface from voxels to mm; its triangles face outwards whatever way the axes run."""
     vertices = surface.vertices @ affine[:3, :3].T + affine[:3, 3]
-    outwards = signed_volume(vertices, surface.faces) > 0
+    whole = np.zeros(len(vertices), np.int32)
+    outwards = _volumes(vertices, surface.faces, whole)[0] > 0
     faces = surface.faces if outwards else surface.faces[:, ::-1]
     return replace(surface, vertices=vertices, faces=faces)
 
 
 def smoothed(surface: Surface) -> Surface:
-    """Take the steps of the voxels away (Taubin 1995), which keeps the volume."""
+    """Take the steps of the voxels away (Taubin 1995), which keeps the volume of what is large.
+
+    Parts whose volume would change by more than 5 %, such as thin ones, stay as they are.
+    """
     from trimesh.smoothing import filter_taubin
 
     mesh = filter_taubin(_mesh(surface), lamb=0.5, nu=0.53, iterations=_SMOOTHINGS)
-    return replace(surface, vertices=np.asarray(mesh.vertices))
+    moved = np.asarray(mesh.vertices)
+    parts = _parts(surface)
+    stepped, smooth = (_volumes(v, surface.faces, parts) for v in (surface.vertices, moved))
+    kept = np.abs(smooth - stepped) <= _CHANGE * np.abs(stepped)
+    return replace(surface, vertices=np.where(kept[parts, None], moved, surface.vertices))
+
+
+def _parts(surface: Surface) -> NDArray[np.int32]:
+    """Return the number of the part, joined by triangles, that each vertex belongs to."""
+    edges = np.concatenate([surface.faces[:, :2], surface.faces[:, 1:]])
+    size = len(surface.vertices)
+    joined = coo_array((np.ones(len(edges), np.bool_), (*edges.T,)), shape=(size, size))
+    parts: NDArray[np.int32] = connected_components(joined, directed=False)[1]
+    return parts
+
+
+def _volumes(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], parts: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Return the signed volume of each part, given the part ``(N,)`` of each vertex."""
+    a, b, c = (vertices[faces[:, corner]] - vertices.mean(axis=0) for corner in range(3))
+    cones = np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
+    return np.bincount(parts[faces[:, 0]], weights=cones).astype(np.float64)
 
 
 def thinned(surface: Surface, max_faces: int | None) -> Surface:
@@ -217,7 +240,3 @@ def _stl(surface: Surface, space: Space) -> bytes:
     header = f"SPACE={space} UNIT=mm".encode().ljust(_STL_HEADER)
     content: bytes = export_stl(_mesh(surface))
     return header + content[_STL_HEADER:]
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)

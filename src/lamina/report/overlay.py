@@ -7,26 +7,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.colours import OKABE_ITO
 from lamina.explain.quality import sizes, unit_of
 from lamina.files import atomic_path
 from lamina.geometry import check_same_grid
 from lamina.labels import IGNORE_INDEX, LabelSet
-from lamina.report.slices import OPPOSITE, Plane, View, planes_of, view_of, window_of
-from lamina.terminology import OKABE_ITO
+from lamina.report.drawing import (
+    BACKGROUND,
+    DASHES,
+    INK,
+    MUTED,
+    Colour,
+    draw_image,
+    draw_marks,
+    draw_scale_bar,
+    outline,
+    outline_reference,
+)
+from lamina.report.slices import View, in_body, planes_of, view_of, window_of
 from lamina.volume import Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Colour = tuple[float, float, float]
-
-BACKGROUND = "#0b0d10"
-INK = "#e8eaed"
-MUTED = "#9aa0a6"
 BARS_MM = (0.1, 1, 2, 5, 10, 20, 50, 100)
-DASHES = (0, (2.5, 1.5))
 SIDEWAYS: dict[str, Any] = {"rotation": 90, "ha": "center", "color": MUTED}
-GREY: dict[str, Any] = {"cmap": "gray", "interpolation": "bicubic", "aspect": "auto"}
 DPI = 140
 
 # Lengths of the sheet in inches.
@@ -65,6 +70,7 @@ def save_overlay(
     *,
     reference: Volume | None = None,
     title: str = "",
+    ct: bool | None = None,
 ) -> None:
     """Write a PNG of a segmentation on its image, with true proportions, volumes and a scale.
 
@@ -73,11 +79,12 @@ def save_overlay(
 
     Args:
         path: The PNG to write; its folder is made.
-        image: Channel 0 is shown, CT in a soft tissue window.
+        image: Channel 0 is shown, CT in a soft tissue window; a photograph in its colours.
         segmentation: Predicted label map ``(1, *S)`` in file values.
         labels: Names and file values.
         reference: True label map, likewise.
         title: Heading.
+        ct: Whether the image is a CT; as for :func:`~lamina.report.slices.window_of`.
 
     Raises:
         GeometryError: A label map lies on another grid than the image.
@@ -87,9 +94,13 @@ def save_overlay(
     predicted = encoded(segmentation, image, labels)
     true = None if reference is None else encoded(reference, image, labels)
     views = [view_of(image, predicted, true, plane) for plane in planes_of(image)]
-    sheet, window, colours = _Sheet(views, title), window_of(image.array[0]), label_colours(labels)
+    sheet, window, colours = _Sheet(views, title), window_of(image, ct), label_colours(labels)
     for row, view in enumerate(views):
-        _draw_row(sheet, row, view, window, colours, in_body=image.unit == "mm")
+        _draw_row(sheet, row, view, window, colours)
+        if in_body(image):
+            _name_plane(sheet, row, view)
+        if image.unit == "mm":
+            draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
     found = [sizes(each, labels) for each in (segmentation, reference) if each is not None]
     heading = f"{'Volume' if image.spatial_dims == 3 else 'Area'}, {unit_of(segmentation)}"
     _draw_legend(sheet, heading, found, colours)
@@ -166,88 +177,20 @@ def _draw_row(
     view: View,
     window: tuple[float, float],
     colours: Mapping[str, Colour],
-    *,
-    in_body: bool,
 ) -> None:
-    sheet.text(LEFT / 2, sheet.row_middle(row), view.plane.name, **SIDEWAYS)
     for column in range(sheet.columns):
         axes = sheet.axes(row, column, view.size_mm)
-        extent = (*axes.get_xlim(), *axes.get_ylim())
-        axes.imshow(view.image, extent=extent, vmin=window[0], vmax=window[1], **GREY)
+        draw_image(axes, view, window)
         if column > 0:
             outline(axes, view, colours, fill=0.35 if column == 1 else 0.0)
         if column == 2 and view.reference is not None:
-            _outline_reference(axes, view, view.reference)
-        if in_body:
-            draw_marks(axes, view.plane)
-    if in_body:
-        draw_scale_bar(sheet.axes(row, 0, view.size_mm), sheet.bar_mm)
+            outline_reference(axes, view, view.reference)
 
 
-def outline(
-    axes: "Axes",
-    view: View,
-    colours: Mapping[str, Colour],
-    *,
-    fill: float = 0.0,
-    width: float = 1.6,
-) -> None:
-    """Draw each predicted structure's contour, half-way between its pixels and the next."""
-    for index, colour in enumerate(colours.values(), start=1):
-        right, down, mask = _padded_mask(view.segmentation == index, view)
-        if not mask.any():
-            continue
-        if fill:
-            axes.contourf(right, down, mask, levels=[0.5, 1.5], colors=[colour], alpha=fill)
-        axes.contour(right, down, mask, levels=[0.5], colors=[colour], linewidths=width)
-
-
-def _outline_reference(axes: "Axes", view: View, reference: NDArray[np.uint8]) -> None:
-    """Draw the true contours dashed; a border that two share only once, lest the dashes fill up."""
-    style: dict[str, Any] = {"colors": ["white"], "linewidths": 1.1, "linestyles": [DASHES]}
-    drawn = np.zeros(np.add(reference.shape, 2), dtype=np.bool_)
-    for index in np.unique(reference[reference > 0])[::-1]:
-        right, down, mask = _padded_mask(reference == index, view)
-        axes.contour(right, down, np.ma.masked_array(mask, drawn), levels=[0.5], **style)
-        drawn |= mask > 0
-
-
-def _padded_mask(
-    mask: NDArray[np.bool_], view: View
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return where pixels lie (mm to the right, mm down) and the mask, padded so contours close."""
-    padded = np.pad(mask, 1).astype(np.float32)
-    rows, columns = (np.arange(size) - 0.5 for size in padded.shape)
-    return columns * view.spacing[1], rows * view.spacing[0], padded
-
-
-def draw_marks(axes: "Axes", plane: Plane) -> None:
-    """Write where the screen's edges point to in the body."""
-    from matplotlib.patheffects import withStroke
-
-    edges = {
-        OPPOSITE[plane.right]: (0.02, 0.5, "left", "center"),
-        plane.right: (0.98, 0.5, "right", "center"),
-        OPPOSITE[plane.down]: (0.5, 0.98, "center", "top"),
-        plane.down: (0.5, 0.02, "center", "bottom"),
-    }
-    for letter, (x, y, ha, va) in edges.items():
-        mark = axes.text(x, y, letter, ha=ha, va=va, color=INK, size=9, transform=axes.transAxes)
-        mark.set_path_effects([withStroke(linewidth=2, foreground="black")])
-
-
-def draw_scale_bar(axes: "Axes", length: float) -> None:
-    """Draw a bar of so many mm in the lower left corner."""
-    from matplotlib.patheffects import withStroke
-
-    style: dict[str, Any] = {
-        "color": INK,
-        "path_effects": [withStroke(linewidth=3, foreground="black")],
-    }
-    start, bottom = 0.04 * axes.get_xlim()[1], 0.96 * axes.get_ylim()[0]
-    axes.plot((start, start + length), (bottom, bottom), linewidth=2, **style)
-    above: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "size": 8}
-    axes.annotate(f"{length:g} mm", (start, bottom), **above, **style)
+def _name_plane(sheet: _Sheet, row: int, view: View) -> None:
+    sheet.text(LEFT / 2, sheet.row_middle(row), view.plane.name, **SIDEWAYS)
+    for column in range(sheet.columns):
+        draw_marks(sheet.axes(row, column, view.size_mm), view.plane)
 
 
 def _draw_legend(

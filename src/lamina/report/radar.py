@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lamina.colours import OKABE_ITO
 from lamina.report.charts import DASHES, Chart, styled
-from lamina.terminology import OKABE_ITO
 
 _SIDE = 5.2
 """Inches."""

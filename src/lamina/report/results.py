@@ -16,16 +16,23 @@ from numpy.typing import NDArray
 
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
-from lamina.evaluation.statistics import LEVEL
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.summary import Summary
 from lamina.evaluation.table import number, shown_metrics
 from lamina.files import atomic_path, write_text
-from lamina.report.cases import Pair, colours_of, show
+from lamina.report.cases import Pair, colours_of, ranked_by, show
 from lamina.report.charts import MUTED, Chart, agreement_chart, curve_chart, score_chart
 from lamina.report.page import render
 from lamina.report.reliability import reliability_chart
-from lamina.report.tables import MEAN, Intervals, between, counts_told, occurring, score_rows
+from lamina.report.tables import (
+    MEAN,
+    Intervals,
+    between,
+    counts_told,
+    few_told,
+    occurring,
+    score_rows,
+)
 
 Facts = Mapping[str, str]
 """What -> how it is, in words and with units."""
@@ -42,13 +49,15 @@ class Results:
     subtitle: str
     scores: Scores
     intervals: Intervals = field(default_factory=dict)
-    """Of the means."""
+    """Of the means over patients."""
     read_pairs: Callable[[], Iterator[Pair]] = lambda: iter(())
     """Reads the cases to show, one after the other."""
     sizes: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     """Structure -> case -> its true and its predicted size, in ml, or in pixels."""
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Name of a run -> its epochs, as ``metrics.jsonl`` holds them."""
+    select_by: str = "dice"
+    """What, of these, tells the epoch that was kept."""
     flags: Mapping[str, Sequence[str]] | None = None
     """Case -> what about it is unlike the training of the model; ``None`` if nobody looked."""
     reliability: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -76,6 +85,7 @@ def save_report(path: Path, results: Results) -> None:
         tiles=_tiles(scores),
         faults=list(_faults(scores)),
         counts=counts_told(scores),
+        few=few_told(results.intervals),
         head=head,
         rows=rows,
         below=_below(scores, results.intervals),
@@ -83,9 +93,10 @@ def save_report(path: Path, results: Results) -> None:
         score_charts=list(score_charts(scores, shown_metrics(scores))),
         calibration=list(calibration_charts(results)),
         agreements=list(agreement_charts(scores, results.sizes)),
-        curves=list(curve_charts(results.histories)),
+        curves=list(curve_charts(results.histories, results.select_by)),
         shown=shown,
         scenes=scenes,
+        ranked_by=ranked_by(scores),
         colours=colours_of(scores.labels),
         measures=shown_metrics(scores),
         cases=list(_cases(scores)),
@@ -110,7 +121,7 @@ def save_pdf(path: Path, results: Results) -> None:
         *score_charts(scores, shown_metrics(scores)),
         *calibration_charts(results),
         *agreement_charts(scores, results.sizes),
-        *curve_charts(results.histories),
+        *curve_charts(results.histories, results.select_by),
     )
     with atomic_path(path) as part, PdfPages(part) as pages:
         for chart in charts:
@@ -147,7 +158,9 @@ def agreement_charts(
         yield agreement_chart(label, reference, predicted, [*by_case], unit, colours[label])
 
 
-def curve_charts(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Chart]:
+def curve_charts(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], select_by: str = "dice"
+) -> Iterator[Chart]:
     """Yield loss and Dice by epoch: of one run by structure, of several runs side by side."""
     known = {name: lines for name, lines in histories.items() if lines}
     if not known:
@@ -165,8 +178,8 @@ def curve_charts(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterat
     names = [key.removeprefix("dice/") for key in lines[0] if key.startswith("dice/")]
     if len(names) > 1:
         curves |= {name: _points(lines, f"dice/{name}") for name in names}
-    best = max(lines, key=lambda line: line["dice"])["epoch"] + 1
-    yield curve_chart("Dice", told, curves, {"mean": MUTED}, mark=best)
+    kept = max(lines, key=lambda line: line[select_by])["epoch"] + 1
+    yield curve_chart("Dice", told, curves, {"mean": MUTED}, mark=kept)
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -204,11 +217,11 @@ def _faults(scores: Scores) -> Iterator[tuple[int, str]]:
 
 
 def _below(scores: Scores, intervals: Intervals) -> dict[str, list[list[str]]]:
-    """Return what stands below each mean, line by line: median and range, and its interval."""
+    """Return what stands below each mean, line by line: median and range, and patients."""
 
     def sure(label: str, metric: Metric) -> list[str]:
         told = between(intervals.get(label, {}).get(metric.name), metric)
-        return [f"{100 * LEVEL:g} %: {told}"] if told else []
+        return [told] if told else []
 
     def spread(summary: Summary, metric: Metric) -> list[str]:
         if not summary.n:

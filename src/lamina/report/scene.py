@@ -17,7 +17,9 @@ _STEPS = 32767
 _FEWEST_FACES = 600
 
 
-def pack_scene(reference: Sequence[Surface], predicted: Sequence[Surface]) -> dict[str, Any]:
+def pack_scene(
+    reference: Sequence[Surface], predicted: Sequence[Surface], voxel_mm: float
+) -> dict[str, Any]:
     """Return what the viewer draws: two sides of one case in one frame.
 
     Each vertex carries its distance to the other side's surface of the same structure, so that
@@ -26,6 +28,7 @@ def pack_scene(reference: Sequence[Surface], predicted: Sequence[Surface]) -> di
     Args:
         reference: Surfaces in RAS+ mm, which are smoothed here.
         predicted: Likewise.
+        voxel_mm: Longest side of a voxel; colours tell no smaller distances apart.
 
     Returns:
         Plain data: the middle and the extent in mm, the distance in mm that has the last colour,
@@ -40,12 +43,16 @@ def pack_scene(reference: Sequence[Surface], predicted: Sequence[Surface]) -> di
     radius = float(np.linalg.norm(every - middle, axis=1).max())
     opposite = {"reference": sides["predicted"], "predicted": sides["reference"]}
     drawn = {
-        side: [(s, _distances(s, opposite[side])) for s in _light(own)]
+        side: [
+            (light, _distances(light, whole, opposite[side]))
+            for light, whole in zip(_light(own), own, strict=True)
+        ]
         for side, own in sides.items()
     }
     measured = np.concatenate([d for surfaces in drawn.values() for _, d in surfaces])
     known = measured[np.isfinite(measured)]
-    far = max(1.0, math.ceil(float(np.percentile(known, 97)))) if known.size else 1.0
+    usual = float(np.percentile(known, 97)) if known.size else 0.0
+    far = float(math.ceil(max(voxel_mm, usual)))
     return {
         "middle": middle.round(2).tolist(),
         "radius": round(radius, 2),
@@ -67,12 +74,22 @@ def _light(surfaces: Sequence[Surface]) -> list[Surface]:
     ]
 
 
-def _distances(surface: Surface, others: Sequence[Surface]) -> NDArray[np.float64]:
-    """Return mm from each vertex to the same structure of the other side; infinite without it."""
+def _distances(light: Surface, whole: Surface, others: Sequence[Surface]) -> NDArray[np.float64]:
+    """Return mm from each vertex to the same structure of the other side; infinite without it.
+
+    They are those of the nearest vertex of the whole surface: thinning moves vertices to between
+    the vertices of the other side, which would seem to be far even where both sides are the same.
+
+    Args:
+        light: The surface that is drawn.
+        whole: The same, before it was thinned.
+        others: Surfaces of the other side, whole.
+    """
+    nearest = whole.vertices[cKDTree(whole.vertices).query(light.vertices)[1]]
     for other in others:
-        if other.name == surface.name:
-            return np.asarray(cKDTree(other.vertices).query(surface.vertices)[0])
-    return np.full(len(surface.vertices), np.inf)
+        if other.name == light.name:
+            return np.asarray(cKDTree(other.vertices).query(nearest)[0])
+    return np.full(len(nearest), np.inf)
 
 
 def _packed(

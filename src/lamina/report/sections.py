@@ -19,6 +19,10 @@ from lamina.report.slices import (
     OPPOSITE,
     SOFT_TISSUE_HU,
     Plane,
+    as_shown,
+    image_on_screen,
+    in_body,
+    is_photograph,
     planes_of,
     telling_slice,
     to_screen,
@@ -61,7 +65,7 @@ class _Stack:
 
     plane: Plane
     image: NDArray[Any]
-    """``(rows, columns, slices, C)``."""
+    """``(rows, columns, slices)``, and a last axis of colours where it is a photograph."""
     reference: NDArray[np.uint8]
     predicted: NDArray[np.uint8]
     affine: NDArray[np.float64]
@@ -86,23 +90,22 @@ def draw_sections(
     reference: NDArray[np.uint8],
     predicted: NDArray[np.uint8],
     colours: Mapping[int, tuple[str, str]],
+    ct: bool | None = None,
 ) -> tuple[list[Section], list[Section]]:
     """Draw a case: the slice of each plane that tells most, and slices all through the structures.
 
     Args:
-        image: ``(C, *S)``; the first channel is shown, or all three of a colour picture.
+        image: ``(C, *S)``; the first channel is shown, or the colours of a photograph.
         reference: Class indices ``(1, *S)``, what is to be ignored as background.
         predicted: Likewise.
         colours: Class index -> name and colour.
+        ct: Whether the image is a CT; as for :func:`~lamina.report.slices.window_of`.
 
     Returns:
         A section per plane, and the strip; a picture has no strip.
     """
-    coloured = image.spatial_dims == 2 and image.num_channels == 3
-    shown = image.array if coloured else image.array[:1]
-    window = _window(shown)
-    planes = planes_of(image)
-    stacks = [_stack(image, shown, reference, predicted, plane) for plane in planes]
+    window = window_of(image, ct)
+    stacks = [_stack(image, reference, predicted, plane) for plane in planes_of(image)]
     telling = [
         _section(s, telling_slice([s.predicted, s.reference]), window, colours) for s in stacks
     ]
@@ -111,27 +114,23 @@ def draw_sections(
     return telling, [_section(stacks[0], i, window, colours) for i in _through(stacks[0])]
 
 
-def window_told(image: Volume) -> str:
-    """Return the grey levels that are black and white, for a caption."""
-    low, high = window = _window(image.array[:1])
+def window_told(image: Volume, ct: bool | None = None) -> str:
+    """Return the grey levels that are black and white, for a caption; empty of a photograph."""
+    if is_photograph(image):
+        return ""
+    low, high = window = window_of(image, ct)
     if window == SOFT_TISSUE_HU:
         return f"{low:.0f} to {high:.0f} HU, soft tissue"
     return f"{low:.0f} to {high:.0f}" if high - low > 10 else f"{low:.3g} to {high:.3g}"
 
 
-def _window(channels: NDArray[Any]) -> tuple[float, float]:
-    return (0.0, 255.0) if len(channels) == 3 else window_of(channels[0])
-
-
 def _stack(
     image: Volume,
-    channels: NDArray[Any],
     reference: NDArray[np.uint8],
     predicted: NDArray[np.uint8],
     plane: Plane,
 ) -> _Stack:
-    turned = [to_screen(channel[None], image.affine, plane)[0] for channel in channels]
-    affine = to_screen(channels[:1], image.affine, plane)[1]
+    turned, affine = image_on_screen(image, plane)
     maps = [to_screen(each, image.affine, plane)[0] for each in (reference, predicted)]
     row_mm, column_mm = spacing_of(affine, 2)
     present = (maps[0] > 0) | (maps[1] > 0)
@@ -141,12 +140,12 @@ def _stack(
     moved[:3, 3] += affine[:3, 0] * rows.start + affine[:3, 1] * columns.start
     return _Stack(
         plane=plane,
-        image=np.stack(turned, axis=-1)[rows, columns],
+        image=turned[rows, columns],
         reference=maps[0][rows, columns],
         predicted=maps[1][rows, columns],
         affine=moved,
         spacing=(row_mm, column_mm),
-        in_body=image.unit == "mm",
+        in_body=in_body(image),
     )
 
 
@@ -191,14 +190,11 @@ def _section(
 
 
 def _picture(plane: NDArray[Any], size: tuple[float, float], window: tuple[float, float]) -> str:
-    low, high = window
-    levels = np.nan_to_num((plane.astype(np.float32) - low) / (high - low))
-    pixels = np.asarray(levels.clip(0, 1) * 255, np.uint8)
+    pixels = np.asarray(as_shown(plane, window) * 255, np.uint8)
     scale = _SHARP / max(size)
     width, height = (max(1, round(side * scale)) for side in size)
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     stream = io.BytesIO()
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
     picture.save(stream, "WEBP", quality=88)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 

@@ -26,6 +26,7 @@ def save_segmentation_page(
     structures: Sequence[Mapping[str, Any]],
     flags: Sequence[str] = (),
     about: Mapping[str, str] | None = None,
+    ct: bool | None = None,
 ) -> None:
     """Write the page, which fetches nothing.
 
@@ -38,6 +39,7 @@ def save_segmentation_page(
         structures: ``name``, ``color``, ``ml`` (or ``None``) and ``flags`` of each.
         flags: What about the scan deserves a look.
         about: Facts to list, such as the model.
+        ct: Whether the scan is a CT; as for :func:`~lamina.report.slices.window_of`.
 
     Raises:
         GeometryError, LabelError: As for :func:`~lamina.report.overlay.save_overlay`.
@@ -45,7 +47,7 @@ def save_segmentation_page(
     """
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "overlay.png"
-        save_overlay(picture, image, segmentation, labels)
+        save_overlay(picture, image, segmentation, labels, ct=ct)
         encoded = base64.b64encode(picture.read_bytes()).decode()
     page = render(
         "segmentation.html",

@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.data.plan import Plan
 from lamina.geometry import Affine, orientation_of, reorientation, spacing_of
 from lamina.volume import Volume
 
 OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 SOFT_TISSUE_HU = (-160.0, 240.0)
+
+_COLOURS = 3
+_SAMPLES = 1_000_000
+_DARKEST_CT, _BRIGHTEST_CT = (-3100, -800), 3100
+"""HU between which the 0.5 % darkest voxels of a CT lie, air or what pads it, and most others."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class View:
 
     plane: Plane
     image: NDArray[Any]
+    """``(rows, columns)``, and a last axis of red, green and blue where it is a photograph."""
     segmentation: NDArray[np.uint8]
     """Class indices."""
     reference: NDArray[np.uint8] | None
@@ -56,8 +63,22 @@ class View:
     @property
     def size_mm(self) -> tuple[float, float]:
         """Height and width of the whole."""
-        rows, columns = self.image.shape
+        rows, columns = self.segmentation.shape
         return rows * self.spacing[0], columns * self.spacing[1]
+
+
+def is_photograph(image: Volume) -> bool:
+    """Tell whether the channels are the red, green and blue of a picture, not one scan each."""
+    three = image.spatial_dims == 2 and image.num_channels == _COLOURS
+    return three and (image.unit == "px" or image.array.dtype == np.uint8)
+
+
+def in_body(image: Volume) -> bool:
+    """Tell whether planes and directions of an image mean something, which of pictures they do not.
+
+    A photograph may be given the size of its pixels; it lies nowhere all the same.
+    """
+    return image.unit == "mm" and not is_photograph(image)
 
 
 def planes_of(image: Volume) -> tuple[Plane, ...]:
@@ -76,13 +97,13 @@ def view_of(
     """Cut the slice of a plane that shows most of every structure.
 
     Args:
-        image: Image ``(C, *S)``; channel 0 is taken.
+        image: Image ``(C, *S)``, of which is taken what :func:`image_on_screen` takes.
         segmentation: Class indices ``(1, *S)``.
         reference: Class indices ``(1, *S)``, which then choose the slice too.
         plane: One of ``planes_of(image)``.
     """
     maps = [segmentation] if reference is None else [segmentation, reference]
-    stack, affine = to_screen(image.array[:1], image.affine, plane)
+    stack, affine = image_on_screen(image, plane)
     turned = [to_screen(each, image.affine, plane)[0] for each in maps]
     index = telling_slice(turned)
     row_mm, column_mm = spacing_of(affine, 2)
@@ -110,18 +131,55 @@ def to_screen(array: NDArray[Any], affine: Affine, plane: Plane) -> tuple[NDArra
     return stack, turn.affine(affine, array.shape[1:])
 
 
-def window_of(channel: NDArray[Any]) -> tuple[float, float]:
-    """Return the intensities to show black and white: soft tissue for CT, else percentiles."""
-    values = channel[np.isfinite(channel)].astype(np.float32)
+def image_on_screen(image: Volume, plane: Plane) -> tuple[NDArray[Any], Affine]:
+    """Return what is shown of an image: channel 0, or the colours of a photograph.
+
+    Returns:
+        As :func:`to_screen` does; a photograph has a last axis of red, green and blue.
+    """
+    if not is_photograph(image):
+        return to_screen(image.array[:1], image.affine, plane)
+    turned = [to_screen(image.array[[i]], image.affine, plane) for i in range(_COLOURS)]
+    return np.stack([stack for stack, _ in turned], axis=-1), turned[0][1]
+
+
+def window_of(image: Volume, ct: bool | None = None) -> tuple[float, float]:
+    """Return the intensities to show black and white: soft tissue for CT, else percentiles.
+
+    Args:
+        image: Image ``(C, *S)``, of which is looked at what is shown.
+        ct: Whether it is a CT; by default told by its darkest and brightest half percent, for
+            single voxels of metal, or of nothing, may have any value.
+    """
+    photograph = is_photograph(image)
+    if photograph and image.array.dtype == np.uint8:
+        return 0.0, 255.0
+    flat = image.array[: _COLOURS if photograph else 1].reshape(-1)
+    values = flat[:: max(1, flat.size // _SAMPLES)].astype(np.float64)
+    values = values[np.isfinite(values)]
     if values.size == 0:
         return 0.0, 1.0
-    low, high, mean = float(values.min()), float(values.max()), float(values.mean())
-    if low <= -300 and high <= 5000:
+    low, high = np.percentile(values, (0.5, 99.5))
+    found = _DARKEST_CT[0] <= low <= _DARKEST_CT[1] and high <= _BRIGHTEST_CT
+    if found if ct is None else ct:
         return SOFT_TISSUE_HU
     if low == high:
-        return low, low + 1.0
-    body = values[values > (low + mean) / 2]
-    return float(np.percentile(values, 0.5)), float(np.percentile(body, 99.5))
+        low, high = values.min(), values.max()
+        return float(low), float(high if high > low else low + 1)
+    body = values[values > (low + values.clip(low, high).mean()) / 2]
+    return float(low), float(np.percentile(body, 99.5))
+
+
+def is_ct(plan: Plan) -> bool | None:
+    """Tell whether a plan takes its first channel for CT; ``None`` where it does not say."""
+    return plan.normalisation[0].scheme == "ct" or None
+
+
+def as_shown(pixels: NDArray[Any], window: tuple[float, float]) -> NDArray[np.float32]:
+    """Return intensities from 0, black, to 1, white; what is no number is black."""
+    low, high = window
+    levels = (pixels.astype(np.float64) - low) / (high - low)
+    return np.asarray(np.nan_to_num(levels).clip(0, 1), np.float32)
 
 
 def telling_slice(maps: Sequence[NDArray[np.uint8]]) -> int:

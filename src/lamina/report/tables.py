@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics import LEVEL
-from lamina.evaluation.statistics.intervals import Interval
+from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD, Interval
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.table import cell, number, shown_metrics
 from lamina.report.sheets import latex_text
@@ -26,7 +26,7 @@ def score_rows(scores: Scores, intervals: Intervals | None = None) -> Iterator[t
 
     Args:
         scores: Of all cases.
-        intervals: Of the means, which then stand behind them in brackets.
+        intervals: Of the means over patients, which then stand in brackets with them.
     """
     known = intervals or {}
     metrics, summary = shown_metrics(scores), scores.summary()
@@ -60,10 +60,20 @@ def score_rows(scores: Scores, intervals: Intervals | None = None) -> Iterator[t
 
 
 def between(found: Interval | None, metric: Metric) -> str:
-    """Return the ends of an interval; empty where there is none."""
+    """Return the patients, their mean, and its interval; empty where there is none.
+
+    The mean of patients is another than that of cases where some have more scans than others.
+    """
     if found is None or found.missing:
         return ""
-    return f"{number(found.low, metric)} to {number(found.high, metric)}"
+    mean, low, high = (number(value, metric) for value in (found.mean, found.low, found.high))
+    return f"n {found.n}: {mean}, {low} to {high}"
+
+
+def few_told(intervals: Intervals) -> str:
+    """Return what to know of intervals from few patients; empty where there are enough in all."""
+    few = any(each.n < FEW for of_label in intervals.values() for each in of_label.values())
+    return FEW_TOLD if few else ""
 
 
 def occurring(scores: Scores) -> list[str]:
@@ -79,10 +89,7 @@ def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
     missed, invented = (sum(getattr(row, kind) for row in rows) for kind in ("missed", "invented"))
     told = [f"{len(scores.cases)} cases", "mean ± standard deviation over cases"]
     if intervals:
-        n = max(each.n for of_label in intervals.values() for each in of_label.values())
-        told += [
-            f"in brackets the {100 * LEVEL:g} % BCa bootstrap interval of the mean of {n} patients"
-        ]
+        told += [f"in brackets the mean of n patients and its {100 * LEVEL:g} % BCa interval"]
     told += [f"{missed} structures missed"] * bool(missed)
     told += [f"{invented} structures invented"] * bool(invented)
     absent = len(rows) - sum(label in scores.labels.values for label in occurring(scores))
@@ -129,7 +136,8 @@ def _bracketed(found: Interval | None, metric: Metric) -> str:
 def _sentence(scores: Scores, intervals: Intervals | None) -> str:
     definitions = [f"{metric.title}: {metric.definition}" for metric in shown_metrics(scores)]
     told = counts_told(scores, intervals)
-    return " ".join([f"{told[:1].upper()}{told[1:]}.", *definitions])
+    few = few_told(intervals or {})
+    return " ".join([f"{told[:1].upper()}{told[1:]}.", *([few] if few else []), *definitions])
 
 
 def _line(cells: Sequence[str], escape: Callable[[str], str]) -> str:

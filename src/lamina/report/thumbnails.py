@@ -7,7 +7,6 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,18 @@ from lamina.data.case import Case, Cohort
 from lamina.data.doctor.reading import read_label_map, read_part
 from lamina.errors import LaminaError
 from lamina.labels import IGNORE_INDEX, LabelSet
-from lamina.report.overlay import Colour, label_colours
-from lamina.report.slices import Plane, View, planes_of, view_of, window_of
+from lamina.report.drawing import Colour
+from lamina.report.overlay import label_colours
+from lamina.report.slices import (
+    Plane,
+    View,
+    as_shown,
+    in_body,
+    is_photograph,
+    planes_of,
+    view_of,
+    window_of,
+)
 from lamina.volume import Volume
 
 _HEIGHT = 300
@@ -27,7 +36,6 @@ _WIDEST = 600
 _OUTLINE = 2
 _TONES = 128
 """Greys, or colours, of a picture; outlines have the rest of its palette."""
-_RGB = ("red", "green", "blue")
 _UNDECLARED = IGNORE_INDEX - 1
 _UNDECLARED_COLOUR: Colour = (1.0, 0.23, 0.19)
 
@@ -69,26 +77,26 @@ def draw_case(
     planes = planes_of(parts[0])
     views = [view_of(parts[0], indices, None, plane) for plane in planes]
     scale = min(min(_HEIGHT / high, _WIDEST / wide) for high, wide in (v.size_mm for v in views))
-    if parts[0].spatial_dims == 2 and cohort.channels == _RGB and parts[0].num_channels == 3:
-        return [_draw_colours(parts[0], indices, colours, scale)], _legend(indices, labels, colours)
-    which = f", {cohort.channels[0]}" if len(cohort.channels) > 1 else ""
+    photograph, names = is_photograph(parts[0]), [name.upper() for name in cohort.channels]
+    which = f", {cohort.channels[0]}" if len(cohort.channels) > 1 and not photograph else ""
+    window = window_of(parts[0], names[:1] == ["CT"] or None)
     pictures = [
-        _draw(view, parts[0].array[0], colours, f"{_name(case, parts[0], plane)}{which}", scale)
+        _draw(view, window, colours, f"{_name(case, parts[0], plane)}{which}", scale)
         for plane, view in zip(planes, views, strict=True)
     ]
-    if all_channels:
+    if all_channels and not photograph:
         channels = [replace(p, array=p.array[[i]]) for p in parts for i in range(p.num_channels)]
         for number, channel in enumerate(channels[1:], start=1):
             if channel.spatial_shape == parts[0].spatial_shape:
                 view = view_of(channel, indices, None, planes[0])
                 name = dict(enumerate(cohort.channels)).get(number, f"channel {number}")
-                pictures.append(_draw(view, channel.array[0], colours, name, scale))
+                pictures.append(_draw(view, window_of(channel), colours, name, scale))
     return pictures, _legend(indices, labels, colours)
 
 
 def _name(case: Case, image: Volume, plane: Plane) -> str:
     """Return the plane's name; a picture, whose size a list may tell, says nothing of the body."""
-    return plane.name if image.unit == "mm" and not case.spacing else "picture"
+    return plane.name if in_body(image) and not case.spacing else "picture"
 
 
 def _label_on(image: Volume, case: Case, labels: LabelSet) -> NDArray[np.uint8]:
@@ -118,34 +126,23 @@ def _label_on(image: Volume, case: Case, labels: LabelSet) -> NDArray[np.uint8]:
 
 
 def _draw(
-    view: View, channel: NDArray[Any], colours: Mapping[int, Colour], name: str, scale: float
+    view: View,
+    window: tuple[float, float],
+    colours: Mapping[int, Colour],
+    name: str,
+    scale: float,
 ) -> Picture:
     high, wide = (max(8, round(side * scale)) for side in view.size_mm)
-    plane = Image.fromarray(_grey(view, channel))
-    pixels = np.asarray(plane.resize((wide, high), Image.Resampling.BICUBIC)) // 2
-    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None] * 2, 3, axis=1)
-    return _outlined(pixels, palette, view.segmentation, colours, name)
-
-
-def _draw_colours(
-    image: Volume, indices: NDArray[np.uint8], colours: Mapping[int, Colour], scale: float
-) -> Picture:
-    """Draw red, green and blue as the colours that they are."""
-    channels = [replace(image, array=image.array[[i]]) for i in range(3)]
-    views = [view_of(channel, indices, None, planes_of(image)[0]) for channel in channels]
-    high, wide = (max(8, round(side * scale)) for side in views[0].size_mm)
-    levels = np.stack([_grey(view, image.array) for view in views], axis=-1)
-    seen = Image.fromarray(levels).resize((wide, high), Image.Resampling.BICUBIC).quantize(_TONES)
+    plane = Image.fromarray(np.asarray(as_shown(view.image, window) * 255, np.uint8))
+    seen = plane.resize((wide, high), Image.Resampling.BICUBIC)
+    if seen.mode == "L":
+        greys = np.repeat(np.arange(256, dtype=np.uint8)[:, None] * 2, 3, axis=1)
+        return _outlined(np.asarray(seen) // 2, greys, view.segmentation, colours, name)
+    few = seen.quantize(_TONES)
+    tones = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[:_TONES]
     palette = np.zeros((256, 3), np.uint8)
-    tones = np.array(seen.getpalette(), np.uint8).reshape(-1, 3)[:_TONES]
     palette[: len(tones)] = tones
-    return _outlined(np.asarray(seen), palette, views[0].segmentation, colours, "picture")
-
-
-def _grey(view: View, channel: NDArray[Any]) -> NDArray[np.uint8]:
-    black, white = window_of(channel)
-    grey = (np.nan_to_num(view.image.astype(np.float32), nan=black) - black) / (white - black)
-    return np.asarray(grey.clip(0, 1) * 255, np.uint8)
+    return _outlined(np.asarray(few), palette, view.segmentation, colours, name)
 
 
 def _outlined(

@@ -16,9 +16,10 @@ _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
 def write_viewable(volume: Volume, path: Path) -> None:
-    """Write a scan for the viewer: pictures as one slice, in colour, of an unknown unit.
+    """Write a scan for the viewer: 2D ones as one slice, in colour, of an unknown unit.
 
-    Voxels that are no number get the lowest value; doubles become single.
+    By that unit the viewer knows what does not tell how it lies in the body. Voxels that are no
+    number get the lowest value; doubles become single.
 
     Args:
         volume: Any scan or picture.
@@ -27,11 +28,9 @@ def write_viewable(volume: Volume, path: Path) -> None:
     Raises:
         FileError: The file cannot be written.
     """
-    array = volume.array if volume.spatial_dims == 3 else volume.array[..., None]
-    if array.dtype.kind == "f":
-        array = _finite(array)
-    if volume.unit == "px":
-        _write_picture(array, volume.affine, path)
+    array = _finite(volume.array) if volume.array.dtype.kind == "f" else volume.array
+    if volume.spatial_dims == 2:
+        _write_picture(array[..., None], volume.affine, path)
     else:
         write_volume(replace(volume, array=array), path)
 

@@ -69,7 +69,7 @@ class Guard:
         self.app = app
         self.settings = settings
         self.requests = requests
-        self.names = {"localhost", settings.host, *map(str.lower, settings.allowed_hosts)}
+        self.names = {"localhost", *map(_bare, (settings.host, *settings.allowed_hosts))}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let through."""
@@ -125,7 +125,7 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            name = _bare(urlsplit(f"//{host}").hostname or "")
         except ValueError:
             return False
         if name in self.names:
@@ -171,6 +171,11 @@ class _Body:
             while self.pending and left > 0:
                 message = await asyncio.wait_for(self.receive(), _DRAINED_S)
                 left -= len(message.get("body", b""))
+
+
+def _bare(name: str) -> str:
+    """Return a host's name as it is compared: names end in a dot or not, and case is nothing."""
+    return name.lower().removesuffix(".")
 
 
 def is_token(given: str, token: str) -> bool:

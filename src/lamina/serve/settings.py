@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from lamina.errors import ConfigError
@@ -40,6 +41,8 @@ class Settings:
     """How long scans and results are kept after their job has ended."""
     upload_idle_s: float = 60.0
     """Longest silence within an upload."""
+    request_s: float = 30.0
+    """How long a connection is kept on which no request, or not all of its head, comes."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "max_upload_bytes", "max_files", "max_queue", "max_tries"):
@@ -47,6 +50,12 @@ class Settings:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1.")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port {self.port}: must be from 0 to 65535.")
+        for name in self.allowed_hosts:
+            if not name or set(name) & set(":/"):
+                raise ConfigError(
+                    f"--allow-host {name!r}: must be a name alone, without scheme, port or path.",
+                    remedy="Such as lamina.example; addresses are known anyway.",
+                )
         if self.token is None:
             if not is_loopback(self.host):
                 raise ConfigError(
@@ -68,8 +77,8 @@ class Settings:
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie; browsers do not keep those of different ports apart."""
-        return f"lamina-{self.port}"
+        """Name of the cookie, its own for each token: browsers do not keep ports apart."""
+        return f"lamina-{sha256((self.token or '').encode()).hexdigest()[:8]}"
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,5 @@
 """What was measured, laid beside what is printed: one cell for each row and column."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
@@ -10,28 +9,13 @@ import numpy as np
 
 from lamina.evaluation.statistics.intervals import mean_interval
 from lamina.evaluation.statistics.paired import holm, signed_rank
-from lamina.evaluation.statistics.pairing import mean_over
-from lamina.study.schema import CHANNELS, SCALES, Column, Study
+from lamina.study.schema import SCALES, Column, Study
+from lamina.study.scored import Scored, by_case, by_patient, differences, patients_of
 
 MARKS = ((0.01, "**"), (0.05, "*"))
 """p-value, corrected by Holm, below which a difference from the reference row gets a mark."""
 
 _NO_CASE = "no case has it"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The scores of one training of a row."""
-
-    seed: int
-    structures: tuple[str, ...]
-    """Those that a mean is over where a column names none."""
-    values: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Metric -> case -> structure or region -> value; NaN where the metric does not apply."""
-    patients: Mapping[str, str]
-    """Case -> patient."""
-    failed: int = 0
-    """Cases that could not be scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,53 +148,24 @@ def _column(
     counted: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Cell]:
     place = study.columns.index(column)
-    of_patients = {key: _by_patient(column, each) for key, each in scored.items()}
-    marks = {} if column.change else _marks(study, of_patients)
+    marks = {} if column.change else _marks(study, column, scored)
     cells = {}
     for key, row in study.rows.items():
         published = row.published[place] if row.published else None
         found: dict[str, Any]
         if column.is_scored:
-            values = of_patients.get(key, {})
+            trainings = scored.get(key, ())
             if column.change:
-                values = _less(values, of_patients.get(row.base, {}))
-            found = _measured(column, values, scored.get(key, ())) | {"mark": marks.get(key, "")}
-            if scored.get(key) and not values and (row.base or not column.change):
+                values = differences(study, column, trainings, scored.get(row.base, ()))
+            else:
+                values = by_patient(column, trainings)
+            found = _measured(column, values, trainings) | {"mark": marks.get(key, "")}
+            if trainings and not values and (row.base or not column.change):
                 found["why"] = _NO_CASE
         else:
             found = _counted(column, counted.get(key, {}))
         cells[key] = Cell(published=published, **found)
     return cells
-
-
-def _by_patient(column: Column, trainings: Sequence[Scored]) -> dict[str, float]:
-    """Return each patient's mean over scans, then over the trainings that have scored them."""
-    found: dict[str, list[float]] = {}
-    for training in trainings:
-        for patient, value in _patients_of(column, training).items():
-            found.setdefault(patient, []).append(value)
-    return {patient: fmean(values) for patient, values in found.items()}
-
-
-def _patients_of(column: Column, training: Scored) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for case, value in case_values(column, training).items():
-        found.setdefault(training.patients[case], []).append(value)
-    return {patient: fmean(values) for patient, values in found.items()}
-
-
-def case_values(column: Column, training: Scored) -> dict[str, float]:
-    """Return a column's value of each case; cases to which it does not apply are left out."""
-    names = ("",) if column.metric == CHANNELS else column.of or training.structures
-    rows = training.values.get(column.metric, {})
-    known = {case: row for case, row in rows.items() if set(names) <= row.keys()}
-    means = {case: mean_over(row, names) for case, row in known.items()}
-    return {case: value for case, value in means.items() if not math.isnan(value)}
-
-
-def _less(values: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-    """Take off what another row reaches on the same patients."""
-    return {patient: value - base[patient] for patient, value in values.items() if patient in base}
 
 
 def _measured(
@@ -223,7 +178,7 @@ def _measured(
     ends = {} if interval.missing else {"low": interval.low, "high": interval.high}
     by_seed: dict[int, list[float]] = {}
     for training in trainings:
-        by_seed.setdefault(training.seed, []).extend(_patients_of(column, training).values())
+        by_seed.setdefault(training.seed, []).extend(patients_of(column, training).values())
     means = [scale * fmean(found) for found in by_seed.values() if found]
     spread = stdev(means) if len(means) > 1 and not column.change else None
     return {"measured": interval.mean, "patients": interval.n, "spread": spread, **ends}
@@ -235,20 +190,21 @@ def _counted(column: Column, counted: Mapping[str, float]) -> dict[str, Any]:
     return {"measured": SCALES[column.unit] * counted[column.metric]}
 
 
-def _marks(study: Study, values: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+def _marks(study: Study, column: Column, scored: Mapping[str, Sequence[Scored]]) -> dict[str, str]:
     """Test each row against the reference row on the patients that both have."""
-    ours = values.get(study.reference)
-    if not ours:
+    if study.reference not in scored or not column.is_scored:
         return {}
-    differences = {}
-    for key, theirs in values.items():
-        common = [patient for patient in ours if patient in theirs]
-        if key != study.reference and common:
-            differences[key] = np.array([ours[p] - theirs[p] for p in common])
-    corrected = holm([signed_rank(found).p for found in differences.values()])
+    ours = scored[study.reference]
+    against = {
+        key: np.array([*differences(study, column, ours, theirs).values()])
+        for key, theirs in scored.items()
+        if key != study.reference
+    }
+    tested = {key: found for key, found in against.items() if len(found)}
+    corrected = holm([signed_rank(found).p for found in tested.values()])
     return {
         key: next((mark for limit, mark in MARKS if p < limit), "")
-        for key, p in zip(differences, corrected, strict=True)
+        for key, p in zip(tested, corrected, strict=True)
     }
 
 
@@ -261,7 +217,7 @@ def _rows_of_cases(
     """Yield the cases that are printed, then those that were scored beside them."""
     ((key, row),) = study.rows.items()
     trainings = scored.get(key, ())
-    found = [_by_case(column, trainings) for column in study.columns]
+    found = [by_case(column, trainings) for column in study.columns]
     names = [*study.cases, *sorted({case for values in found for case in values} - {*study.cases})]
     for name in names:
         printed = study.cases.get(name) or (None,) * len(study.columns)
@@ -273,11 +229,3 @@ def _rows_of_cases(
         yield FilledRow(key=name, title=name, cells=tuple(cells), trainings=len(trainings))
     mean = replace(study, cases={}, rows={key: replace(row, title="Mean of all")})
     yield from _rows(mean, scored, counted, whys)
-
-
-def _by_case(column: Column, trainings: Sequence[Scored]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for training in trainings:
-        for case, value in case_values(column, training).items():
-            found.setdefault(case, []).append(value)
-    return {case: fmean(values) for case, values in found.items()}

@@ -142,7 +142,8 @@ class TrainConfig:
     device: str | None = None
     """``cpu``, ``cuda``, ``cuda:1``; ``None``: a GPU if there is one."""
     precision: Precision = "auto"
-    """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
+    """``auto``: fp32 on a CPU and of networks that half precision changes too much, such as GLIMS,
+    bf16 where a GPU has it, else fp16."""
     channels_last: bool | None = None
     """Whether images lie in memory pixel by pixel rather than channel by channel, as volumes always
     do: it decides how fast a network trains on a CPU. ``None``: the plan's choice."""

@@ -99,16 +99,17 @@ class _Run:
         precision = resolve_precision(config.precision, device)
         self.fabric = Fabric(**placement(device), precision=_FORMATS[precision])
         self.fabric.to_device(module)
-        self.module = module
         fused = precision != "fp16"  # a fused step unscales by itself, too late for clipping
         made = torch.optim.AdamW(_groups(module.student), lr=config.lr, fused=fused)
         self.student, self.optimizer = self.fabric.setup(module.student, made)
-        self.config, self.per_epoch, self.file = config, per_epoch, folder / LAST
-        self.state = DINOState()
+        self.module, self.config, self.per_epoch = module, config, per_epoch
+        self.file, self.state = folder / LAST, DINOState()
         if resume and (checkpoint := read_latest(folder)):
             self.state = replace(DINOState(**checkpoint["run"]), stopped_because="")
             module.load_state_dict(checkpoint["state_dict"])
             self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+            if scale := checkpoint.get("precision"):  # of fp16's gradients
+                self.fabric.strategy.precision.load_state_dict(scale)
         self.max_steps = config.epochs * per_epoch if config.epochs else None
         self.clock = Clock(self.max_steps, config.time_budget_s, began - self.state.elapsed_s)
         self.saved_at = time.monotonic()
@@ -135,9 +136,8 @@ class _Run:
         self.fabric.backward(loss)
         if state.steps_done < config.frozen_epochs * self.per_epoch:
             module.student.head.last_layer.weight.grad = None
-        self.fabric.clip_gradients(
-            self.student, self.optimizer, config.max_grad_norm, error_if_nonfinite=False
-        )
+        limits: dict[str, Any] = {"max_norm": config.max_grad_norm, "error_if_nonfinite": False}
+        self.fabric.clip_gradients(self.student, self.optimizer, **limits)
         self.optimizer.step()
         self.optimizer.zero_grad()
         measured = float(loss.detach()), *module.measure(features, truths)
@@ -181,6 +181,7 @@ class _Run:
             "run": asdict(self.state),
             "state_dict": self.module.state_dict(),
             "optimizer_states": [self.optimizer.state_dict()],
+            "precision": self.fabric.strategy.precision.state_dict(),
         }
         AtomicCheckpointIO().save_checkpoint(content, self.file)
         self.clock.saved(self.state.elapsed_s)
@@ -197,9 +198,8 @@ class _Run:
         rate = _cosine(config.lr, config.lr / 100, late)
         if progress < config.warmup:
             rate = config.lr * progress / config.warmup
-        for group, decay in zip(
-            self.optimizer.param_groups, (config.weight_decay, (0, 0)), strict=True
-        ):
+        decays = config.weight_decay, (0, 0)
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
             group["lr"], group["weight_decay"] = rate, _cosine(*decay, progress)
 
 
@@ -225,7 +225,7 @@ def distil(
         views: The training views.
         config: Settings, with ``epochs`` or ``time_budget_s``.
         folder: For the checkpoint.
-        resume: Go on from ``last.ckpt``; a run that was killed before it had one starts again.
+        resume: Go on from ``last.ckpt``; without one, start again.
         began: Reading of ``time.monotonic()`` from which the run's time counts; now if not given.
         on_epoch: Called after each epoch, before it is saved.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.

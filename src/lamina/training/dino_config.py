@@ -17,7 +17,7 @@ class DINOConfig:
     """
 
     vit: dict[str, Any] = field(default_factory=dict)
-    """Fields of the transformer's configuration to change, such as its depth."""
+    """Fields of the transformer's configuration to change, such as its depth; not ``drop_path``."""
     views: Views = field(default_factory=Views)
     num_outputs: int = 65536
     """Scores K that student and teacher give; 4096 are enough for a few thousand slices."""
@@ -60,7 +60,7 @@ class DINOConfig:
     """A run that is killed loses at most this much."""
 
     def __post_init__(self) -> None:
-        above = ("num_outputs", "head_width", "student_temp", "teacher_temp", "lr", "max_grad_norm")
+        above = ("head_width", "student_temp", "teacher_temp", "lr", "max_grad_norm")
         shares = ("center_momentum", "teacher_momentum", "drop_path", "warmup")
         counts = ("frozen_epochs", "collapse_patience", "workers")
         length = [name for name in ("epochs", "time_budget_s") if getattr(self, name) is not None]
@@ -69,7 +69,9 @@ class DINOConfig:
             "0 to below 1": {name: 0 <= getattr(self, name) < 1 for name in shares},
             "0 or more": {name: getattr(self, name) >= 0 for name in counts},
             "two numbers, 0 or more": {"weight_decay": min(self.weight_decay) >= 0},
-            "at least 2": {"batch_size": self.batch_size >= 2},
+            "at least 2": {
+                name: getattr(self, name) >= 2 for name in ("num_outputs", "batch_size")
+            },
             "0 to below 2**32": {"seed": 0 <= self.seed < 2**32},
         }
         faults = [
@@ -78,6 +80,8 @@ class DINOConfig:
             for name, holds in names.items()
             if not holds
         ]
+        if "drop_path" in self.vit:
+            faults.append("vit.drop_path: is the student's alone; set drop_path in its place")
         if faults:
             raise ConfigError("; ".join(faults))
 

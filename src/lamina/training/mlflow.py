@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -46,12 +47,14 @@ def mlflow_logger(file: Path, name: str, run_id: str | None = None) -> Logger:
         artifact_location=place.with_suffix(".artifacts").as_uri(),
     )
     try:
-        logger = opened(run_id=run_id)
-        try:
-            logger.experiment  # noqa: B018 - looks the run up
-        except MlflowException:  # resumed with another file than before
-            logger = opened()
-        logger.experiment  # noqa: B018 - makes it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's own use of its packages
+            logger = opened(run_id=run_id)
+            try:
+                logger.experiment  # noqa: B018 - looks the run up
+            except MlflowException:  # resumed with another file than before
+                logger = opened()
+            logger.experiment  # noqa: B018 - makes it
     except Exception as error:  # of any kind: depends on what the file holds
         raise FileError(
             f"{file}: cannot be used by MLflow ({type(error).__name__}).",

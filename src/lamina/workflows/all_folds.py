@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from lamina.data.folds import Fold, read_folds
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import write_json
 from lamina.workflows.assembly import completed, configured, loss_of, network_of
-from lamina.workflows.run import ALL, RunFolder, hashes, machine, software
+from lamina.workflows.beginning import check_new, check_same_start, check_unchanged, origin_of
+from lamina.workflows.run import ALL, RunFolder
 from lamina.workflows.train import LENGTH
 from lamina.workflows.work import WorkFolder
 
@@ -94,28 +94,21 @@ def begin(
     """Record new work.
 
     Raises:
-        TrainingError: ``out`` holds something.
+        TrainingError, FileError: ``out`` holds something, or is a file.
         ConfigError: Settings are wrong, as they would be in every fold.
     """
     whole = RunFolder(out)
-    if out.is_dir() and any(path for path in out.iterdir() if path.name[:1] != "."):
-        raise TrainingError(
-            f"{out}: already holds a run, or other files.",
-            remedy="Add --resume, or choose another --out.",
-        )
+    check_new(whole)
     plan = work.plan()
     config = completed(configured(settings, plan), plan)
     for make in (network_of, loss_of):
         make(config, plan)
-    kept, cohort = kept_by_all(folds), work.cohort()
+    kept = kept_by_all(folds)
     record = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "software": software(),
-        "machine": machine(),
-        "hashes": _hashes(work),
+        **origin_of(work),
         "fold": ALL,
         "num_folds": len(folds),
-        "test_cases": [case.as_dict() for case in cohort.cases if case.case_id in kept],
+        "test_cases": [case.as_dict() for case in work.cohort().cases if case.case_id in kept],
         "settings": json.loads(json.dumps(settings)),
         "start": str(start.resolve()) if start else None,
         "trained": {},
@@ -125,7 +118,11 @@ def begin(
 
 
 def resume(
-    work: WorkFolder, out: Path, folds: tuple[Fold, ...], settings: Mapping[str, Any]
+    work: WorkFolder,
+    out: Path,
+    folds: tuple[Fold, ...],
+    settings: Mapping[str, Any],
+    start: Path | None,
 ) -> AllFolds:
     """Read the record of work to go on with; where it is to be longer, no fold is trained yet.
 
@@ -136,24 +133,17 @@ def resume(
     record = whole.manifest()
     if record["fold"] != ALL:
         raise TrainingError(f"{out}: is a run of fold {record['fold']}, not of all.")
-    if record["hashes"] != _hashes(work):
+    if record["hashes"] != work.hashes():
         raise TrainingError(
             f"{work.root}: was prepared or planned anew since {out} was begun.",
             remedy="Start again, into another --out.",
         )
-    then, given = record["settings"], json.loads(json.dumps(settings))
-    changed = [n for n in given if n not in LENGTH and given[n] != then.get(n)]
-    if changed:
-        raise TrainingError(
-            f"{out}: {', '.join(changed)} cannot change when a run is resumed.",
-            remedy=f"Only {', '.join(LENGTH)} can; start another run otherwise.",
-        )
-    record["settings"] = layered(then, given)
+    if start is not None:
+        check_same_start(whole, str(start.resolve()), record["start"])
+    then = record["settings"]
+    record["settings"] = layered(then, json.loads(json.dumps(settings)))
+    check_unchanged(whole, then, record["settings"], LENGTH)
     if record["settings"] != then:
         record["trained"] = {}
     write_json(whole.manifest_file, record)
     return AllFolds(work, whole, folds, record)
-
-
-def _hashes(work: WorkFolder) -> dict[str, str]:
-    return hashes({f.name: f for f in (work.plan_file, work.splits_file, work.cohort_file)})

@@ -29,7 +29,7 @@ from lamina.inference.predictor import segment_prepared
 from lamina.inference.windows import starts_along
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.models import NETWORKS, NetworkConfig, configure, own_learning_rate
+from lamina.models import NETWORKS, NetworkConfig, configure, own_learning_rate, own_precision
 from lamina.training.callbacks import Validate
 from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device, require_device
@@ -88,7 +88,7 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
     timed = config.time_budget_s is not None
     by_default = config.loss == TrainConfig.loss
     rehearsed = config.model in (None, plan.network) and device == "cpu"
-    wanted = plan.precision if rehearsed and config.precision == "auto" else config.precision
+    usual = own_precision(config.model or plan.network) or (plan.precision if rehearsed else "auto")
     layout = config.channels_last
     return replace(
         config,
@@ -98,7 +98,9 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
         batch_size=batch,
         steps_per_epoch=config.steps_per_epoch or passes or plan.steps_per_epoch,
         epochs=config.epochs or (None if timed else plan.epochs),
-        precision=resolve_precision(wanted, device),
+        precision=resolve_precision(
+            usual if config.precision == "auto" else config.precision, device
+        ),
         channels_last=rehearsed and plan.channels_last if layout is None else layout,
     )
 
@@ -141,12 +143,18 @@ def network_of(config: TrainConfig, plan: Plan) -> NetworkConfig:
     """Return the network that settings name, made for what the plan lets it see.
 
     Raises:
-        ConfigError: It cannot see as many axes.
+        ConfigError: It cannot see as many axes, or cannot say regions, which may overlap.
     """
     assert config.model is not None
     channels, dims = len(plan.channels), len(plan.seen_axes)
     options = plan.network_options if config.model == plan.network else {}
-    own = NETWORKS.get(config.model)(channels, plan.num_outputs).spatial_dims
+    preset = NETWORKS.get(config.model)(channels, plan.num_outputs)
+    if plan.region_based and getattr(preset, "exclusive_classes", False):
+        raise ConfigError(
+            f"model = {config.model!r}: its classes exclude each other, the plan is region_based.",
+            remedy="Choose another network, or run lamina prepare without --protocol.",
+        )
+    own = preset.spatial_dims
     if own < dims and "spatial_dims" not in config.model_options:
         raise ConfigError(
             f"model = {config.model!r}: sees {own} axes, the plan is for {dims}.",

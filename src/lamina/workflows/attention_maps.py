@@ -12,12 +12,15 @@ import numpy as np
 
 from lamina.data.cache import MAPS, PreparedCase
 from lamina.data.slices import slice_axis
-from lamina.errors import ConfigError, DatasetError
+from lamina.errors import BundleError, ConfigError, DatasetError
 from lamina.files import atomic_path, read_json, remove_parts, write_json
 from lamina.training.device import chosen_device, require_device
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.transformer import VIT_FILE, MapMaker, read_vit, write_vit
 from lamina.workflows.work import WorkFolder
+
+_PENDING = "vit.drawing.safetensors"
+"""The transformer while its maps are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ def draw_maps(
 ) -> Mapped:
     """Draw the maps of every prepared case; run again after an interruption, it goes on.
 
-    The transformer is copied to the work folder when all maps are there, for models to carry it.
+    The transformer is copied to the work folder when all maps are there, for models to carry it;
+    until then it lies there under another name, should it have been the work folder's own.
 
     Args:
         work: Folder that ``prepare`` wrote.
@@ -65,7 +69,10 @@ def draw_maps(
     """
     folder = WorkFolder(work)
     axis = slice_axis(folder.plan())
-    maker = replace(read_vit(vit), size=size, upsample=upsample)
+    copy, pending = folder.root / VIT_FILE, folder.root / _PENDING
+    own = vit.resolve() in (copy.resolve(), folder.root.resolve())
+    source = pending if own and pending.is_file() and not copy.is_file() else vit
+    maker = replace(read_vit(source), size=size, upsample=upsample)
     token = maker.vit.config.token_size
     if size < token or size % token:
         raise ConfigError(f"size = {size}: must be a multiple of {token}, the token size.")
@@ -76,14 +83,15 @@ def draw_maps(
     cases = [PreparedCase(path.parent) for path in sorted(folder.cache.glob("*/case.json"))]
     if not cases:
         raise DatasetError(f"{folder.cache}: holds no prepared case.")
-    copy = folder.root / VIT_FILE
-    if not copy.is_file() or read_vit(copy).key() != key:
+    if not _is_copy(copy, key):
+        write_vit(maker, pending)
         copy.unlink(missing_ok=True)  # its presence says that all maps are its own
     drawn = 0
     for done, case in enumerate(cases, start=1):
         drawn += _store(maker, key, case, axis)
         progress(done, len(cases), "Drawing maps")
     write_vit(maker, copy)
+    pending.unlink(missing_ok=True)
     return Mapped(
         work=work,
         num_heads=maker.vit.config.num_heads,
@@ -91,6 +99,13 @@ def draw_maps(
         kept=len(cases) - drawn,
         from_scratch=maker.from_scratch,
     )
+
+
+def _is_copy(file: Path, key: str) -> bool:
+    try:
+        return read_vit(file).key() == key
+    except BundleError:  # missing or damaged
+        return False
 
 
 def _store(maker: MapMaker, key: str, case: PreparedCase, axis: int | None) -> bool:

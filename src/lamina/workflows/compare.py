@@ -12,7 +12,7 @@ from lamina.data.case import patient_of
 from lamina.errors import ConfigError, DatasetError, UnknownNameError
 from lamina.evaluation.metrics import METRICS, Metric, Unit
 from lamina.evaluation.statistics.comparison import Comparison, Subject, compare_methods
-from lamina.evaluation.statistics.pairing import Paired, mean_over, pair
+from lamina.evaluation.statistics.pairing import Paired, Values, pair
 from lamina.files import write_json, write_text
 from lamina.workflows.comparable import check_comparable, remarks
 from lamina.workflows.scored import Evaluation, read_evaluation
@@ -26,35 +26,31 @@ class _Measure:
     """One metric over all structures, or of one."""
 
     metric: Metric
-    label: str | None
-
-    @property
-    def best(self) -> float:
-        return 1.0 if self.metric.higher_is_better else 0.0
+    structure: str | None
 
     @property
     def title(self) -> str:
         """What the tables call it."""
-        where = f" of {self.label}" if self.label else ", mean over the structures"
+        where = f" of {self.structure}" if self.structure else ", mean over the structures"
         return self.metric.title + where
 
     def structures(self, found: Evaluation) -> list[str]:
         """Return what the mean is over."""
-        return [self.label] if self.label else list(found.scores.labels.values)
+        return [self.structure] if self.structure else list(found.scores.labels.values)
 
-    def of(self, found: Evaluation) -> dict[str, float]:
-        """Return each case's value."""
+    def of(self, found: Evaluation) -> Values:
+        """Return the values of the structures that count."""
         names = self.structures(found)
         values = found.values[self.metric.name]
-        return {case: mean_over(row, names) for case, row in values.items()}
+        return {case: {name: row[name] for name in names} for case, row in values.items()}
 
 
 def compare(
-    methods: Mapping[str, Sequence[Path]],
-    out: Path | None = None,
+    methods: Mapping[str, Sequence[str | Path]],
+    out: str | Path | None = None,
     *,
     metric: str | None = None,
-    label: str | None = None,
+    structure: str | None = None,
 ) -> Comparison:
     """Compare methods by the scores that ``evaluate`` or a cross-validation left of each.
 
@@ -68,7 +64,7 @@ def compare(
         out: Folder to leave ``compare.json``, tables in Markdown and LaTeX, and pictures in.
         metric: Name of one metric that has a better direction; Dice by default, or the first
             there is.
-        label: One structure or region; by default the mean over the structures of each case.
+        structure: One structure or region; by default the mean over the structures of each case.
 
     Raises:
         ConfigError: There are fewer than two methods, scores are given twice, or the metric is a
@@ -78,16 +74,17 @@ def compare(
         FileError: Scores are damaged, or ``out`` cannot be written.
         UnknownNameError: There is no such metric, structure or region.
     """
-    _check_number(methods)
-    evaluations = [read_evaluation(path) for paths in methods.values() for path in paths]
+    places = {name: [Path(place) for place in given] for name, given in methods.items()}
+    _check_number(places)
+    evaluations = [read_evaluation(path) for paths in places.values() for path in paths]
     _check_distinct(evaluations)
-    measure = _measure(evaluations[0], metric, label)
+    measure = _measure(evaluations[0], metric, structure)
     check_comparable(evaluations, measure.metric.name)
     known = dict(chain.from_iterable(e.patients.items() for e in evaluations))
     patients = {case: known.get(case) or patient_of(case) for case in evaluations[0].cases}
-    found = pair([measure.of(e) for e in evaluations], patients, measure.best)
+    found = pair([measure.of(e) for e in evaluations], patients, measure.metric.best)
     structures = measure.structures(evaluations[0])
-    told = tuple(remarks(methods, evaluations, found, structures, measure.best))
+    told = tuple(remarks(places, evaluations, found, structures, measure.metric.best))
     if not found.patients:
         where = evaluations[0].path
         raise DatasetError(f"{where}: no case is left to compare. {' '.join(told)}")
@@ -99,9 +96,9 @@ def compare(
         num_cases=len(found.cases),
         remarks=told,
     )
-    comparison = compare_methods(subject, _by_method(methods, found))
+    comparison = compare_methods(subject, _by_method(places, found))
     if out:
-        _write(out, methods, comparison)
+        _write(Path(out), places, comparison)
     return comparison
 
 
@@ -120,7 +117,7 @@ def _check_distinct(evaluations: Sequence[Evaluation]) -> None:
             raise ConfigError(f"{file}: given twice.", remedy="Give each set of scores once.")
 
 
-def _measure(found: Evaluation, name: str | None, label: str | None) -> _Measure:
+def _measure(found: Evaluation, name: str | None, structure: str | None) -> _Measure:
     """Return what to compare, by the names that the scores have for it."""
     registered = [METRICS.get(metric) for metric in METRICS]
     known = {m.measured_in(unit).name: m.measured_in(unit) for m in registered for unit in _UNITS}
@@ -140,12 +137,13 @@ def _measure(found: Evaluation, name: str | None, label: str | None) -> _Measure
             f"--metric {name}: is a signed error, which has no better direction to compare by.",
             remedy="Compare by absolute_volume_error_ml or relative_volume_error.",
         )
-    labels = [*found.scores.labels.values, *found.scores.labels.regions]
-    if label and label not in labels:
+    structures = [*found.scores.labels.values, *found.scores.labels.regions]
+    if structure and structure not in structures:
         raise UnknownNameError(
-            f"--label {label}: is not in {found.path}.", remedy=f"It has {', '.join(labels)}."
+            f"--structure {structure}: is not in {found.path}.",
+            remedy=f"It has {', '.join(structures)}.",
         )
-    return _Measure(known[name], label)
+    return _Measure(known[name], structure)
 
 
 def _by_method(

@@ -13,7 +13,7 @@ from lamina.bundle import save_bundle
 from lamina.config import resolve
 from lamina.errors import ConfigError, LaminaError, TrainingError
 from lamina.evaluation.scores import Scores
-from lamina.files import sha256, write_json
+from lamina.files import check_folder, locked, sha256, write_json
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
@@ -60,10 +60,10 @@ class CrossValidation:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "run": str(self.run),
+            "out": str(self.run),
             "bundle": str(self.bundle) if self.bundle else None,
             "best_dice": {str(fold): dice for fold, dice in self.best_dice.items()},
-            "failures": dict(self.failures),
+            "failures": self.all_failures,
             "stopped_because": self.stopped_because,
             "out_of_fold": self.scores.as_dict() if self.scores else None,
             "postprocessing": self.postprocessing.as_dict(),
@@ -72,12 +72,12 @@ class CrossValidation:
 
 
 def cross_validate(
-    work: Path,
-    out: Path,
+    work: str | Path,
+    out: str | Path,
     settings: Mapping[str, Any] | None = None,
     *,
     resume: bool = False,
-    start: Path | None = None,
+    start: str | Path | None = None,
     soup: bool = False,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] = lambda *_: None,
@@ -107,28 +107,27 @@ def cross_validate(
         TrainingError: ``out`` holds other files or nothing to resume, or what it was trained on has
             changed; or no fold could be trained.
         DatasetError, FileError: ``work`` is not prepared, has one fold only, or validates a case
-            twice.
+            twice; or another process is at work in ``out``.
     """
     require_one_process(resolve(TrainConfig, settings or {}), "--fold all")
-    folder = WorkFolder(work)
+    folder, out = WorkFolder(Path(work)), Path(out)
     folds = folds_of(folder)
     if soup and not kept_by_all(folds):
         raise ConfigError(
             "soup: cannot be measured: every scan was seen by one of the folds.",
             remedy="Prepare the dataset with a test side, or use the ensemble alone.",
         )
-    ours = (
-        all_folds.resume(folder, out, folds, settings or {})
-        if resume
-        else all_folds.begin(folder, out, folds, settings or {}, start)
-    )
-    failures, why = _train_folds(ours, on_epoch, on_step)
-    if why:
-        return CrossValidation(run=out, best_dice=ours.best_dice, stopped_because=why)
-    if not ours.best_dice:
-        raise next(iter(failures.values()))
-    joint = _join(ours, progress)
-    cooked = cook_soup(ours.whole, ours.runs, progress) if soup else None
+    enter = all_folds.resume if resume else all_folds.begin
+    check_folder(out)
+    with locked(out):
+        ours = enter(folder, out, folds, settings or {}, Path(start) if start else None)
+        failures, why = _train_folds(ours, on_epoch, on_step)
+        if why:
+            return CrossValidation(run=out, best_dice=ours.best_dice, stopped_because=why)
+        if not ours.best_dice:
+            raise next(iter(failures.values()))
+        joint = _join(ours, progress)
+        cooked = cook_soup(ours.whole, ours.runs, progress) if soup else None
     told = {name: str(problem) for name, problem in failures.items()}
     return replace(joint, failures=told, soup=cooked)
 
@@ -197,6 +196,7 @@ def _train_fold(
 ) -> Training:
     """Train one fold, or go on with it; whatever goes wrong becomes an error of ours."""
     run, count, start = ours.run(fold), len(ours.folds), ours.record["start"]
+    begun = run.manifest_file.is_file()
 
     def heard(step: int, done: float, loss: float, _: float | None) -> None:
         on_step(step, (fold + done) / count, loss, None)
@@ -209,8 +209,8 @@ def _train_fold(
             run.root,
             ours.record["settings"],
             fold=fold,
-            resume=run.manifest_file.is_file(),
-            start=Path(start) if start else None,
+            resume=begun,
+            start=Path(start) if start and not begun else None,
             on_epoch=on_epoch,
             on_step=heard,
         )

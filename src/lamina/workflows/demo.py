@@ -44,6 +44,7 @@ class Demonstration:
         """Return plain data for JSON."""
         return {
             "out": str(self.out),
+            "failures": dict(self.scores.failures),
             "training": self.training.as_dict(),
             "mean_dice": self.scores.mean_foreground("dice"),
             "scores": self.scores.as_dict(),

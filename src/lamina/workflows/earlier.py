@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import ConfigError, DatasetError, FileError
-from lamina.files import read_json
-from lamina.workflows.run import hashes
+from lamina.files import check_folder, read_json, sha256
 from lamina.workflows.work import WorkFolder
 
 
 def made_from(folder: WorkFolder, base: Mapping[str, Any]) -> dict[str, Any]:
     """Return what runs must have in common to be compared."""
-    files = hashes({"plan.json": folder.plan_file, "splits.json": folder.splits_file})
+    files = {file.name: sha256(file) for file in (folder.plan_file, folder.splits_file)}
     plain = json.loads(json.dumps(base))
     return {"work": str(folder.root), "preparation": files, "settings": plain}
 
@@ -28,9 +27,10 @@ def read_earlier(file: Path, origin: Mapping[str, Any], kind: str) -> dict[str, 
 
     Raises:
         DatasetError: There is no record, but there are other files.
-        FileError: It is no such record.
+        FileError: It is no such record, or the folder is a file.
         ConfigError: It is of something else.
     """
+    check_folder(file.parent)
     if not file.is_file():
         if file.parent.is_dir() and any(file.parent.iterdir()):
             raise DatasetError(

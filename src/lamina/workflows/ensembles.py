@@ -21,17 +21,21 @@ from lamina.bundle import (
 from lamina.data.case import patient_of
 from lamina.errors import TrainingError
 from lamina.evaluation.scores import Scores
+from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD, Interval
 from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.files import sha256, write_json
 from lamina.training.device import is_here
-from lamina.workflows import Progress, no_progress
+from lamina.workflows import RECORD, Progress, no_progress
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
+from lamina.workflows.record import read_record
 from lamina.workflows.run import RunFolder
 from lamina.workflows.scored import recorded_patients
 
 SOUP_MARGIN = 0.001
 """Difference of mean Dice on the test scans up to which soup and ensemble are equally good."""
+_CANDIDATE = ".candidate.lamina"
+"""A soup while it is measured, under a name by which nobody takes it for a run's model."""
 
 
 def ensemble(
@@ -96,16 +100,21 @@ def cook_soup(
         DatasetError: No test scan has a label.
     """
     soup, bundle = RunFolder(whole.root / "soup"), _soup(whole, runs)
+    soup.bundle_file.unlink(missing_ok=True)  # of an earlier training
     write_json(soup.manifest_file, whole.manifest())
-    save_bundle(bundle, soup.bundle_file)
-    together, mean = (_tested(run, progress) for run in (whole, soup))
+    candidate = soup.root / _CANDIDATE
+    try:
+        save_bundle(bundle, candidate)
+        together = _tested(whole, whole.bundle_file, whole.root / "test", progress)
+        mean = _tested(whole, candidate, soup.root / "test", progress)
+    finally:
+        candidate.unlink(missing_ok=True)
     dice = [scores.mean_foreground("dice") for scores in (together, mean)]
     offered = holds_up(*dice)
     if offered:
         told = metrics_of(mean, f"{len(mean.cases)} test scans that no member has seen")
         save_bundle(replace(bundle, metrics=told), soup.bundle_file)
-    else:
-        soup.bundle_file.unlink()
+        _sign(soup.root / "test", soup.bundle_file)
     return {
         "test_dice": dict(zip(("ensemble", "soup"), map(_number, dice), strict=True)),
         "margin": SOUP_MARGIN,
@@ -132,12 +141,20 @@ def _soup(whole: RunFolder, runs: Sequence[RunFolder]) -> Bundle:
     )
 
 
-def _tested(run: RunFolder, progress: Progress) -> Scores:
+def _tested(whole: RunFolder, model: Path, out: Path, progress: Progress) -> Scores:
     """Score a model on the scans that are kept for the end."""
-    out, device = run.root / "test", device_of(run.manifest()["settings"])
+    cases, device = whole.cases("test"), device_of(whole.manifest()["settings"])
     # A scan that was not to be resampled was not prepared.
-    predict(run.root, out, split="test", device=device, resample_oblique=True, progress=progress)
+    predict(model, out, cases=cases, device=device, resample_oblique=True, progress=progress)
     return evaluate(out, None, out)
+
+
+def _sign(out: Path, model: Path) -> None:
+    """Let the record of segmentations name the file that the network they are by is kept in."""
+    record, digest = read_record(out), sha256(model)
+    cases = [entry | {"model": digest} for entry in record["cases"]]
+    about = {"file": model.name, "sha256": digest}
+    write_json(out / RECORD, record | {"model": about, "cases": cases})
 
 
 def device_of(settings: Mapping[str, Any]) -> str | None:
@@ -150,18 +167,23 @@ def metrics_of(scores: Scores, measured_on: str) -> dict[str, Any]:
     """Return Dice per structure and its mean as a bundle keeps them."""
     known = recorded_patients(Path(scores.predictions))
     patients = {case: known.get(case) or patient_of(case) for case in scores.cases}
-    found = {
-        label: [of_label["dice"].low, of_label["dice"].high]
-        for label, of_label in intervals_of(scores, patients, ("dice",)).items()
-        if "dice" in of_label and not of_label["dice"].missing
-    }
-    whole = {"mean_dice": found.pop(MEAN)} if MEAN in found else {}
+    found = {label: row["dice"] for label, row in intervals_of(scores, patients, ("dice",)).items()}
+    told = {label: _told(interval) for label, interval in found.items() if not interval.missing}
+    whole = {"mean_dice": told.pop(MEAN)} if MEAN in told else {}
+    sure = {"intervals": {"dice": told, **whole}} if told or whole else {}
+    few = {"caution": FEW_TOLD} if any(each.n < FEW for each in found.values()) else {}
     return {
         "mean_dice": _number(scores.mean_foreground("dice")),
         "dice": {name: _number(row["dice"].mean) for name, row in scores.summary().items()},
-        "intervals": {"dice": found, **whole},
+        **sure,
         "measured_on": measured_on,
+        **few,
     }
+
+
+def _told(interval: Interval) -> dict[str, float]:
+    """Return an interval with the mean it belongs to, which cases may differ from."""
+    return {name: getattr(interval, name) for name in ("n", "mean", "low", "high")}
 
 
 def _number(score: float) -> float | None:

@@ -15,7 +15,7 @@ from lamina.evaluation.metrics import METRICS, Unit
 from lamina.evaluation.protocols import PROTOCOLS, find_metric
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
-from lamina.files import read_json, write_json
+from lamina.files import check_folder, read_json, write_json
 from lamina.geometry import check_same_grid
 from lamina.io import is_scan, read_labels, strip_suffix
 from lamina.labels import LabelSet
@@ -34,14 +34,14 @@ ReadPair = Callable[[], tuple[Volume, Volume]]
 
 
 def evaluate(
-    predictions: Path,
-    references: Path | None = None,
-    out: Path | None = None,
+    predictions: str | Path,
+    references: str | Path | None = None,
+    out: str | Path | None = None,
     *,
     labels: LabelSet | None = None,
     metrics: Sequence[str] | None = None,
     protocol: str | None = None,
-    probabilities: Path | None = None,
+    probabilities: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> Scores:
     """Score label maps against their references.
@@ -70,14 +70,17 @@ def evaluate(
 
     Raises:
         DatasetError: A folder is missing or holds one case twice, or nothing can be paired.
-        FileError, LabelError: The description of the labels is damaged.
+        FileError, LabelError: The description of the labels is damaged, or ``out`` is a file.
         UnknownNameError: A metric or the protocol is not registered.
         ConfigError: The protocol does not measure what was asked for.
     """
+    predictions, references = Path(predictions), Path(references) if references else None
+    if out:
+        check_folder(out := Path(out))
     for name in metrics or ():
         find_metric(name, protocol)
     pairs, expected, labels = paired(predictions, references, labels)
-    folder = probabilities or _folder(predictions)
+    folder = Path(probabilities) if probabilities else _folder(predictions)
     names = tuple(metrics or _all_metrics(protocol, folder, pairs, probabilities is not None))
     uncertain = any(find_metric(name, protocol).needs_probability for name in names)
     rows: list[Score] = []

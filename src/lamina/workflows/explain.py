@@ -1,6 +1,5 @@
 """Explain: maps of what a model looked at in a scan, or of how sure it is of what it says."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,15 +14,16 @@ from lamina.data.ranges import ranges_of
 from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.explain.quality import Flag, flags, sizes, unit_of
 from lamina.explain.scan import Prepared
-from lamina.files import sha256, write_json
+from lamina.files import file_names, sha256, write_json
 from lamina.io import write_volume
 from lamina.report.heat import Heat, save_heat
+from lamina.report.slices import is_ct
 from lamina.training.device import chosen_device
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.explanations import METHODS, Found, Method, Subject, explained
 from lamina.workflows.load import find_bundle, load
-from lamina.workflows.predict import scans_in
+from lamina.workflows.predict import scans_in, sized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +62,14 @@ class Explanation:
 
 
 def explain(
-    model: Path,
-    scan: Path,
-    out: Path,
+    model: str | Path,
+    scan: str | Path,
+    out: str | Path,
     *,
     method: Method = "gradcam",
     layer: str | None = None,
-    labels: Sequence[str] = (),
+    structures: Sequence[str] = (),
+    pixel_size: float | None = None,
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> Explanation:
@@ -82,23 +83,27 @@ def explain(
             ``"attention"``: what the network itself attends to; ``"uncertainty"``: entropy over
             mirror images and members of an ensemble, and how far these agree.
         layer: Module to look into; for Grad-CAM one on the way up by default, for attention all.
-        labels: Structures, or regions, to explain by Grad-CAM; by default all that are found.
+        structures: Structures, or regions, to explain by Grad-CAM; by default all that are found.
+        pixel_size: Side of a pixel in mm, of pictures that do not tell it.
         device: As for :func:`load`.
         progress: Called after each window.
 
     Raises:
         BundleError: The model cannot be loaded.
-        ConfigError: The method is unknown, the layer or labels are not for it, or the network has
-            no attention.
+        ConfigError: The method is unknown, the layer or structures are not for it, the network has
+            no attention, or pixels are to have no size.
         DatasetError: There is no such scan, or nothing to explain is found in it.
         GeometryError: Axes are not at right angles.
         UnknownNameError: There is no such layer or structure.
         FileError: The scan cannot be read, or ``out`` cannot be written.
     """
-    _check(method, layer, labels)
+    _check(method, layer, structures)
+    model, scan, out = Path(model), Path(scan), Path(out)
     loaded = load(model, device)
     plan = loaded.bundle.plan
     case = _one(scan, len(plan.channels))
+    if pixel_size is not None:
+        (case,) = sized((case,), pixel_size)
     image = case.read_image(plan.channels)
     prepared = Prepared.of(image, loaded.predictor)
     with _scratch(out) as folder:
@@ -110,7 +115,7 @@ def explain(
             folder=folder,
             progress=progress,
         )
-        found = explained(subject, method, layer, labels)
+        found = explained(subject, method, layer, structures)
         stem = f"{case.case_id}_{method}"
         flat = tuple(
             f"{heat.name}: {heat.high:.2f} everywhere." for heat in found.heats if heat.is_flat
@@ -118,7 +123,16 @@ def explain(
         files = dict(_write(found.heats, image, out, stem))
         sheet = out / f"{stem}.png"
         title = " · ".join(filter(None, (case.case_id, method, found.layer)))
-        save_heat(sheet, image, found.segmentation, plan.labels, found.heats, title=title)
+        save_heat(
+            sheet,
+            image,
+            found.segmentation,
+            plan.labels,
+            found.heats,
+            title=title,
+            note=" ".join(found.notes),
+            ct=is_ct(plan),
+        )
     ranges = ranges_of(loaded.bundle.training, plan)
     raised = flags(image, found.segmentation, plan, ranges, found.agreement)
     explanation = Explanation(
@@ -130,21 +144,21 @@ def explain(
         structures=_told(found, sizes(found.segmentation, plan.labels)),
         unit=unit_of(image),
         flags=raised if ranges or raised else None,
-        remarks=(*found.remarks, *flat),
+        remarks=(*found.notes, *found.remarks, *flat),
     )
     about = {"model": {"file": loaded.bundle.source, "sha256": sha256(find_bundle(model))}}
     write_json(out / f"{stem}.json", about | explanation.as_dict())
     return explanation
 
 
-def _check(method: str, layer: str | None, labels: Sequence[str]) -> None:
+def _check(method: str, layer: str | None, structures: Sequence[str]) -> None:
     if method not in METHODS:
         raise ConfigError(f"method {method!r} is unknown.", remedy=f"Known: {', '.join(METHODS)}.")
     if layer and method == "uncertainty":
         raise ConfigError("layer: uncertainty looks at no layer.", remedy="Leave it out.")
-    if labels and method != "gradcam":
+    if structures and method != "gradcam":
         raise ConfigError(
-            f"labels: {method} is not of single structures.", remedy="Leave them out, or gradcam."
+            f"structures: {method} is not of single ones.", remedy="Leave them out, or gradcam."
         )
 
 
@@ -170,8 +184,7 @@ def _write(
     heats: Sequence[Heat], image: Volume, out: Path, stem: str
 ) -> Iterator[tuple[str, Path]]:
     """Write each map as NIfTI, that of a picture as 16-bit TIFF, whose white is ``high``."""
-    for heat in heats:
-        name = re.sub(r"[^\w.-]+", "_", heat.name)
+    for heat, name in zip(heats, file_names(heat.name for heat in heats), strict=True):
         array = np.asarray(heat.array[None], np.float32)
         if image.unit == "px":
             array = np.asarray(np.rint(65535 * array / heat.high), np.uint16)

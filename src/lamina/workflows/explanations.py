@@ -1,7 +1,7 @@
 """The ways to explain what a model says of one scan, each as maps of the scan."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,10 @@ class Found:
     layer: str = ""
     structures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     agreement: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What is to be said of all maps."""
     remarks: tuple[str, ...] = ()
+    """What is to be said of what has no map."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,11 +79,17 @@ class Subject:
         """Return what the model makes of the scan."""
         return self.model.predictor(self.image, self.tell("Segmenting"))
 
-    def network(self) -> torch.nn.Module:
-        """Return the network to look into, as its file defines it; of an ensemble the first."""
+    def network(self) -> tuple[torch.nn.Module, tuple[str, ...]]:
+        """Return the network to look into, as its file defines it; of an ensemble the first.
+
+        Returns:
+            The network, and what is to be said of it.
+        """
         network = build_network(self.bundle)
-        first = network.members[0] if isinstance(network, Ensemble) else network
-        return first.to(self.device)
+        if not isinstance(network, Ensemble):
+            return network.to(self.device), ()
+        told = f"Maps are of the first of {len(network.members)} members of the ensemble."
+        return network.members[0].to(self.device), (told,)
 
 
 def explained(subject: Subject, method: Method, layer: str | None, labels: Sequence[str]) -> Found:
@@ -96,7 +105,8 @@ def _gradcam(subject: Subject, name: str | None, labels: Sequence[str]) -> Found
     layers = layers_of(config)
     layer = find_layer(layers, name) if name else default_layer(layers, config.num_classes)
     channels = _channels(plan, labels)
-    cam = GradCAM(subject.network(), layer, [*channels.values()], exclusive=not plan.region_based)
+    network, notes = subject.network()
+    cam = GradCAM(network, layer, [*channels.values()], exclusive=not plan.region_based)
     there = cam.weigh(subject.prepared.windows())
     seen = [each for each, found in zip(channels, there, strict=True) if found]
     lost = [each for each in channels if each not in seen]
@@ -113,7 +123,13 @@ def _gradcam(subject: Subject, name: str | None, labels: Sequence[str]) -> Found
             array /= max(float(array.max()), 1e-12)
             heats.append(Heat(name=name, array=array, high=1.0, structures=_members(plan, name)))
     remarks = tuple(f"{name}: the model finds none, so it has no map." for name in lost)
-    return Found(heats=heats, segmentation=subject.segment(), layer=layer.name, remarks=remarks)
+    return Found(
+        heats=heats,
+        segmentation=subject.segment(),
+        layer=layer.name,
+        notes=notes,
+        remarks=remarks,
+    )
 
 
 def _channels(plan: Plan, labels: Sequence[str]) -> dict[str, int]:
@@ -132,7 +148,7 @@ def _members(plan: Plan, name: str) -> tuple[str, ...]:
 
 
 def _attention(subject: Subject, name: str | None) -> Found:
-    network, prepared = subject.network(), subject.prepared
+    (network, notes), prepared = subject.network(), subject.prepared
     sites = sites_of(network)
     plan, drawn = subject.bundle.plan, len(prepared.array) - len(subject.bundle.plan.channels)
     names = [*([_HEADS] if drawn else []), *(site.name for site in sites)]
@@ -158,7 +174,7 @@ def _attention(subject: Subject, name: str | None) -> Found:
         seer = AttentionMaps(network, looked)
         prepared.apply(seer, maps, progress=subject.tell("Attention"))
         heats += [_to_its_height(title, array) for title, array in zip(titles, maps, strict=True)]
-    return Found(heats=heats, segmentation=subject.segment(), layer=name or "")
+    return Found(heats=heats, segmentation=subject.segment(), layer=name or "", notes=notes)
 
 
 def _to_its_height(name: str, array: NDArray[np.float32]) -> Heat:
@@ -170,13 +186,14 @@ def _uncertainty(subject: Subject) -> Found:
     members = [*network.members] if isinstance(network, Ensemble) else [network]
     networks = [fast_network(member, subject.device) for member in members]
     seer = Uncertainty(views_of(networks, plan, tta=True), plan)
-    maps = subject.room(3)
+    maps = subject.room(2)
     subject.prepared.apply(
         seer, maps, finish=seer.finish, progress=subject.tell("Looking at all views")
     )
-    entropy, apart, indices = maps[0], maps[1], maps[2].astype(np.uint8)
-    named = {"entropy": entropy, "disagreement": apart}
+    named = dict(zip(("entropy", "disagreement"), maps, strict=True))
     agreement = seer.tally.take()
+    segmentation = subject.segment()
+    indices = plan.labels.encode(segmentation.array[0], segmentation.source)
     told = by_structure(named, indices, plan)
     remarks: tuple[str, ...] = ()
     if seer.tally.alone:
@@ -184,7 +201,7 @@ def _uncertainty(subject: Subject) -> Found:
         remarks = ("There is one view only: no ensemble, and nothing to mirror.",)
     return Found(
         heats=[_to_its_height(name, array) for name, array in named.items()],
-        segmentation=replace(subject.image, array=plan.labels.decode(indices[None])),
+        segmentation=segmentation,
         structures={
             name: values | ({"agreement": agreement[name]} if name in agreement else {})
             for name, values in told.items()

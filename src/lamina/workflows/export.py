@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, load_bundle, transformer_weights
 from lamina.data.case import Case
-from lamina.errors import ConfigError, DatasetError, ExportError, FileError
+from lamina.errors import ConfigError, ExportError, FileError
 from lamina.evaluation.scores import score_case
 from lamina.export.container import is_exported
 from lamina.export.graphs import graphs_of
-from lamina.export.parity import dice_drop
+from lamina.export.parity import paired_dice
 from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision
 from lamina.export.writing import write_exported
 from lamina.files import sha256
@@ -30,6 +30,7 @@ from lamina.workflows.load import find_bundle
 from lamina.workflows.predict import scans_in
 from lamina.workflows.run import software
 from lamina.workflows.transformer import carried_maps, make_maker
+from lamina.workflows.unseen import training_scans, unseen_scans
 from lamina.workflows.work import WorkFolder
 
 log = logging.getLogger(__name__)
@@ -56,13 +57,13 @@ class Export:
 
 
 def export(
-    model: Path,
+    model: str | Path,
     target: str,
-    out: Path,
+    out: str | Path,
     *,
-    check: Path | None = None,
+    check: str | Path | None = None,
     int8: bool = False,
-    calibrate: Path | None = None,
+    calibrate: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> Export:
     """Write a model for another runtime, whole or not at all.
@@ -72,10 +73,11 @@ def export(
         target: Registered export target.
         out: Folder to write; an exported model in its place is replaced.
         check: Scans that the original and the exported network both segment, for the report: as
-            ``predict`` takes them, or a work folder, whose validation scans have labels.
+            ``predict`` takes them, or the work folder of its training, whose validation scans have
+            labels; for an ensemble, those that all its members kept for the end.
         int8: Quantise the network.
         calibrate: Work folder for it: windows of training scans show its ranges of values, and
-            validation scans what it costs.
+            scans as ``check`` takes them from there what it costs.
         progress: Told of each scan.
 
     Raises:
@@ -83,28 +85,32 @@ def export(
         ConfigError: ``int8`` and ``calibrate`` are not given together, or not for OpenVINO.
         ExportError: The network cannot be exported, computes something else than the original, or
             loses more than ``MAX_DROP`` points of Dice by being quantised.
-        DatasetError: There is nothing to check or calibrate with.
+        DatasetError: There is nothing to check or calibrate with, the work folder is not that of
+            the model's training, or every scan of it was seen by a member of the ensemble.
         FileError: ``out`` holds something else, or cannot be written.
         ImportError: A package of the target is not installed.
     """
     TARGETS.get(target)
-    _check_options(target, int8, calibrate)
+    _check_options(target, int8, calibrate is not None)
+    model, out = Path(model), Path(out)
     if out.exists() and not is_exported(out) and not (out.is_dir() and not any(out.iterdir())):
         raise FileError(f"{out}: holds something else.", remedy="Choose another --out.")
     file = find_bundle(model)
     bundle = load_bundle(file)
     graphs = _graphs(bundle)
-    scans = _scans(calibrate or check, bundle)
+    work = Path(calibrate) if calibrate else None
+    shown = work or (Path(check) if check else None)
+    scans = _scans(shown, bundle)
     source = {"file": file.name, "sha256": sha256(file), "software": software()}
 
     def refine(folder: Path) -> Mapping[str, Any]:
-        if calibrate:
-            _quantise(folder, bundle, _training_scans(calibrate, bundle))
+        if work:
+            _quantise(folder, bundle, training_scans(work, bundle)[:_CALIBRATION_SCANS])
         if not scans:
             return {}
         found = TARGETS.get(target).network(folder, MODEL)
         report = _on_scans(bundle, TorchNetwork(graphs[MODEL].network), found, scans, progress)
-        if calibrate:
+        if work:
             _refuse_drop(report)
         return {"scans": report}
 
@@ -116,8 +122,8 @@ def export(
     return Export(out=out, megabytes=round(size / 1e6, 2), parity=parity)
 
 
-def _check_options(target: str, int8: bool, calibrate: Path | None) -> None:
-    if int8 != (calibrate is not None):
+def _check_options(target: str, int8: bool, calibrated: bool) -> None:
+    if int8 != calibrated:
         raise ConfigError("--int8 and --calibrate WORK: give both or none.")
     if int8 and target != "openvino":
         raise ConfigError(f"--int8: is for --to openvino, not for {target}.")
@@ -139,23 +145,7 @@ def _scans(place: Path | None, bundle: Bundle) -> Sequence[Case]:
         return ()
     if not WorkFolder(place).splits_file.is_file():
         return scans_in(place, len(bundle.plan.channels))
-    return _of_fold(place, bundle, "val")
-
-
-def _training_scans(work: Path, bundle: Bundle) -> Sequence[Case]:
-    return _of_fold(work, bundle, "train")[:_CALIBRATION_SCANS]
-
-
-def _of_fold(work: Path, bundle: Bundle, side: str) -> Sequence[Case]:
-    """Return the scans on one side of the fold that the model was trained on."""
-    folder = WorkFolder(work)
-    number = bundle.training.get("fold")
-    ids = getattr(folder.fold(number if isinstance(number, int) else 0), side)
-    cases = {case.case_id: case for case in folder.cohort().cases}
-    found = [cases[case_id] for case_id in ids if case_id in cases]
-    if not found:
-        raise DatasetError(f"{work}: has no scans for it.")
-    return found
+    return unseen_scans(place, bundle)
 
 
 def _predictor(bundle: Bundle, network: Network) -> Predictor:
@@ -202,24 +192,24 @@ def _on_scans(
     """Segment scans with both networks, and compare the segmentations with each other and labels.
 
     Returns:
-        ``cases``: a row each; ``dice_between``: mean over their structures; where there are labels
-        also ``dice_original``, ``dice_exported``, and ``dice_drop`` in points.
+        ``cases``: a row each; ``dice_between``: mean over their structures; where labels or
+        segmentations of labelled scans hold any, also ``dice_original``, ``dice_exported``, and
+        ``dice_drop`` in points.
     """
     segment = [_predictor(bundle, network) for network in (original, exported)]
     rows = []
     for done, case in enumerate(scans, start=1):
         rows.append(_row(bundle, case, segment))
         progress(done, len(scans), case.case_id)
-    pairs = [[d for row in rows for d in row[name]] for name in ("original", "exported")]
-    between = [d for row in rows for d in row["between"]]
+    between, *sides = (
+        [d for row in rows for d in row[name]] for name in ("between", "original", "exported")
+    )
     totals: dict[str, Any] = {"dice_between": _mean(between)}
-    if any(case.label for case in scans):
-        totals |= {f"dice_{name}": _mean(pair) for name, pair in zip(_SIDES, pairs, strict=True)}
-        totals["dice_drop"] = dice_drop(*pairs)
+    if means := paired_dice(*sides):
+        before, after = means
+        totals |= {"dice_original": before, "dice_exported": after}
+        totals["dice_drop"] = 100 * (before - after)
     return totals | {"cases": [_plain(row) for row in rows]}
-
-
-_SIDES = ("original", "exported")
 
 
 def _row(
@@ -247,12 +237,18 @@ def _row(
 
 
 def _refuse_drop(report: Mapping[str, Any]) -> None:
+    if "dice_drop" not in report:
+        raise ExportError(
+            f"int8: what it costs cannot be measured: {len(report['cases'])} scans that were kept "
+            "from training hold no structure, and none is found in them. Nothing was written.",
+            remedy="Export it without --int8, or calibrate with splits that keep such scans.",
+        )
     if report["dice_drop"] > MAX_DROP:
         raise ExportError(
             f"int8: mean Dice falls from {report['dice_original']:.4f} to "
             f"{report['dice_exported']:.4f}, by {report['dice_drop']:.2f} points on "
-            f"{len(report['cases'])} validation scans; {MAX_DROP} are accepted. Nothing was "
-            "written.",
+            f"{len(report['cases'])} scans that were kept from training; {MAX_DROP} are accepted. "
+            "Nothing was written.",
             remedy="Export it without --int8; lamina-runtime --precision bf16 is quicker, too.",
         )
 

@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 
 _LOOPBACK = "127.0.0.1"
 _PATIENCE_S = 10
+_RETRIES = 3
+"""How often a job is run again after its worker was lost."""
 _OBJECT_STORE_BYTES = 80_000_000
 """About the least that Ray takes: jobs hand over paths and figures, not scans."""
 _MAX_JOBS = 64
@@ -37,7 +39,6 @@ def run_jobs(
     *,
     cpus: float = 1,
     gpus: float | None = None,
-    retries: int = 3,
     on_done: Callable[[int, Result | LaminaError], None] = lambda number, outcome: None,
 ) -> list[Result | LaminaError]:
     """Run every job, whatever becomes of the others, and return their outcomes in order.
@@ -53,7 +54,6 @@ def run_jobs(
             ``"auto"``: on the Ray cluster that this machine belongs to; ``"host:port"``: on that.
         cpus: Cores that a job takes on a cluster.
         gpus: GPUs likewise, or a share of one; ``None``: one where the cluster has any.
-        retries: How often a job is run again after its worker was lost.
         on_done: Called with a job's number and outcome when it is done, in whatever order.
 
     Raises:
@@ -62,7 +62,7 @@ def run_jobs(
         ModuleNotFoundError: Ray is not installed.
     """
     outcomes: dict[int, Result | LaminaError] = {}
-    done = _here(jobs) if cluster is None else _on_ray(jobs, cluster, cpus, gpus, retries)
+    done = _here(jobs) if cluster is None else _on_ray(jobs, cluster, cpus, gpus)
     with closing(done):
         for number, outcome in done:
             outcomes[number] = outcome
@@ -92,7 +92,7 @@ def spread(
     parts = [items[first : first + share] for first in range(0, len(items), share)]
     early: dict[int, list[tuple[Item, Result | LaminaError]] | LaminaError] = {}
     jobs = [partial(_one_by_one, function, part) for part in parts]
-    with closing(_on_ray(jobs, cluster, cpus=1, gpus=0, retries=3)) as done:
+    with closing(_on_ray(jobs, cluster, cpus=1, gpus=0)) as done:
         for number, part in enumerate(parts):
             while number not in early:
                 early.update([next(done)])
@@ -134,12 +134,11 @@ def _on_ray(
     cluster: str,
     cpus: float,
     gpus: float | None,
-    retries: int,
 ) -> Generator[tuple[int, Result | LaminaError], None, None]:
-    with _ray(cluster, retries) as ray:
+    with _ray(cluster) as ray:
         gpus = _room(ray.nodes(), cpus, gpus)
         # A process of its own for each job: the memory that a job took is free after it.
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries, max_calls=1)(attempt)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES, max_calls=1)(attempt)
         numbers = {task.remote(job): number for number, job in enumerate(jobs)}
         waiting = list(numbers)
         while waiting:
@@ -148,12 +147,12 @@ def _on_ray(
             try:
                 outcome = ray.get(done)
             except ray.exceptions.RayError as error:
-                outcome = _lost(error, retries)
+                outcome = _lost(error)
             yield numbers[done], outcome
 
 
 @contextmanager
-def _ray(cluster: str, retries: int) -> Iterator[Any]:
+def _ray(cluster: str) -> Iterator[Any]:
     """Yield the module, connected; then disconnect, end what was started, and remove its files."""
     local = re.fullmatch(r"local:([1-9]\d*)", cluster)
     if not local and not re.fullmatch(r"auto|[^\s:]+:[1-9]\d*", cluster):
@@ -163,7 +162,7 @@ def _ray(cluster: str, retries: int) -> Iterator[Any]:
         _left_as_it_was(),
     ):
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
-        options = _own_cluster(int(local[1]), retries, folder) if local else {"address": cluster}
+        options = _own_cluster(int(local[1]), folder) if local else {"address": cluster}
         import ray
 
         if ray.is_initialized():
@@ -179,7 +178,7 @@ def _ray(cluster: str, retries: int) -> Iterator[Any]:
                     ray.shutdown()
 
 
-def _own_cluster(cpus: int, retries: int, folder: str) -> dict[str, Any]:
+def _own_cluster(cpus: int, folder: str) -> dict[str, Any]:
     """Return how Ray is started so that nobody else can reach it, and nothing is left of it."""
     os.environ |= {
         # Otherwise Ray takes an outer address in place of the one it is given, and listens on all.
@@ -195,7 +194,7 @@ def _own_cluster(cpus: int, retries: int, folder: str) -> dict[str, Any]:
         "include_dashboard": False,
         "_node_ip_address": _LOOPBACK,
         "_temp_dir": folder,
-        "_system_config": {"task_oom_retries": retries},
+        "_system_config": {"task_oom_retries": _RETRIES},
     }
 
 
@@ -248,7 +247,7 @@ def _connect(ray: Any, cluster: str, options: dict[str, Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's own use of Python
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # a slow start of Ray's is just that
         raise ClusterError(
             f"cluster {cluster!r}: cannot be reached: {' '.join(str(error).split())}",
             remedy="Start one with ray start --head, or give local:4 or so.",
@@ -276,10 +275,10 @@ def _room(nodes: Sequence[dict[str, Any]], cpus: float, gpus: float | None) -> f
     return gpus
 
 
-def _lost(error: Exception, retries: int) -> LaminaError:
+def _lost(error: Exception) -> LaminaError:
     """Say what became of a job that has no outcome."""
     *_, last = ["", *str(error).strip().splitlines()]
     return ResourceError(
-        f"its worker was lost {retries + 1} times, or could not run it: {last}",
+        f"its worker was lost {_RETRIES + 1} times, or could not run it: {last}",
         remedy="If it was for lack of memory, run fewer at a time.",
     )

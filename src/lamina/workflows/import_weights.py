@@ -11,20 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lamina.bundle import Bundle, save_bundle
 from lamina.config import load_yaml
 from lamina.data.plan import Plan
 from lamina.errors import BundleError, ConfigError
-from lamina.files import atomic_path, sha256
+from lamina.files import sha256
 from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.models.reference import Fit, fit_reference
+from lamina.models.vit import ViT
 from lamina.workflows.run import software
+from lamina.workflows.transformer import MapMaker, write_vit
 
 _TASKS = Path(__file__).parents[1] / "recipes" / "checkpoints"
 _STATES = ("state_dict", "teacher", "model")
 """Keys under which checkpoints keep the weights, best first."""
+_STEM = "stem.0.weight"
+"""Reads the image's channels, in every published network that segments."""
 _SHOWN = 10
 """Names listed of each kind of misfit."""
 
@@ -39,7 +43,7 @@ class Imported:
     config: dict[str, Any]
     parameters: int
     left_over: tuple[str, ...]
-    """Weights of the checkpoint that the network has no place for."""
+    """Weights of the checkpoint that the network has no use for, such as a classifier's."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -54,8 +58,9 @@ def import_weights(source: str, file: Path, out: Path, task: str | None = None) 
         file: ``.pt``, ``.pth`` or ``.safetensors``.
         out: ``.lamina`` file to write; ``.safetensors`` for DINO, whose network segments nothing.
         task: What the channels and outputs mean and how scans are prepared: a name in
-            ``recipes/checkpoints`` or a YAML file like those; found by the numbers of channels and
-            classes where only one fits.
+            ``recipes/checkpoints`` or a YAML file like those, ``trained_on`` being the channels in
+            the order of the published weights where the plan has another; found by the numbers of
+            channels and classes where only one fits.
 
     Raises:
         UnknownNameError: No such paper.
@@ -63,7 +68,7 @@ def import_weights(source: str, file: Path, out: Path, task: str | None = None) 
         ConfigError: No task fits, several do, or the task's file is wrong.
     """
     fit = fit_reference(source, None, _read(file))
-    _refuse_gaps(fit, file)
+    _refuse_misfits(fit, file)
     name = _preset(fit.config)
     if name is None:
         _write_encoder(fit, out)
@@ -75,7 +80,7 @@ def import_weights(source: str, file: Path, out: Path, task: str | None = None) 
         network=name or "vit",
         config=asdict(fit.config),
         parameters=sum(p.numel() for p in fit.network.parameters()),
-        left_over=fit.unexpected,
+        left_over=fit.surplus,
     )
 
 
@@ -118,17 +123,21 @@ _NUMBERS: list[Any] = [
 """What NumPy makes its numbers of: trainers keep the best score beside the weights."""
 
 
-def _refuse_gaps(fit: Fit, file: Path) -> None:
-    kinds = {"missing": fit.missing, "of another shape": fit.misshapen}
-    gaps = [
+def _refuse_misfits(fit: Fit, file: Path) -> None:
+    kinds = {
+        "missing": fit.missing,
+        "unexpected": fit.unexpected,
+        "of another shape": fit.misshapen,
+    }
+    misfits = [
         f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
         for kind, names in kinds.items()
         if names
     ]
-    if gaps:
+    if misfits:
         raise BundleError(
-            f"{file}: weights of the network are not there; {'; '.join(gaps)}.",
-            remedy="Give the whole checkpoint of the published network.",
+            f"{file}: the weights are not those of the network; {'; '.join(misfits)}.",
+            remedy="Give the whole checkpoint of that network; others compute something else.",
         )
 
 
@@ -173,11 +182,12 @@ def _task(name: str, config: NetworkConfig, task: str | None) -> dict[str, Any]:
 def _write_model(name: str, fit: Fit, task: dict[str, Any], file: Path, out: Path) -> None:
     if not isinstance(task.get("plan"), dict):
         raise ConfigError("--task: the file has no plan.", remedy="See recipes/checkpoints.")
+    plan = Plan.from_dict({"network": name, **task["plan"]})
     bundle = Bundle(
         network={"name": name, "fields": json.loads(json.dumps(asdict(fit.config)))},
-        weights=fit.network.state_dict(),
-        plan=Plan.from_dict({"network": name, **task["plan"]}),
-        training={"imported_from": file.name, "left_over": list(fit.unexpected)},
+        weights=_reordered(fit.network.state_dict(), task, plan),
+        plan=plan,
+        training={"imported_from": file.name, "left_over": list(fit.surplus)},
         metrics={},
         provenance={
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -188,12 +198,25 @@ def _write_model(name: str, fit: Fit, task: dict[str, Any], file: Path, out: Pat
     save_bundle(bundle, out)
 
 
+def _reordered(
+    weights: dict[str, torch.Tensor], task: Mapping[str, Any], plan: Plan
+) -> dict[str, torch.Tensor]:
+    """Have the network read the plan's channels where it was trained on them in another order."""
+    order = task.get("trained_on", plan.channels)
+    if sorted(order) != sorted(plan.channels):
+        raise ConfigError(
+            f"--task: trained_on = {list(order)} must be the plan's channels in another order.",
+            remedy=f"They are {', '.join(plan.channels)}.",
+        )
+    places = [order.index(channel) for channel in plan.channels]
+    return weights | {_STEM: weights[_STEM][:, places]}
+
+
 def _write_encoder(fit: Fit, out: Path) -> None:
     if out.suffix != ".safetensors":
         raise BundleError(
             f"{out}: these weights segment nothing by themselves.",
             remedy=f"Name the file {out.stem}.safetensors.",
         )
-    about = {"network": "vit", "fields": json.dumps(asdict(fit.config))}
-    with atomic_path(out) as part:
-        save_file(fit.network.state_dict(), part, metadata=about)
+    assert isinstance(fit.network, ViT)
+    write_vit(MapMaker(vit=fit.network), out)

@@ -16,7 +16,9 @@ from lamina.workflows.evaluate import declared_labels, found_labels
 class Meshes:
     """What ``mesh`` wrote."""
 
+    out: Path
     files: tuple[Path, ...]
+    """That of ``out``; of STL, one beside it for each of several structures."""
     space: Space
     """Axes of the coordinates, which are mm."""
     surfaces: tuple[Surface, ...]
@@ -24,6 +26,7 @@ class Meshes:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
+            "out": str(self.out),
             "files": [str(file) for file in self.files],
             "space": self.space,
             "unit": "mm",
@@ -85,4 +88,4 @@ def mesh(
     if not found:
         raise LabelError(f"{segmentation}: nothing is segmented of {', '.join(sorted(wanted))}.")
     files = write_surfaces(out, found, space)
-    return Meshes(files=tuple(files), space=space, surfaces=tuple(found))
+    return Meshes(out=out, files=tuple(files), space=space, surfaces=tuple(found))

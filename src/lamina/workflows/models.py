@@ -34,7 +34,7 @@ class ModelFacts:
     """Image size that the operations are counted for."""
     parameters: int
     live_parameters: int
-    """Those that can change the output."""
+    """Those of modules whose result is used."""
     macs: int
     """Multiply-accumulates of one prediction: convolutions and matrix products."""
     uncounted: tuple[str, ...]

@@ -54,7 +54,7 @@ def replan(
     spacing: Sequence[float] | None = None,
     ram_bytes: float | None = None,
     vram_bytes: float | None = None,
-    time_s: float | None = None,
+    time_budget_s: float | None = None,
     device: str | None = None,
     rehearse: bool = True,
     workers: int | None = None,
@@ -74,7 +74,7 @@ def replan(
         spacing: Voxel size in mm to work at.
         ram_bytes: Main memory that training may take; half of what is free if not given.
         vram_bytes: GPU memory that training may take; what the GPU has if not given.
-        time_s: Seconds that a training run may take.
+        time_budget_s: Seconds that a training run may take.
         device: ``"cpu"`` or a GPU such as ``"cuda"``; a GPU if there is one by default.
         rehearse: Train a few steps to know time and memory rather than to estimate them.
         workers: As for :func:`~lamina.workflows.prepare.prepare`.
@@ -98,7 +98,7 @@ def replan(
     planner = Planner(
         fingerprint=resolve(Fingerprint, read_json(folder.fingerprint_file)),
         cohort=cohort,
-        budget=budget_of(ram_bytes, vram_bytes, time_s, where),
+        budget=budget_of(ram_bytes, vram_bytes, time_budget_s, where),
         model=model,
         spacing=spacing,
         device=where,

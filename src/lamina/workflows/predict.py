@@ -14,7 +14,7 @@ from lamina.data.layouts.nnunet import CHANNEL
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import locked, remove_parts, sha256
 from lamina.io import FORMATS, is_scan, strip_suffix
-from lamina.io.dicom import has_dicom_suffix, holds_series, is_series
+from lamina.io.dicom_series import has_dicom_suffix, holds_series, is_series
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.apart import Elsewhere
 from lamina.workflows.batch import Batch, names_of
@@ -38,13 +38,14 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"out": str(self.out), "cases": [asdict(outcome) for outcome in self.outcomes]}
+        cases = [asdict(outcome) for outcome in self.outcomes]
+        return {"out": str(self.out), "failures": self.failures, "cases": cases}
 
 
 def predict(
-    model: Path,
-    out: Path,
-    inputs: Path | None = None,
+    model: str | Path,
+    out: str | Path,
+    inputs: str | Path | None = None,
     *,
     split: str | None = None,
     cases: Sequence[Case] = (),
@@ -107,6 +108,7 @@ def predict(
         FileError: ``out`` cannot be written, another prediction is writing there, or the disk is
             full.
     """
+    model, out, inputs = Path(model), Path(out), Path(inputs) if inputs else None
     if cluster is not None:  # whose machines have working folders of their own
         out, inputs = out.absolute(), inputs and inputs.absolute()
     output = output_of(output_format, anonymise=anonymise)
@@ -136,7 +138,7 @@ def predict(
         cases = scans_in(inputs, len(batch.model.bundle.plan.channels))
     _require_own_names(cases)
     if pixel_size is not None:
-        cases = _sized(cases, pixel_size)
+        cases = sized(cases, pixel_size)
     model_sha256 = batch.about["sha256"]
     with locked(out):
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
@@ -238,8 +240,12 @@ def _numbered(case: Case) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def _sized(cases: Sequence[Case], pixel_size: float) -> tuple[Case, ...]:
-    """Tell the cases that do not know it how large the pixels of pictures are."""
+def sized(cases: Sequence[Case], pixel_size: float) -> tuple[Case, ...]:
+    """Tell the cases that do not know it how large the pixels of pictures are.
+
+    Raises:
+        ConfigError: It is no length above 0.
+    """
     if not 0 < pixel_size < inf:
         raise ConfigError(f"pixel_size = {pixel_size}: must be a length above 0, in mm.")
     spacing = (pixel_size, pixel_size)

@@ -16,7 +16,7 @@ from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
 from lamina.data.workers import workers_for
 from lamina.errors import DatasetError, FileError, LaminaError
-from lamina.files import read_json, remove_parts, write_json
+from lamina.files import check_folder, read_json, remove_parts, write_json
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
@@ -48,13 +48,13 @@ class Preparation:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "work": str(self.work),
+            "out": str(self.work),
             "name": self.cohort.name,
             "num_cases": len(self.cohort.cases),
             "num_folds": len(self.folds),
             "num_test_cases": len(self.test),
             "leaks": [leak.as_dict() for leak in self.leaks],
-            "excluded": self.excluded,
+            "failures": self.excluded,
             "protocol": self.protocol.as_dict() if self.protocol else None,
             "oddities": {c.case_id: list(c.oddities) for c in self.fingerprint.cases if c.oddities},
             "plan": self.plan.as_dict(),
@@ -62,19 +62,19 @@ class Preparation:
 
 
 def prepare(
-    dataset: Path,
-    out: Path,
+    dataset: str | Path,
+    out: str | Path,
     *,
     layout: str | None = None,
     model: str = AUTO,
     spacing: Sequence[float] | None = None,
     ram_bytes: float | None = None,
     vram_bytes: float | None = None,
-    time_s: float | None = None,
+    time_budget_s: float | None = None,
     device: str | None = None,
     rehearse: bool = True,
     num_folds: int | None = None,
-    splits: Path | None = None,
+    splits: str | Path | None = None,
     protocol: str | None = None,
     public: str | None = None,
     allow_leakage: bool = False,
@@ -98,7 +98,7 @@ def prepare(
             the scans if not given. Along the axis across slices each scan keeps its own.
         ram_bytes: Main memory that training may take; half of what is free if not given.
         vram_bytes: GPU memory that training may take; what the GPU has if not given.
-        time_s: Seconds that a training run may take.
+        time_budget_s: Seconds that a training run may take.
         device: ``"cpu"`` or a GPU such as ``"cuda"``; a GPU if there is one by default.
         rehearse: Train a few steps to know time and memory rather than to estimate them.
         num_folds: Number of splits into training and validation, by patient; 5, or as many as there
@@ -126,17 +126,18 @@ def prepare(
         FileError: The work folder cannot be written, or the disk is full; run again, it goes on.
         ClusterError: The cluster cannot be started or reached.
     """
+    dataset, out = Path(dataset), Path(out)
     if cluster is not None:  # whose machines have working folders of their own
         dataset, out = dataset.absolute(), out.absolute()
     if model != AUTO:
         NETWORKS.get(model)  # a misspelt name is refused now, not after all scans have been read
     where = chosen_device("cuda" if vram_bytes and not device else device)
-    budget = budget_of(ram_bytes, vram_bytes, time_s, where)
+    budget = budget_of(ram_bytes, vram_bytes, time_budget_s, where)
     work = WorkFolder(out)
     _check_room(work, dataset)
     whole, assigned = assign(read_cohort(dataset, layout), protocol, public)
     _check_owner(work, whole)
-    given = given_split(whole, assigned, splits, num_folds, allow_leakage)
+    given = given_split(whole, assigned, Path(splits) if splits else None, num_folds, allow_leakage)
     cohort, test = set_aside(whole, given)
     surveys, excluded = _survey(cohort, resample_oblique, workers, cluster, progress)
     cohort = _without(cohort, excluded)
@@ -171,7 +172,8 @@ def prepare(
 
 
 def _check_room(work: WorkFolder, dataset: Path) -> None:
-    """Refuse a folder within the dataset, or one that holds what no preparation wrote."""
+    """Refuse a folder within the dataset, one that holds what no preparation wrote, and a file."""
+    check_folder(work.root)
     if work.root.resolve().is_relative_to(dataset.resolve()):
         raise DatasetError(
             f"{work.root}: lies in the dataset, which is never written to.",

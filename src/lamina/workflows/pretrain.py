@@ -1,23 +1,20 @@
 """Pretrain: train a vision transformer on the slices of prepared cases, without their labels."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from lamina.config import load_yaml, resolve
-from lamina.data.cache import open_cases, preparation_of
+from lamina.data.cache import open_cases
 from lamina.data.plan import Plan
 from lamina.data.slices import slice_axis
 from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
-from lamina.files import remove_parts, sha256, write_json, write_text
+from lamina.files import sha256
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST
 from lamina.training.device import chosen_device
@@ -27,7 +24,15 @@ from lamina.training.distillation import Distillation
 from lamina.training.fit import resolve_precision
 from lamina.training.history import HistoryLogger
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.run import RunFolder, hashes, machine, read_history, software
+from lamina.workflows.beginning import (
+    begun_with,
+    check_new,
+    check_unchanged,
+    origin_of,
+    plain,
+    recorded,
+)
+from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.transformer import VIT_FILE, MapMaker, make_maker, read_vit, write_vit
 from lamina.workflows.work import WorkFolder
 
@@ -54,13 +59,19 @@ class Pretraining:
         """Return plain data for JSON."""
         return asdict(self) | {"out": str(self.out), "vit": str(self.vit)}
 
+    def outcome(self) -> dict[str, Any]:
+        """Return what the run's manifest keeps of it."""
+        state = "stopped" if self.stopped_because else "finished"
+        kept = {"epochs": self.epochs, "seconds": self.seconds}
+        return {"state": state, "why": self.stopped_because, **kept}
+
 
 def pretrain(
-    work: Path,
-    out: Path,
+    work: str | Path,
+    out: str | Path,
     settings: Mapping[str, Any] | None = None,
     *,
-    start: Path | None = None,
+    start: str | Path | None = None,
     fold: int | None = None,
     resume: bool = False,
     on_epoch: Callable[[DINOReport], None] = lambda report: None,
@@ -90,60 +101,45 @@ def pretrain(
         DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case.
     """
     began = time.monotonic()
-    folder, run = WorkFolder(work), RunFolder(out)
-    plan = folder.plan()
-    if resume:
-        config, fold = _resumed(run, folder, plan, fold, settings or {})
-    else:
-        _refuse_other_content(run)
-        config, fold = _completed(resolve(DINOConfig, settings or {}), plan), fold or 0
+    folder, run = WorkFolder(Path(work)), RunFolder(Path(out))
+    plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
     cases = open_cases(folder.cache, folder.fold(fold).train)
     slices = find_slices(cases, slice_axis(plan), progress)
     torch.manual_seed(config.seed)
     if resume:
-        maker = _described(run.manifest())
+        manifest = run.manifest() | {"config": plain(config)}
+        maker = _described(manifest)
     else:
-        maker = _first(config, slices, start, fold, sha256(folder.splits_file))
-        write_json(run.manifest_file, _manifest(folder, plan, fold, config, maker))
-    write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
-    for place in (run.root, run.checkpoints):
-        remove_parts(place)
+        maker = _first(
+            config, slices, Path(start) if start else None, fold, sha256(folder.splits_file)
+        )
+        manifest = _manifest(folder, plan, fold, config, maker)
     module = Distillation(maker.vit, config)
-    state = distil(
-        module,
-        _views(config, plan, slices, maker),
-        config,
-        run.checkpoints,
-        resume=resume,
-        began=began,
-        on_epoch=_recorder(run, on_epoch),
-        on_step=on_step,
-    )
-    _refuse_collapsed(run, state)
-    origin = maker.origin | {"epochs": state.epochs_done, "steps": state.steps_done}
-    write_vit(replace(maker, vit=module.teacher.vit, origin=origin), run.root / VIT_FILE)
-    return Pretraining(
-        out=out,
-        vit=run.root / VIT_FILE,
-        slices=len(slices),
-        epochs=state.epochs_done,
-        seconds=round(state.elapsed_s, 1),
-        last_epoch=dict((read_history(run) or [{}])[-1]),
-        stopped_because=state.stopped_because,
-    )
-
-
-def _refuse_other_content(run: RunFolder) -> None:
-    if run.root.exists() and not run.root.is_dir():
-        raise TrainingError(f"{run.root}: is a file.", remedy="Give a folder to --out.")
-    if run.manifest_file.is_file():
-        raise TrainingError(
-            f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
+    with recorded(run, manifest) as end:
+        state = distil(
+            module,
+            _views(config, plan, slices, maker),
+            config,
+            run.checkpoints,
+            resume=resume,
+            began=began,
+            on_epoch=_recorder(run, on_epoch),
+            on_step=on_step,
         )
-    if run.holds_other_files():
-        raise TrainingError(
-            f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
+        _refuse_collapsed(run, state)
+        origin = maker.origin | {"epochs": state.epochs_done, "steps": state.steps_done}
+        write_vit(replace(maker, vit=module.teacher.vit, origin=origin), run.root / VIT_FILE)
+        result = Pretraining(
+            out=run.root,
+            vit=run.root / VIT_FILE,
+            slices=len(slices),
+            epochs=state.epochs_done,
+            seconds=round(state.elapsed_s, 1),
+            last_epoch=(read_history(run, "loss") or [{}])[-1],
+            stopped_because=state.stopped_because,
         )
+        end(**result.outcome())
+    return result
 
 
 def _completed(config: DINOConfig, plan: Plan) -> DINOConfig:
@@ -157,36 +153,33 @@ def _completed(config: DINOConfig, plan: Plan) -> DINOConfig:
     )
 
 
+def _begun(
+    run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
+) -> tuple[Plan, int, DINOConfig]:
+    """Return plan, fold and settings of a new run."""
+    check_new(run)
+    plan = folder.plan()
+    return plan, fold or 0, _completed(resolve(DINOConfig, settings), plan)
+
+
 def _resumed(
-    run: RunFolder, folder: WorkFolder, plan: Plan, fold: int | None, settings: Mapping[str, Any]
-) -> tuple[DINOConfig, int]:
-    """Return settings and fold of the run to resume, sure that its prepared cases are there."""
-    manifest = run.manifest()
-    if "attention" not in manifest:
+    run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
+) -> tuple[Plan, int, DINOConfig]:
+    """Return those of the run to resume, sure that its prepared cases are still there."""
+    if "attention" not in run.manifest():
         raise TrainingError(f"{run.root}: is no pretraining.", remedy="Give a folder of pretrain.")
     if not (run.checkpoints / LAST).is_file():
         raise TrainingError(
             f"{run.root}: was stopped before its first checkpoint.",
             remedy="Remove it, and start another run.",
         )
-    if fold not in (None, manifest["fold"]):
-        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
-    same = preparation_of(Plan.from_dict(manifest["plan"])) == preparation_of(plan)
-    if not same or sha256(folder.splits_file) != manifest["hashes"]["splits.json"]:
-        raise TrainingError(
-            f"{folder.root}: is not what {run.root} was trained on: it was prepared anew.",
-            remedy="Give the work folder that the run began with, or start another run.",
-        )
+    plan, fold = begun_with(run, folder, fold)
     recorded = load_yaml(run.config_file)
     config = _completed(resolve(DINOConfig, recorded, settings), plan)
-    now = _plain(config)
-    changed = [name for name in now if name not in _LENGTH and now[name] != recorded.get(name)]
-    if changed:
-        raise TrainingError(
-            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
-            remedy=f"Only {', '.join(_LENGTH)} can; start another run otherwise.",
-        )
-    return config, manifest["fold"]
+    # Settings that are younger than the run had their defaults in it.
+    then = _completed(resolve(DINOConfig, recorded), plan)
+    check_unchanged(run, plain(then), plain(config), _LENGTH)
+    return plan, fold, config
 
 
 def _first(
@@ -198,7 +191,7 @@ def _first(
         if config.vit:
             raise ConfigError(
                 f"vit = {config.vit}: the transformer to start from is what it is.",
-                remedy="Leave out vit, or --start.",
+                remedy="Leave out vit, or --from.",
             )
         maker = read_vit(start)
         _check_sizes(config, maker.vit.config.token_size)
@@ -259,30 +252,18 @@ def _refuse_collapsed(run: RunFolder, state: DINOState) -> None:
             f"{run.root}: the transformer has {state.stopped_because}, "
             f"{state.collapsed_epochs} epochs in a row; its maps would mean nothing.",
             remedy="Start another run with a lower lr, a teacher_momentum nearer to 1, "
-            "a larger batch_size, or from a published checkpoint (--start).",
+            "a larger batch_size, or from a published checkpoint (--from).",
         )
 
 
 def _manifest(
     folder: WorkFolder, plan: Plan, fold: int, config: DINOConfig, maker: MapMaker
 ) -> dict[str, Any]:
-    cohort = folder.cohort()
-    files = {"plan.json": folder.plan_file, "splits.json": folder.splits_file}
     return {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "software": software(),
-        "machine": machine(),
+        **origin_of(folder),
         "seed": config.seed,
-        "dataset": cohort.origin,
-        "hashes": hashes(files),
         "fold": fold,
         "attention": maker.describe(),
-        "config": _plain(config),
+        "config": plain(config),
         "plan": plan.as_dict(),
     }
-
-
-def _plain(config: DINOConfig) -> dict[str, Any]:
-    """Return the settings as JSON and YAML know them: lists, not tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain

@@ -39,7 +39,10 @@ class Watched:
         return cls(predictor=watched, ranges=ranges, seer=seer)
 
     def segment(
-        self, image: Volume, progress: Progress, probabilities: NDArray[np.floating[Any]] | None
+        self,
+        image: Volume,
+        progress: Progress | None = None,
+        probabilities: NDArray[np.floating[Any]] | None = None,
     ) -> Volume:
         """Segment a scan, as the predictor does."""
         if self.seer is not None:

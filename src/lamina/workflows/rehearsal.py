@@ -19,7 +19,7 @@ from lamina.data.plan import Plan
 from lamina.errors import ResourceError
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.predictor import segment_prepared
-from lamina.models import input_channels
+from lamina.models import input_channels, own_precision
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.device import has_bf16
 from lamina.training.fit import fit
@@ -39,7 +39,7 @@ class Rehearsal:
 
     steps_s: Mapping[Precision, float]
     """Number format -> median seconds from one step to the next, its patches included: that of the
-    settings first, then bf16 where the processor has it."""
+    settings first, then bf16 where the processor has it and the network stands it."""
     predict_s_per_voxel: float
     """Seconds of a prediction per voxel of the window."""
     peak_bytes: int
@@ -129,7 +129,7 @@ def rehearse(
 
     try:
         taken: dict[Precision, float] = {config.precision: step_s(config.precision)}
-        if device == "cpu" and has_bf16():
+        if device == "cpu" and has_bf16() and own_precision(plan.network) is None:
             taken["bf16"] = step_s("bf16")
         images = device == "cpu" and len(plan.seen_axes) == 2
         pixel_by_pixel_s = step_s(_worthwhile(taken), channels_last=True) if images else None

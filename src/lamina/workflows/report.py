@@ -17,6 +17,7 @@ from lamina.evaluation.table import shown_metrics
 from lamina.files import read_json, sha256, write_text
 from lamina.report.facts import cost_facts, data_facts, plan_rows, record_facts
 from lamina.report.results import Results, save_pdf, save_report
+from lamina.report.slices import is_ct
 from lamina.report.tables import latex_table, markdown_table
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.cross_validation import predict_fold
@@ -47,7 +48,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "page": str(self.page),
+            "out": str(self.page),
             "others": [str(path) for path in self.others],
             "num_cases": len(self.scores.cases),
             "mean_foreground": {
@@ -89,7 +90,7 @@ def report(
     run = RunFolder(place) if RunFolder(place).manifest_file.is_file() else None
     folder = scores or (place if run is None else _validated(run, progress))
     found = _read(folder, run)
-    results = _results(found, folder, run, progress)
+    results = _results(found, folder, run, progress, own=run is not None and scores is None)
     page = out or place / "report.html"
     save_report(page, results)
     if markdown:
@@ -133,7 +134,9 @@ def _read(folder: Path, run: RunFolder | None) -> Evaluation:
     return replace(found, scores=replace(found.scores, predictions=str(folder.resolve())))
 
 
-def _results(found: Evaluation, folder: Path, run: RunFolder | None, progress: Progress) -> Results:
+def _results(
+    found: Evaluation, folder: Path, run: RunFolder | None, progress: Progress, *, own: bool
+) -> Results:
     scores = found.scores
     pairs = pairs_of(scores)
     record = run.manifest() if run else {}
@@ -144,12 +147,13 @@ def _results(found: Evaluation, folder: Path, run: RunFolder | None, progress: P
         where["References"] = scores.references
     patients = {case: found.patients.get(case) or patient_of(case) for case in scores.cases}
     metrics = tuple(metric.name for metric in shown_metrics(scores))
+    ct = is_ct(bundle.plan) if bundle else None
     return Results(
         title=_title(run, bundle) if run and bundle else folder.resolve().name,
-        subtitle=_subtitle(scores, folder, run, record),
+        subtitle=_subtitle(scores, record if own else None),
         scores=scores,
         intervals=intervals_of(scores, patients, metrics),
-        read_pairs=lambda: shown(pairs, scores, progress),
+        read_pairs=lambda: shown(pairs, scores, ct, progress),
         sizes=sizes_of(pairs, scores, progress),
         flags=flags_of(scores),
         reliability=reliability_of(pairs, scores, progress),
@@ -163,17 +167,19 @@ def _title(run: RunFolder, bundle: Bundle) -> str:
     return f"{bundle.network['name']} on {data}" if data else run.root.resolve().name
 
 
-def _subtitle(
-    scores: Scores, folder: Path, run: RunFolder | None, record: Mapping[str, Any]
-) -> str:
-    """Say which scans were scored, and for what."""
-    own = run is not None and folder.parent == run.root
-    if own and record["fold"] == ALL:
-        scans = "every scan by the model that has not seen it"
-    elif own:
-        scans = f"the validation scans of fold {record['fold']}"
-    else:
+def _subtitle(scores: Scores, record: Mapping[str, Any] | None) -> str:
+    """Say which scans were scored, and for what.
+
+    Args:
+        scores: Theirs.
+        record: Manifest of the run whose validation it is; ``None`` of any other evaluation.
+    """
+    if record is None:
         scans = f"the scans in {Path(scores.predictions).name}"
+    elif record["fold"] == ALL:
+        scans = "every scan by the model that has not seen it"
+    else:
+        scans = f"the validation scans of fold {record['fold']}"
     names = scores.labels.foreground
     more = [f"{len(names) - _LISTED} more"] * (len(names) > _LISTED)
     return f"{', '.join([*names[:_LISTED], *more])} · {scans}"
@@ -186,6 +192,7 @@ def _about_run(run: RunFolder, record: Mapping[str, Any], bundle: Bundle) -> dic
         runs = [RunFolder(run.root / f"fold_{fold}") for fold in sorted(record["trained"], key=int)]
     return {
         "histories": {each.root.name: read_history(each) for each in runs},
+        "select_by": record.get("config", {}).get("select_by", "dice"),
         "data": _data(record),
         "plan": plan_rows(bundle.plan),
         "cost": cost_facts(bundle) | _spent(run, record),

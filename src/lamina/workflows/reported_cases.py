@@ -111,8 +111,17 @@ def reliability_of(
     return found
 
 
-def shown(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) -> Iterator[Pair]:
-    """Yield the worst, the median and the best case, as far as they can be read."""
+def shown(
+    pairs: Mapping[str, ReadPair], scores: Scores, ct: bool | None, progress: Progress
+) -> Iterator[Pair]:
+    """Yield the worst, the median and the best case, as far as they can be read.
+
+    Args:
+        pairs: What reads the cases.
+        scores: Theirs.
+        ct: Whether they are CT; ``None`` where nobody knows.
+        progress: Told of each.
+    """
     chosen = {rank: case for rank, case in ranked(scores).items() if case in pairs}
     entries = {e["case_id"]: e for e in read_record(_folder(scores))["cases"]}
     for done, (rank, case) in enumerate(chosen.items()):
@@ -129,6 +138,7 @@ def shown(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) -> 
             predicted=predicted,
             affine=wanted.affine,
             image=_image(entries.get(case, {}), wanted),
+            ct=ct,
         )
 
 

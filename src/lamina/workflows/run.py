@@ -1,8 +1,8 @@
 """The files of a run folder, which ``train`` writes and ``predict`` reads."""
 
+import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +16,8 @@ from lamina.data.case import Case
 from lamina.data.plan import Plan
 from lamina.data.ranges import KEY
 from lamina.data.workers import num_cores
-from lamina.errors import DatasetError, FileError, LaminaError, TrainingError
-from lamina.files import read_json, sha256, write_json
+from lamina.errors import DatasetError, TrainingError
+from lamina.files import read_json
 from lamina.workflows.transformer import VIT_FILE, read_vit
 
 ALL = "all"
@@ -113,33 +113,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-@contextmanager
-def recorded(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
-    """Keep in the manifest which process is at work on a run, then what came of it.
-
-    Yields:
-        What to call with the outcome, as plain data, before the block ends.
-
-    Raises:
-        FileError: The manifest cannot be written.
-    """
-    process = psutil.Process()
-    who = {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
-    begun = {name: value for name, value in manifest.items() if name != "outcome"}
-    begun["process"] = who
-
-    def end(**outcome: Any) -> None:
-        write_json(run.manifest_file, begun | {"outcome": outcome})
-
-    write_json(run.manifest_file, begun)
-    try:
-        yield end
-    except LaminaError as error:
-        with suppress(FileError):  # such as a full disk, which is why the run failed
-            end(state="failed", why=error.message)
-        raise
-
-
 def write_bundle(run: RunFolder) -> Path:
     """Make the portable model from the best checkpoint of a run.
 
@@ -186,18 +159,33 @@ def write_bundle(run: RunFolder) -> Path:
     return run.bundle_file
 
 
-def read_history(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the finished epochs of a run, oldest first."""
-    import json
+def read_history(run: RunFolder, score: str = "dice") -> list[dict[str, Any]]:
+    """Return the finished epochs of a run, oldest first.
 
-    if not run.history_file.is_file():
-        return []
-    return [json.loads(line) for line in run.history_file.read_text("utf-8").splitlines()]
+    Args:
+        run: The run; one without the file has finished none.
+        score: What every line tells beside its epoch, step and time.
 
-
-def hashes(work_files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file, by name."""
-    return {name: sha256(path) for name, path in work_files.items()}
+    Raises:
+        TrainingError: A line is not a record of an epoch.
+    """
+    try:
+        text = run.history_file.read_text("utf-8") if run.history_file.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        fault = type(error).__name__
+        raise TrainingError(f"{run.history_file}: cannot be read ({fault}).") from error
+    lines = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            lines.append(record | {key: float(record[key]) for key in (score, "elapsed_s")})
+            lines[-1] |= {key: int(record[key]) for key in ("epoch", "step")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{run.history_file}: line {number} is no record of an epoch.",
+                remedy="Remove the line.",
+            ) from error
+    return lines
 
 
 def _metrics(line: Mapping[str, Any]) -> dict[str, Any]:

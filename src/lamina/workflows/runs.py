@@ -15,7 +15,8 @@ import psutil
 from lamina.config import resolve
 from lamina.errors import LaminaError, TrainingError
 from lamina.training.config import TrainConfig
-from lamina.workflows.run import ALL, RunFolder
+from lamina.workflows.beginning import plain
+from lamina.workflows.run import ALL, RunFolder, read_history
 
 _DEPTH = 4
 _SILENT_S = 900.0
@@ -89,7 +90,7 @@ class Comparison:
         return {
             "runs": [run.as_dict() for run in self.runs],
             "differing": self.differing,
-            "unreadable": dict(self.unreadable),
+            "failures": dict(self.unreadable),
         }
 
 
@@ -179,7 +180,7 @@ def _named(found: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 def _read(name: str, run: RunFolder) -> RunFacts:
     manifest = run.manifest()
     try:
-        return _facts(name, run, manifest, _history(run))
+        return _facts(name, run, manifest, read_history(run))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise TrainingError(f"{run.manifest_file}: is not what train writes ({what}).") from error
@@ -210,30 +211,6 @@ def _facts(
         why=why,
         settings=_settings(manifest, config),
     )
-
-
-def _history(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the finished epochs of a run, oldest first.
-
-    Raises:
-        TrainingError: A line is not a record of an epoch.
-    """
-    lines = []
-    try:
-        text = run.history_file.read_text("utf-8") if run.history_file.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        fault = type(error).__name__
-        raise TrainingError(f"{run.history_file}: cannot be read ({fault}).") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            lines.append(record | {k: float(record[k]) for k in ("dice", "elapsed_s")})
-            lines[-1] |= {key: int(record[key]) for key in ("epoch", "step")}
-        except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(
-                f"{run.history_file}: line {number} is no record of an epoch."
-            ) from error
-    return lines
 
 
 def _state(
@@ -279,7 +256,7 @@ def _settings(manifest: Mapping[str, Any], config: TrainConfig) -> dict[str, Any
         "software": manifest["software"],
         "machine": machine,
     }
-    return dict(_flat(json.loads(json.dumps(asdict(config))) | others))
+    return dict(_flat(plain(config) | others))
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

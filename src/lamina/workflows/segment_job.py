@@ -12,11 +12,13 @@ from typing import Any, Literal
 
 from lamina import __version__
 from lamina.data.case import Case
-from lamina.errors import ConfigError, LaminaError
+from lamina.errors import ConfigError, LaminaError, ResourceError
 from lamina.files import sha256
-from lamina.io import write_volume
+from lamina.inference.memory import held
+from lamina.io import reading_bytes, write_volume
 from lamina.io.derived import Kind, Producer, write_structures
 from lamina.report.segmentation import save_segmentation_page
+from lamina.report.slices import is_ct
 from lamina.report.structures import describe_structures
 from lamina.report.viewable import write_viewable
 from lamina.serve.intake import Scan, find_scan
@@ -92,13 +94,15 @@ class Segmenter:
         try:
             return self._segment(work, tell)
         except LaminaError as error:
-            raise _shown(error, work, self.models) from error
+            error.message = _shown(error.message, work, self.models)
+            raise
 
     def _segment(self, work: Work, tell: Tell) -> Mapping[str, Any]:
         tell("reading", _SHARES["reading"])
         model, digest = self._model(work.model)
         plan = model.bundle.plan
         scan = find_scan(work.files, len(plan.channels), ordered=work.ordered)
+        _check_room(scan, model.predictor.ram_bytes)
         case = Case(case_id="scan", group="", images=scan.images, series=scan.series)
         stored = case.read_image(plan.channels)
         image = stored.sized((work.pixel_size,) * 2) if work.pixel_size else stored
@@ -108,7 +112,7 @@ class Segmenter:
             tell("segmenting", first + (end - first) * done / in_all)
 
         watched = Watched.of(model)
-        found = watched.segment(image, on_window, None)
+        found = watched.segment(image, on_window)
         unusual = watched.judge(image, found)["flags"] or []
         tell("writing", _SHARES["writing"])
         flags = [*scan.flags, *_guessed(scan, work, plan.channels)]
@@ -140,6 +144,24 @@ class Segmenter:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+
+def _check_room(scan: Scan, ram_bytes: float | None) -> None:
+    """Refuse a scan whose header alone tells that it is too large.
+
+    Raises:
+        ResourceError: Reading it takes more memory than is granted.
+        FileError: Its header is damaged.
+    """
+    if ram_bytes is None:
+        return
+    needed = held() + sum(reading_bytes(path, scan.series) for path in scan.images)
+    if needed > ram_bytes:
+        raise ResourceError(
+            f"{scan.images[0]}: takes {needed / 1e9:.2f} GB of memory to read, "
+            f"{ram_bytes / 1e9:.2f} GB are granted.",
+            remedy="Crop it, or ask whoever runs the server to grant more.",
+        )
 
 
 def _guessed(scan: Scan, work: Work, channels: Sequence[str]) -> Iterable[str]:
@@ -203,6 +225,7 @@ def _write_pictures(
             structures=structures,
             flags=result.flags,
             about={"Model": work.model, "Network": model.bundle.network["name"]},
+            ct=is_ct(model.bundle.plan),
         )
         result.files["report.html"] = "report"
     except LaminaError as error:
@@ -211,16 +234,15 @@ def _write_pictures(
         log.info("%s is not installed; no surfaces or page.", error.name)
 
 
-def _shown(error: LaminaError, work: Work, models: Mapping[str, Path]) -> LaminaError:
-    """Return an error that calls files and models what the user calls them."""
+def _shown(message: str, work: Work, models: Mapping[str, Path]) -> str:
+    """Return a message that calls files and models what the user calls them."""
     known = {str(path): name for path, name in work.files.items()}
     known |= {str(path): name for name, path in models.items()}
-    shown = error.message
     for path in sorted(known, key=len, reverse=True):
-        shown = shown.replace(path, known[path])
+        message = message.replace(path, known[path])
     for folder in {path.parent for path in work.files}:
-        shown = shown.replace(str(folder), work.name)
-    return LaminaError(_plain(shown, work.out), remedy=error.remedy)
+        message = message.replace(str(folder), work.name)
+    return _plain(message, work.out)
 
 
 def _plain(message: str, out: Path) -> str:

@@ -80,14 +80,15 @@ class Sweep:
         """Return plain data for JSON."""
         return {
             "out": str(self.out),
+            "failures": self.failures,
             "rows": [asdict(row) for row in self.rows],
             "runs": [asdict(run) for run in self.runs],
         }
 
 
 def sweep(
-    work: Path,
-    out: Path,
+    work: str | Path,
+    out: str | Path,
     settings: Mapping[str, Any] | None = None,
     *,
     grid: Mapping[str, Sequence[Any]] | None = None,
@@ -117,10 +118,11 @@ def sweep(
 
     Raises:
         ConfigError: Settings of any combination are wrong, or ``out`` holds a sweep of others.
-        DatasetError: ``work`` is not prepared or lacks a fold; ``out`` holds other files.
+        DatasetError, FileError: ``work`` is not prepared or lacks a fold; ``out`` is a file, or
+            holds others.
         ClusterError: The cluster cannot be started or reached.
     """
-    folder, base = WorkFolder(work.resolve()), dict(settings or {})
+    folder, out, base = WorkFolder(Path(work).resolve()), Path(out), dict(settings or {})
     if folds is None:
         folder.fold(0)
         folds = range(len(read_json(folder.splits_file)))

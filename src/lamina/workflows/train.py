@@ -1,24 +1,21 @@
 """Train: fit a network to one fold of a prepared dataset and leave a portable model."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from lamina.config import load_yaml, resolve
-from lamina.data.cache import open_cases, preparation_of
+from lamina.data.cache import open_cases
 from lamina.data.folds import Fold
 from lamina.data.plan import Plan
 from lamina.errors import TrainingError
-from lamina.files import remove_parts, sha256, write_text
+from lamina.files import sha256
 from lamina.models import NetworkConfig
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
@@ -37,16 +34,16 @@ from lamina.workflows.assembly import (
     validation_steps,
     validator_of,
 )
-from lamina.workflows.run import (
-    ALL,
-    RunFolder,
-    hashes,
-    machine,
-    read_history,
+from lamina.workflows.beginning import (
+    begun_with,
+    check_new,
+    check_same_start,
+    check_unchanged,
+    origin_of,
+    plain,
     recorded,
-    software,
-    write_bundle,
 )
+from lamina.workflows.run import ALL, RunFolder, read_history, write_bundle
 from lamina.workflows.transformer import carry, transformer_for
 from lamina.workflows.watching import Board, Pictures, loggers_of
 from lamina.workflows.work import WorkFolder
@@ -78,7 +75,9 @@ class Training:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self) | {"run": str(self.run), "bundle": str(self.bundle)}
+        told = {"out": str(self.run)} | asdict(self) | {"bundle": str(self.bundle)}
+        del told["run"]
+        return told
 
     def outcome(self) -> dict[str, Any]:
         """Return what the run's manifest keeps of it."""
@@ -89,14 +88,14 @@ class Training:
 
 
 def train(
-    work: Path,
-    out: Path,
+    work: str | Path,
+    out: str | Path,
     settings: Mapping[str, Any] | None = None,
     *,
     fold: int | None = None,
     resume: bool = False,
-    start: Path | None = None,
-    mlflow: Path | None = None,
+    start: str | Path | None = None,
+    mlflow: str | Path | None = None,
     on_start: Callable[[TrainConfig, Sequence[Mapping[str, float]]], None] = lambda *about: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: Callable[[int, float, float, float | None], None] | None = None,
@@ -124,32 +123,35 @@ def train(
         ConfigError: Settings are unknown or wrong; all of them are listed. No weight of ``start``
             fits, or ``frozen`` does not.
         BundleError: ``start`` is damaged.
-        TrainingError: ``out`` already holds a run, there is nothing to resume, or the run to resume
-            was of another fold or other prepared cases.
+        TrainingError: ``out`` already holds a run, or other files; there is nothing to resume, or
+            the run to resume was of another fold or other prepared cases.
         DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case;
-            ``mlflow`` is no file of MLflow.
+            ``out`` is a file; ``mlflow`` is no file of MLflow.
     """
     began = time.monotonic()
-    folder, run = WorkFolder(work), RunFolder(out)
+    folder, run = WorkFolder(Path(work)), RunFolder(Path(out))
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
+    if resume and start:
+        then = run.manifest().get("start") or {}
+        check_same_start(run, sha256(Path(start)), then.get("model"))
     split = folder.fold(fold, config.training_share)
     network = network_of(config, plan)
     loss = loss_of(config, plan)
     torch.manual_seed(config.seed)
-    net, transfer = net_of(network, config, None if resume else start)
+    net, transfer = net_of(network, config, Path(start) if start and not resume else None)
     maker = transformer_for(folder, network, fold)
     reads_maps = maker is not None
     cases, val_cases = (
         open_cases(folder.cache, ids, reads_maps) for ids in (split.train, split.val)
     )
     manifest = (
-        run.manifest() | {"config": _plain(config)}
+        run.manifest() | {"config": plain(config)}
         if resume
         else _manifest(folder, plan, split, fold, config, network) | transfer
     )
     board = Board(run)
     pictures = Pictures(board, plan, val_cases)
-    loggers = loggers_of(run, manifest, board, mlflow)
+    loggers = loggers_of(run, manifest, board, Path(mlflow) if mlflow else None)
     with ExitStack() as record:
         end: Callable[..., None] = _unrecorded
 
@@ -157,9 +159,6 @@ def train(
             nonlocal end
             if maker is not None:
                 carry(maker, run.root, manifest["network"])
-            write_text(run.config_file, yaml.safe_dump(_plain(config), sort_keys=False))
-            for place in (run.root, run.checkpoints):
-                remove_parts(place)
             end = record.enter_context(recorded(run, manifest))
             on_start(config, read_history(run) if resume else ())
 
@@ -180,7 +179,7 @@ def train(
             on_step=on_step,
         )
         result = Training(
-            run=out,
+            run=run.root,
             bundle=write_bundle(run) if leads() else run.bundle_file,
             best_dice=state.best_dice,
             best_epoch=state.best_epoch,
@@ -207,14 +206,7 @@ def _begun(
     run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
 ) -> tuple[Plan, int, TrainConfig]:
     """Return plan, fold and settings of a new run."""
-    if run.manifest_file.is_file():
-        raise TrainingError(
-            f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
-        )
-    if run.holds_other_files():
-        raise TrainingError(
-            f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
-        )
+    check_new(run)
     plan = folder.plan()
     given = configured(settings, plan)
     num_cases = len(folder.fold(fold or 0, given.training_share).train)
@@ -226,19 +218,10 @@ def _resumed(
     run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
 ) -> tuple[Plan, int, TrainConfig]:
     """Return those of the run to resume, sure that its prepared cases are still there."""
-    manifest = run.manifest()
-    if manifest["fold"] == ALL:
+    if run.manifest()["fold"] == ALL:
         raise TrainingError(f"{run.root}: holds a run of every fold.", remedy="Add --fold all.")
-    plan = Plan.from_dict(manifest["plan"])
-    if fold not in (None, manifest["fold"]):
-        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
-    same = preparation_of(plan) == preparation_of(folder.plan())
-    if not same or sha256(folder.splits_file) != manifest["hashes"]["splits.json"]:
-        raise TrainingError(
-            f"{folder.root}: is not what {run.root} was trained on: it was prepared anew.",
-            remedy="Give the work folder that the run began with, or start another run.",
-        )
-    return plan, manifest["fold"], _resumed_config(run, plan, settings)
+    plan, fold = begun_with(run, folder, fold)
+    return plan, fold, _resumed_config(run, plan, settings)
 
 
 def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
@@ -249,13 +232,7 @@ def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> 
     config = completed(resolve(TrainConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
     before = resolve(TrainConfig, recorded, {"device": config.device})
-    then, now = _plain(completed(before, plan)), _plain(config)
-    changed = [name for name in now if name not in LENGTH and now[name] != then[name]]
-    if changed:
-        raise TrainingError(
-            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
-            remedy=f"Only {', '.join(LENGTH)} can; start another run otherwise.",
-        )
+    check_unchanged(run, plain(completed(before, plan)), plain(config), LENGTH)
     return config
 
 
@@ -267,34 +244,16 @@ def _manifest(
     config: TrainConfig,
     network: NetworkConfig,
 ) -> dict[str, Any]:
-    cohort = folder.cohort()
-    cases = {case.case_id: case for case in cohort.cases}
+    cases = {case.case_id: case for case in folder.cohort().cases}
     return {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "software": software(),
-        "machine": machine(),
+        **origin_of(folder),
         "seed": config.seed,
-        "dataset": cohort.origin,
-        "work": str(folder.root.resolve()),
-        "hashes": hashes(
-            {
-                "plan.json": folder.plan_file,
-                "splits.json": folder.splits_file,
-                "dataset.json": folder.cohort_file,
-            }
-        ),
         "fold": fold,
         "num_training_cases": len(split.train),
         **folder.ranges(plan, split.train),
         "val_cases": [cases[case_id].as_dict() for case_id in split.val],
         "test_cases": [cases[case_id].as_dict() for case_id in split.test],
         "network": {"name": config.model, "fields": asdict(network)},
-        "config": _plain(config),
+        "config": plain(config),
         "plan": plan.as_dict(),
     }
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings as JSON and YAML know them: lists, not tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +32,10 @@ _MOST_STRUCTURES = 254
 _MESH_PACKAGES = ("skimage", "trimesh", "fast_simplification")
 _MAX_FACES = 200_000
 """Triangles of each structure, as many as a browser turns smoothly."""
+_LEADING = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>Lamina</title>'
+    '<meta http-equiv="refresh" content="0; url={0}"><a href="{0}">Lamina</a></html>'
+)
 
 Make = Callable[[], Path]
 
@@ -59,10 +64,18 @@ def view(
     """
     with served(scan, segmentation, port=port) as server:
         ready(server.url)
-        if browser:
-            webbrowser.open(server.url)
-        with suppress(KeyboardInterrupt):
+        with TemporaryDirectory(prefix="lamina-open-") as folder, suppress(KeyboardInterrupt):
+            if browser:
+                webbrowser.open(_leading(server.url, Path(folder)).as_uri())
             server.serve_forever()
+
+
+def _leading(url: str, folder: Path) -> Path:
+    """Write a page that leads to an address; others can read a browser's command line, not this."""
+    page = folder / "open.html"
+    page.touch(mode=0o600)
+    page.write_text(_LEADING.format(escape(url)), encoding="utf-8")
+    return page
 
 
 @contextmanager

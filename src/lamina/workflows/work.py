@@ -13,7 +13,7 @@ from lamina.data.plan import Plan
 from lamina.data.ranges import KEY, training_ranges
 from lamina.data.share import share_of
 from lamina.errors import DatasetError
-from lamina.files import read_json
+from lamina.files import read_json, sha256
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class WorkFolder:
         """Read the plan."""
         self._check()
         return Plan.from_dict(read_json(self.plan_file))
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of the files that say what is trained on, and how, by name."""
+        files = (self.plan_file, self.splits_file, self.cohort_file)
+        return {file.name: sha256(file) for file in files}
 
     def ranges(self, plan: Plan, cases: Iterable[str]) -> dict[str, Any]:
         """Return what the cases to train on are like, as a record of training keeps it.

@@ -79,6 +79,11 @@ class Metric:
     needs_probability: bool = False
     """Whether it compares probabilities rather than a mask with the reference."""
 
+    @property
+    def best(self) -> float:
+        """The best value there can be."""
+        return 1.0 if self.higher_is_better else 0.0
+
     def measured_in(self, unit: Unit) -> "Metric":
         """Return the metric whose name and unit say what lengths are measured in."""
         return self.in_pixels if unit == "px" and self.in_pixels else self

@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.evaluation.statistics import ALPHA, DIGITS
-from lamina.evaluation.statistics.intervals import Interval, mean_interval
+from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD, Interval, mean_interval
 from lamina.evaluation.statistics.paired import holm, patients_needed, signed_rank
 from lamina.evaluation.statistics.ranking import Friedman, Stability, friedman, nemenyi, stability
 from lamina.evaluation.statistics.seeds import SeedSpread, seed_spread
 
 Values = NDArray[np.float64]
-
-FEW_PATIENTS = 20
-"""Below, bootstrap intervals cover clearly less than they promise; see docs/statistics.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +165,8 @@ def _of_size(found: Comparison) -> Iterator[str]:
             f"With {_count(n, 'patient')} no difference can become significant, however large: "
             f"the test takes at least {needed}{of}."
         )
-    if 1 < n < FEW_PATIENTS:
-        yield (
-            f"Intervals from {_count(n, 'patient')} are too narrow, and so is the spread of ranks: "
-            "the few there are stand for all others."
-        )
+    if n < FEW:
+        yield FEW_TOLD
 
 
 def _of_seeds(found: Comparison) -> Iterator[str]:

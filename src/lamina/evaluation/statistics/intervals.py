@@ -9,6 +9,15 @@ from scipy.stats import bootstrap
 
 from lamina.evaluation.statistics import DIGITS, LEVEL, SEED
 
+FEWEST = 5
+"""Patients; there is no interval of the mean of fewer."""
+FEW = 20
+"""Below, bootstrap intervals cover clearly less than they promise; see docs/statistics.md."""
+FEW_TOLD = (
+    f"Intervals, and all else that tells of spread, are too narrow with fewer than {FEW} patients: "
+    f"the few there are stand for all others. With fewer than {FEWEST} there is no interval."
+)
+
 RESAMPLES = 9999
 _VALUES_AT_ONCE = 1 << 22
 """Resampled values that are held in memory together."""
@@ -30,15 +39,15 @@ class Interval:
 def mean_interval(values: NDArray[np.float64]) -> Interval:
     """Return the mean of values ``(N,)``, none of them NaN, and its BCa bootstrap interval.
 
-    Bias-corrected and accelerated (Efron, JASA 82(397), 1987), as scipy computes it. One value, or
-    values that are all the same, rounding aside, say nothing about how far others would lie: there
-    is no interval.
+    Bias-corrected and accelerated (Efron, JASA 82(397), 1987), as scipy computes it. A few values,
+    or values that are all the same, rounding aside, say nothing about how far others would lie:
+    there is no interval.
     """
     n = len(values)
     mean = float(values.mean()) if n else math.nan
-    if n < 2 or np.ptp(np.round(values, DIGITS)) == 0:
+    if n < FEWEST or np.ptp(np.round(values, DIGITS)) == 0:
         missing = f"{n} patients" if n != 1 else "a single patient"
-        missing = missing if n < 2 else "all values are the same"
+        missing = missing if n < FEWEST else "all values are the same"
         return Interval(mean=mean, low=math.nan, high=math.nan, n=n, missing=missing)
     found = bootstrap(
         (values,),

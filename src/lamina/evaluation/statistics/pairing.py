@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Values = Mapping[str, Mapping[str, float]]
+"""Of one evaluation: case -> structure -> value."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
@@ -22,30 +25,27 @@ class Paired:
     not_applicable: tuple[str, ...]
     """Cases left out, because there is nothing to measure in any evaluation."""
     granted: tuple[str, ...]
-    """Cases in which an evaluation had nothing to measure and was given the best value."""
+    """Cases in which an evaluation rightly found nothing and was given the best value for it."""
 
 
-def pair(
-    found: Sequence[Mapping[str, float]], patient_of: Mapping[str, str], best: float
-) -> Paired:
+def pair(found: Sequence[Values], patient_of: Mapping[str, str], best: float) -> Paired:
     """Bring evaluations onto the same patients.
 
-    A case counts if all evaluations have it. NaN means that a structure is absent and was rightly
-    left out; where another evaluation invented it, that is the best a method can do, so that
-    leaving the case out would favour the one that was wrong.
+    A case counts if all evaluations have it, with the mean over those structures that are there or
+    that some evaluation invented (see :func:`grant`).
 
     Args:
-        found: For each evaluation, case -> value.
+        found: Evaluations, with the structures that count.
         patient_of: Case -> patient.
         best: The best value there can be.
     """
     everything = sorted({case for values in found for case in values})
     complete = [case for case in everything if all(case in values for values in found)]
-    table = np.array([[values[case] for case in complete] for values in found], np.float64)
-    absent = np.isnan(table)
-    counts, granted = ~absent.all(axis=0), absent.any(axis=0) & ~absent.all(axis=0)
+    given = grant(found, best)
+    table = np.array([[mean_over(v[case], [*v[case]]) for case in complete] for v in given])
+    counts = ~np.isnan(table).any(axis=0)
     names = np.array(complete, dtype=object)
-    cases, kept = names[counts], np.where(absent, best, table)[:, counts]
+    cases, kept = names[counts], table[:, counts]
     owners = [patient_of[case] for case in cases]
     patients = tuple(dict.fromkeys(owners))
     columns = [[i for i, owner in enumerate(owners) if owner == p] for p in patients]
@@ -56,8 +56,38 @@ def pair(
         cases=tuple(cases),
         incomplete=tuple(case for case in everything if case not in set(complete)),
         not_applicable=tuple(names[~counts]),
-        granted=tuple(names[granted]),
+        granted=tuple(c for c in cases if len({_defined(v[c]) for v in found}) > 1),
     )
+
+
+def grant(found: Sequence[Values], best: float) -> list[Values]:
+    """Give the best value to who rightly found nothing where another invented something.
+
+    NaN means that a structure is absent and was rightly left out. That is the best a method can do;
+    to leave the structure out would favour the one that was wrong. What nobody found stays NaN.
+
+    Args:
+        found: Evaluations; one may lack cases that others have.
+        best: The best value there can be.
+    """
+    met = {
+        (case, name)
+        for values in found
+        for case, row in values.items()
+        for name, value in row.items()
+        if not math.isnan(value)
+    }
+
+    def granted(case: str, name: str, value: float) -> float:
+        return best if math.isnan(value) and (case, name) in met else value
+
+    return [
+        {
+            case: {name: granted(case, name, value) for name, value in row.items()}
+            for case, row in values.items()
+        }
+        for values in found
+    ]
 
 
 def mean_over(values: Mapping[str, float], structures: Sequence[str]) -> float:
@@ -71,3 +101,7 @@ def mean_over(values: Mapping[str, float], structures: Sequence[str]) -> float:
     if not defined:
         return math.nan
     return float(np.mean(defined))
+
+
+def _defined(row: Mapping[str, float]) -> frozenset[str]:
+    return frozenset(name for name, value in row.items() if not math.isnan(value))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.errors import ExportError
+from lamina.errors import ExportError, LaminaError
 from lamina.registry import Registry
 
 if TYPE_CHECKING:
@@ -74,13 +74,34 @@ class Target:
         threads: int | None = None,
         precision: Precision = "fp32",
     ) -> Network:
-        """Load a graph by its name from a folder; errors as for all functions of a target."""
+        """Load a graph by its name from a folder.
+
+        Raises:
+            ExportError: As :meth:`require`; or what runs the target does not take the graph.
+            MemoryError: There is not enough memory.
+            ImportError: What runs the target is not installed.
+        """
+        self.require(precision)
+        try:
+            with running():
+                return self.load(folder, graph, threads, precision)
+        except RuntimeError as error:
+            raise ExportError(
+                f"{folder}: {graph} cannot be loaded: {str(error).rstrip('.')}.",
+                remedy="Upgrade the runtime, or export the model again, here or to another target.",
+            ) from error
+
+    def require(self, precision: Precision) -> None:
+        """Refuse a precision that the target does not compute in.
+
+        Raises:
+            ExportError: It does not.
+        """
         if precision not in self.precisions:
             raise ExportError(
                 f"precision {precision}: this export computes in {', '.join(self.precisions)}.",
                 remedy="Export the model to openvino.",
             )
-        return self.load(folder, graph, threads, precision)
 
 
 TARGETS: Registry[Target] = Registry("export target", __name__)
@@ -94,6 +115,7 @@ def running() -> Iterator[None]:
     """Turn what a runtime raises in the block into errors that everybody expects.
 
     ONNX Runtime's have nothing in common, and OpenVINO's begin with the lines of its own source.
+    What everybody expects, such as a missing package, stays as it is.
 
     Raises:
         MemoryError: There is not enough memory.
@@ -101,6 +123,8 @@ def running() -> Iterator[None]:
     """
     try:
         yield
+    except (ImportError, LaminaError, MemoryError):
+        raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         for line in lines:

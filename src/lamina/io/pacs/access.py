@@ -8,7 +8,7 @@ each time a connection is made, so that a token may be renewed while a program r
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from lamina.errors import ConfigError, FileError
 
@@ -40,7 +40,7 @@ class Address:
 
     def __str__(self) -> str:
         """Return it as it is written."""
-        title = "" if self.is_web else f"{self.title}@"
+        title = "" if self.is_web else f"{quote(self.title, safe='')}@"
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _PORTS[self.scheme] and self.is_web else f":{self.port}"
         return f"{self.scheme}://{title}{host}{port}{self.path}"
@@ -78,7 +78,7 @@ def address_of(url: str) -> Address:
             "--url: holds more than an address; others can read it.",
             remedy="Give a user by --user and a password or token by --secret.",
         )
-    title = parts.username or _ANY_TITLE
+    title = unquote(parts.username or _ANY_TITLE)
     if not is_title(title) or (not is_web and parts.path.strip("/")):
         raise ConfigError(
             f"--url {url}: an AE title has up to {_LONGEST_TITLE} ASCII letters; no path follows.",

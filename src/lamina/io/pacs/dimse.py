@@ -1,5 +1,8 @@
 """DIMSE, DICOM's own protocol: is a node there (C-ECHO), objects to it (C-STORE).
 
+Objects go as they are encoded, or in the encoding that every node must take (Implicit VR Little
+Endian; PS3.5, 10.1) where a node takes no other and they are not compressed.
+
 Source: DICOM PS3.4, annexes A (verification) and B (storage); PS3.7, annex C (status).
 """
 
@@ -11,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import FileError, PacsError, UnreachableError
 from lamina.io.pacs.access import Access, Address
-from lamina.io.pacs.objects import Instance, Sent, instance_of, silent
+from lamina.io.pacs.objects import DUPLICATE, Instance, Sent, instance_of, silent
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
-_VERIFICATION = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")
-_DUPLICATE = 0x0111
+_IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_VERIFICATION = ("1.2.840.10008.1.1", _IMPLICIT)
 _WARNINGS = range(0xB000, 0xC000)
-_CONTEXTS = 100
-"""Kinds of objects offered at a time; the protocol has room for 128."""
+_KINDS = 60
+"""Kinds of objects offered at a time, in up to two encodings; the protocol has room for 128."""
 
 _Kind = tuple[str, str]
 """Class and transfer syntax of objects."""
@@ -73,7 +76,7 @@ class DimseArchive:
             (str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for context in association.accepted_contexts
         }
-        if kind not in accepted:
+        if not _offered(kind) & accepted:
             return f"{self.name}: takes no objects of class {kind[0]} encoded as {kind[1]}."
         try:
             self._check(_status(association.send_c_store(path)))
@@ -90,7 +93,7 @@ class DimseArchive:
     def _check(self, status: int | None) -> None:
         if status is None:
             raise UnreachableError(f"{self.name}: broke off, or no answer in time.")
-        if status not in (0, _DUPLICATE, *_WARNINGS):
+        if status not in (0, DUPLICATE, *_WARNINGS):
             raise PacsError(f"{self.name}: refuses (status {status:04X}H).")
 
     @contextmanager
@@ -98,6 +101,7 @@ class DimseArchive:
         """Yield a conversation about objects of some kinds, even if the node takes none of them."""
         from pynetdicom import AE, build_context
 
+        offered = {_VERIFICATION}.union(*map(_offered, kinds))
         wait = self.access.timeout
         node = AE(ae_title=self.access.title)
         node.acse_timeout = node.dimse_timeout = node.network_timeout = wait
@@ -107,7 +111,7 @@ class DimseArchive:
                 association = node.associate(
                     self.address.host,
                     self.address.port,
-                    contexts=[build_context(*kind) for kind in sorted({_VERIFICATION, *kinds})],
+                    contexts=[build_context(*each) for each in sorted(offered)],
                     ae_title=self.address.title,
                     tls_args=self._tls(),
                 )
@@ -147,6 +151,12 @@ class DimseArchive:
         return UnreachableError(f"{self.name}: cannot be reached, or speaks no DICOM.")
 
 
+def _offered(kind: _Kind) -> set[_Kind]:
+    """Return how objects of a kind may be sent."""
+    sop_class, transfer_syntax = kind
+    return {kind, (sop_class, _IMPLICIT)} if transfer_syntax == _EXPLICIT else {kind}
+
+
 def _status(response: object) -> int | None:
     status = getattr(response, "Status", None)
     return None if status is None else int(status)
@@ -155,6 +165,6 @@ def _status(response: object) -> int | None:
 def _batches(kinds: Mapping[Path, _Kind]) -> Iterator[dict[Path, _Kind]]:
     """Yield files of not too many kinds at a time."""
     every = sorted(set(kinds.values()))
-    for first in range(0, len(every), _CONTEXTS):
-        some = set(every[first : first + _CONTEXTS])
+    for first in range(0, len(every), _KINDS):
+        some = set(every[first : first + _KINDS])
         yield {path: kind for path, kind in kinds.items() if kind in some}

@@ -14,6 +14,9 @@ from lamina.io.dicom_quiet import unquoted
 Sent = Callable[[Path, str], None]
 """Is told of each file that it was stored, or why not."""
 
+DUPLICATE = 0x0111
+"""Status of an object that an archive has already."""
+
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _MARK = b"DICM"

@@ -13,7 +13,7 @@ from lamina.files import atomic_path
 from lamina.io.dicom_headers import guarded, plain
 from lamina.io.pacs.access import Access, Address
 from lamina.io.pacs.http import NothingThereError, speaking
-from lamina.io.pacs.objects import Instance, Sent, instance_of, is_uid
+from lamina.io.pacs.objects import DUPLICATE, Instance, Sent, instance_of, is_uid
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -183,16 +183,29 @@ class WebArchive:
             raise
         except PacsError as error:  # of all, where one of them is to blame
             if len(objects) == 1:
-                return {objects[0][0].uid: str(error)}
+                instance = objects[0][0]
+                return {} if self._shows(instance) else {instance.uid: str(error)}
             return {uid: why for one in objects for uid, why in self._send([one]).items()}
-        refused = {
-            uid: f"{self.name}: does not store it (reason {int(code or 0):04X}H)."
-            for uid, code in codes.items()
+        stored |= {uid for uid, code in codes.items() if code == DUPLICATE}
+        return {
+            instance.uid: self._fault(codes, instance.uid)
+            for instance, _ in objects
+            if instance.uid not in stored and not self._shows(instance)
         }
-        for instance, _ in objects:
-            if instance.uid not in {*stored, *refused} and not self.holds(instance):
-                refused[instance.uid] = f"{self.name}: does not say that it stored it."
-        return refused
+
+    def _shows(self, instance: Instance) -> bool:
+        """Tell whether it has an object that it did not confirm, which it may have had before."""
+        try:
+            return self.holds(instance)
+        except UnreachableError:
+            raise
+        except PacsError:  # what it said of the object itself tells more
+            return False
+
+    def _fault(self, codes: Mapping[str, int | None], uid: str) -> str:
+        if uid not in codes:
+            return f"{self.name}: does not say that it stored it."
+        return f"{self.name}: does not store it (reason {int(codes[uid] or 0):04X}H)."
 
 
 def _paged(search: Callable[[int, int], list[_Told]], key: str) -> list[_Told]:

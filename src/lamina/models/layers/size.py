@@ -24,8 +24,24 @@ def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     return F.pad(x, pad, mode="replicate")
 
 
+def pad_to_two(x: Tensor, divisor: int) -> Tensor:
+    """Do the same, and make the last axis two multiples long where every side would be one.
+
+    Where the deepest map is a single voxel, there is no space left to normalise over.
+    """
+    padded = pad_to_multiple(x, divisor)
+    if max(padded.shape[2:]) > divisor:
+        return padded
+    return F.pad(padded, (0, divisor, *(0, 0) * (x.dim() - 3)), mode="replicate")
+
+
+def pad_to_train(x: Tensor, divisor: int, training: bool) -> Tensor:
+    """Pad for batch normalisation: to two multiples where a lone image trains, else to one."""
+    return (pad_to_two if training and len(x) == 1 else pad_to_multiple)(x, divisor)
+
+
 def crop_to(x: Tensor, size: torch.Size) -> Tensor:
-    """Undo :func:`pad_to_multiple`: keep the first ``size`` voxels of every spatial axis."""
+    """Undo any padding: keep the first ``size`` voxels of every spatial axis."""
     for axis, length in enumerate(size, start=2):
         x = x.narrow(axis, 0, length)
     return x

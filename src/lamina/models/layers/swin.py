@@ -276,8 +276,8 @@ class PatchExpanding(nn.Module):
         return expanded.movedim(-1, 1)
 
 
-class ChannelNorm(nn.Module):
-    """Layer normalisation of each token, without weights."""
+class TokenNorm(nn.Module):
+    """Layer normalisation of each token, of however many channels, without weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, *S) -> (B, C, *S)``."""

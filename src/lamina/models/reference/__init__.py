@@ -34,7 +34,7 @@ class Reference:
     names: tuple[tuple[str, str], ...]
     """Regular expressions and what replaces their matches, in turn: published name -> ours."""
     surplus: str = r"(?!)"
-    """Regular expression of the published names that a network has no use for."""
+    """Regular expression of the published names that change nothing the network computes here."""
 
     def rename(self, name: str) -> str:
         """Return our name for a published one."""
@@ -60,6 +60,9 @@ class Fit:
     """Published names that the network does not have."""
     misshapen: tuple[str, ...]
     """Published names whose tensors have another shape."""
+
+    surplus: tuple[str, ...]
+    """Published names that the network has no use for."""
 
     @property
     def misfits(self) -> dict[str, tuple[str, ...]]:
@@ -112,6 +115,7 @@ def fit_reference(
         misshapen=tuple(
             key for key, ours in renamed.items() if ours in own and ours not in fitting
         ),
+        surplus=tuple(key for key in published if key not in renamed),
     )
 
 

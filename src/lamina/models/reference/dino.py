@@ -32,5 +32,5 @@ def _configure(published: Mapping[str, "Tensor"]) -> ViTConfig:
 
 
 REFERENCES.register("dino")(
-    Reference(configure=_configure, names=(), surplus=r"^(head|fc_norm|pre_logits)\.")
+    Reference(configure=_configure, names=(), surplus=r"^((head|fc_norm|pre_logits)\.|mask_token$)")
 )

@@ -25,6 +25,8 @@ _ENTRY_BYTES = 1 << 10
 _CHUNK = 1 << 20
 _END, _LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 _END_SIZE, _LOCATOR_SIZE, _COMMENT = 22, 20, 0xFFFF
+_ENTRY_SIZE, _LENGTHS = 46, 28
+"""Bytes of an entry without its name, further fields and comment; where their lengths stand."""
 _ENCRYPTED = 0x1
 _NESTED = (b"PK\x03\x04", b"Rar!", b"7z\xbc\xaf", b"\xfd7zX", b"BZh")
 """How archives within archives begin; gzip is left out, for scans are stored so."""
@@ -72,11 +74,24 @@ def _check_directory(archive: Path, max_files: int) -> None:
     end = tail.rfind(_END)
     if end < 0 or len(tail) - end < _END_SIZE:
         raise UploadError(400, "The file is no zip archive, or is cut off.", "Pack it again.")
-    entries, directory = struct.unpack_from("<HI", tail, end + 10)
+    (directory,) = struct.unpack_from("<I", tail, end + 12)
     if tail[max(0, end - _LOCATOR_SIZE) : end].startswith(_LOCATOR):
         raise UploadError(413, "The zip archive is of the 64-bit kind, for huge ones.", _UNSAFE)
-    if entries > max_files or directory > max_files * _ENTRY_BYTES:
+    if directory > max_files * _ENTRY_BYTES:
         raise _too_many(max_files)
+    with archive.open("rb") as stream:
+        stream.seek(max(0, size - len(tail) + end - directory))
+        if _num_entries(stream.read(directory), max_files + 1) > max_files:
+            raise _too_many(max_files)
+
+
+def _num_entries(directory: bytes, most: int) -> int:
+    """Count the entries of a directory up to a number; the one that is told may be wrong."""
+    found = place = 0
+    while found < most and place + _ENTRY_SIZE <= len(directory):
+        place += _ENTRY_SIZE + sum(struct.unpack_from("<3H", directory, place + _LENGTHS))
+        found += 1
+    return found
 
 
 def _checked(

@@ -2,28 +2,29 @@
 
 Choices: files of channels are taken in the order of their names, as nnU-Net numbers them, unless
 the user said which is which. All DICOM files count as one folder, whatever folders they came in; of
-several series the one with most slices is taken, and the user is told so.
+several series the one with most slices is taken. The user is told so, and what was not used.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.errors import FileError
 from lamina.io import FORMATS, is_scan
-from lamina.serve.intake.uploads import is_clutter
+from lamina.io.dicom_series import holds_series, list_series
+from lamina.serve.intake.uploads import base_name, is_clutter
 
 MOST_VALUES = 2**31
 """Numbers that a scan may hold, all channels counted."""
 
+_MOST_NAMED = 4
 _HEADER_BYTES = 1 << 16
 _SIZES = re.compile(
     rb"^(?:sizes|DimSize|ElementNumberOfChannels)\s*[:=]([ \t\d]+)\r?$", re.I | re.M
 )
 _DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,11 @@ def find_scan(files: Mapping[Path, str], num_channels: int, *, ordered: bool = F
         scans.sort(key=lambda path: kept[path])
     if not scans:
         return _series(kept)
+    if holds_series(scans[0].parent):
+        raise FileError(
+            f"A DICOM series and {len(scans)} other scan{'s' * (len(scans) > 1)} were sent.",
+            remedy="Send one of them.",
+        )
     if len(scans) not in {1, num_channels}:
         raise FileError(
             f"{len(scans)} scans were sent; the model takes one of {num_channels} channels.",
@@ -76,17 +82,13 @@ def find_scan(files: Mapping[Path, str], num_channels: int, *, ordered: bool = F
             )
         if _values(path) > MOST_VALUES:
             raise _too_large(kept[path])
-    return Scan(images=tuple(scans))
+    return Scan(images=tuple(scans), flags=_unused(kept, scans))
 
 
 def _series(files: Mapping[Path, str]) -> Scan:
-    from lamina.io.dicom import list_series
-
     folders = {path.parent for path in files}
     if not folders:
         raise FileError("No file was sent.", remedy="Send a scan, a zip or a folder of DICOM.")
-    for path, name in files.items():
-        _check_deflation(path, name)
     (folder,) = folders
     try:
         found = list_series(folder)
@@ -100,8 +102,9 @@ def _series(files: Mapping[Path, str]) -> Scan:
     first = found[0]
     if sum(_pixels(path) for path in first.files) > MOST_VALUES:
         raise _too_large("The series")
+    unused = _unused(files, [path for one in found for path in one.files])
     if len(found) == 1:
-        return Scan(images=(folder,), series=first.uid)
+        return Scan(images=(folder,), series=first.uid, flags=unused)
     if found[1].num_slices == first.num_slices:
         raise FileError(
             f"{len(found)} series were sent, and the largest have {first.num_slices} slices each.",
@@ -111,7 +114,16 @@ def _series(files: Mapping[Path, str]) -> Scan:
         f"{len(found)} series were sent; the largest was segmented "
         f"({first.modality}, {first.num_slices} slices)."
     )
-    return Scan(images=(folder,), series=first.uid, flags=(flag,))
+    return Scan(images=(folder,), series=first.uid, flags=(flag, *unused))
+
+
+def _unused(files: Mapping[Path, str], used: Sequence[Path]) -> tuple[str, ...]:
+    """Say which files were sent and are neither the scan nor of a series that is told of."""
+    names = sorted(base_name(files[path]) for path in files.keys() - {*used})
+    if not names:
+        return ()
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return (f"No scan, and not used: {', '.join(names[:_MOST_NAMED])}{more}.",)
 
 
 def _values(path: Path) -> int:
@@ -142,30 +154,6 @@ def _pixels(path: Path) -> int:
     with guarded(path):
         samples = int(header.get("SamplesPerPixel") or 1)
         return int(header.Rows) * int(header.Columns) * count_of(header, path) * samples
-
-
-def _check_deflation(path: Path, name: str) -> None:
-    """Refuse what pydicom would unpack as a whole, however large it becomes."""
-    from pydicom.errors import InvalidDicomError
-    from pydicom.filereader import read_file_meta_info
-
-    try:
-        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    except (
-        InvalidDicomError,
-        OSError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ):
-        return
-    if syntax == _DEFLATED:
-        raise FileError(
-            f"{name}: is a deflated DICOM file, which is not unpacked here.",
-            remedy="Send it uncompressed.",
-        )
 
 
 def _too_large(name: str) -> FileError:

@@ -71,9 +71,11 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "jobs").mkdir(mode=0o700, exist_ok=True)
         (self.folder / _FILE).touch(mode=0o600)
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(_TABLE)
+        with self._changing() as db:
+            db.execute("DELETE FROM jobs WHERE hidden")  # who waited for them has gone
         self.release(None)
         self.sweep()
         with self._reading() as db:
@@ -280,19 +282,14 @@ class Store:
                 (state, time.time(), result or None, error or None, state, job_id, worker),
             )
 
-    def _connect(self) -> sqlite3.Connection:
+    def _reading(self) -> closing[sqlite3.Connection]:
         db = sqlite3.connect(self.folder / _FILE, timeout=_BUSY_S, isolation_level=None)
         db.row_factory = sqlite3.Row
-        return db
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._connect()) as db:
-            yield db
+        return closing(db)
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._connect()) as db:
+        with self._reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -38,6 +39,8 @@ def run(folder: Path, make_job: Callable[[], Job], worker: str, told: Connection
         told: Gets :data:`READY` once it works; anything that comes back means stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as does its end
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")  # those of libraries quote what headers say
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -18,7 +18,7 @@ from lamina import __version__
 from lamina.serve.errors import Refusal
 from lamina.serve.guard import is_token
 from lamina.serve.intake import Upload
-from lamina.serve.intake.uploads import safe_suffix
+from lamina.serve.intake.uploads import safe_suffix, timed
 from lamina.serve.jobs.store import ENDED
 from lamina.serve.routes import Shared
 from lamina.serve.slicer.answers import SEGMENTATION, answered, as_form, described
@@ -58,7 +58,7 @@ async def auth(service: Shared) -> dict[str, Any]:
 async def login(request: Request, service: Shared) -> dict[str, str]:
     """Exchange the token, given as a password, for itself."""
     body = b""
-    async for chunk in request.stream():
+    async for chunk in timed(request.stream(), service.settings.request_s):
         body += chunk
         if len(body) > _LOGIN_BYTES:
             raise Refusal(413, "The form is too large.")

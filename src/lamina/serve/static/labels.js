@@ -13,7 +13,7 @@ export class Labels {
     const stored = image.img;
     this.indices = new Uint8Array(stored.length);
     for (let i = 0; i < stored.length; i++) {
-      if (stored[i]) this.indices[i] = places.get(Math.round(stored[i] * scale + inter)) ?? 0;
+      this.indices[i] = places.get(Math.round(stored[i] * scale + inter)) ?? 0;
     }
     Object.assign(image.hdr, { datatypeCode: 2, numBitsPerVoxel: 8, scl_slope: 1, scl_inter: 0, intent_code: 1002 });
     image.img = this.indices.slice();

@@ -106,9 +106,10 @@ export class Scene {
     return Math.min(...this.dims) === 1;
   }
 
-  // Pictures measure in pixels, which their header says by not saying mm.
+  // Whether nothing tells how it lies in the body: its header has no unit, or but two axes.
   get isPicture() {
-    return (this.image.hdr.xyzt_units & 7) === 0;
+    const { xyzt_units: units, dims } = this.image.hdr;
+    return (units & 7) === 0 || dims[0] === 2;
   }
 
   get isColoured() {

@@ -7,7 +7,7 @@ be stored already. See ADR 0021.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,7 +57,8 @@ class Watcher:
     Args:
         archive: Where series come from.
         target: Where objects go.
-        segment: Takes the folder of a series' slices, and the file to write its object to.
+        segment: Takes the folder of a series' slices, and the file to write its object to; returns
+            in what way the scan is unlike those of training, a sentence each.
         model: SHA-256 of the model, for the table.
         folder: Of the table, the outbox, and series while they are worked on.
         state: The table.
@@ -73,7 +74,7 @@ class Watcher:
         *,
         archive: WebArchive,
         target: Archive,
-        segment: Callable[[Path, Path], None],
+        segment: Callable[[Path, Path], Sequence[str]],
         model: str,
         folder: Path,
         state: State,
@@ -162,7 +163,7 @@ class Watcher:
     def _take(self, entry: Entry) -> None:
         """Bring one series as far as it goes; what is wrong with it stays its own matter."""
         self.tried.add(entry.number)
-        if entry.tries >= self.pace.tries:  # it may be what ends the program each time
+        if entry.status == WAITING and entry.tries >= self.pace.tries:  # may end us each time
             self._fail(entry, entry.reason)
             return
         self.state.begin(entry, self.clock())
@@ -174,7 +175,10 @@ class Watcher:
             if not self._answers():
                 self.state.postpone(entry, self.clock())
                 raise
-            self._fail(entry, str(error))
+            if self.state.get(entry.number).status == SEGMENTED:
+                self._store_later(entry, str(error))
+            else:
+                self._fail(entry, str(error))
         except LaminaError as error:
             self._fail(entry, str(error).removeprefix(f"{self._spooled(entry)}: "))
         except MemoryError:
@@ -190,12 +194,20 @@ class Watcher:
         made = self._object(entry)
         try:
             count = self.archive.fetch(entry.study, entry.uid, folder, entry.instances)
-            self.segment(folder, made)
+            flags = self.segment(folder, made)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self.state.segmented(entry, self.clock(), count, instance_of(made).uid, self.model)
+        self.state.segmented(
+            entry,
+            self.clock(),
+            instances=count,
+            object=instance_of(made).uid,
+            model=self.model,
+            flags="\n".join(flags),
+        )
         seconds = self.clock() - began
-        self.tell(f"Series {entry.number}: {count} objects segmented in {seconds:.1f} s.")
+        unlike = " It is unlike the scans of training: see lamina pacs status." if flags else ""
+        self.tell(f"Series {entry.number}: {count} objects segmented in {seconds:.1f} s.{unlike}")
 
     def _store(self, entry: Entry) -> None:
         made = self._object(entry)
@@ -217,6 +229,13 @@ class Watcher:
         self.state.failed(entry, now, reason, due)
         then = f"Try {tries} of {self.pace.tries}." if due else "It is not tried again."
         self.tell(f"Series {entry.number}: {reason} {then}")
+
+    def _store_later(self, entry: Entry, reason: str) -> None:
+        """Try again for as long as it takes: a full archive is no fault of the series."""
+        now, tries = self.clock(), self.state.get(entry.number).tries
+        delay = min(_FIRST_RETRY_S * 4 ** (tries - 1), _LONGEST_PAUSE_S)
+        self.state.failed(entry, now, reason, now + delay)
+        self.tell(f"Series {entry.number}: {reason} It is sent again in {delay:.0f} s.")
 
     def _answers(self) -> bool:
         """Tell whether both archives are there, so that a failure is not theirs."""

@@ -2,7 +2,8 @@
 
 A series is ``waiting`` until the number of its objects has stood still and it was segmented; then
 its object lies in the outbox and it is ``segmented``; once the archive has taken the object it is
-``stored``. After too many tries it is ``failed``. Nothing about a patient is kept but UIDs.
+``stored``. After too many tries it is ``failed``. Nothing about a patient is kept but UIDs and what
+is unusual about the scan.
 """
 
 import sqlite3
@@ -14,14 +15,14 @@ from pathlib import Path
 from lamina.errors import ConfigError, FileError
 from lamina.io.pacs import Series
 
-WAITING, SEGMENTED, STORED, FAILED = STATUSES = ("waiting", "segmented", "stored", "failed")
+WAITING, SEGMENTED, STORED, FAILED = ("waiting", "segmented", "stored", "failed")
 INTERRUPTED = "the program ended while it was at it"
 LONGEST_DELAY_S = 86400.0
 """What is due later than this is so because the clock was set back."""
 
 _FILE = "state.sqlite"
-_VERSION = 1
-_AFRESH = {"status": WAITING, "tries": 0, "due": 0.0, "reason": "", "object": ""}
+_VERSION = 2
+_AFRESH = {"status": WAITING, "tries": 0, "due": 0.0, "reason": "", "object": "", "flags": ""}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (form TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS series (
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS series (
     reason TEXT NOT NULL DEFAULT '',
     object TEXT NOT NULL DEFAULT '',
     model TEXT NOT NULL DEFAULT '',
+    flags TEXT NOT NULL DEFAULT '',
     changed REAL NOT NULL
 );
 """
@@ -65,6 +67,8 @@ class Entry:
     """SOPInstanceUID of what was made of it."""
     model: str
     """SHA-256 of the model that did."""
+    flags: str
+    """How the scan and what was found in it differ from those of training, a line each."""
     changed: float
 
 
@@ -172,9 +176,9 @@ class State:
         """Take a try back that ended through no fault of the series."""
         self._change(entry, now, tries=entry.tries, reason=entry.reason, due=now)
 
-    def segmented(self, entry: Entry, now: float, instances: int, made: str, model: str) -> None:
-        """Note that the object of a series is in the outbox."""
-        self._change(entry, now, status=SEGMENTED, instances=instances, object=made, model=model)
+    def segmented(self, entry: Entry, now: float, **made: object) -> None:
+        """Note that the object of a series is in the outbox, and what of its entry is known now."""
+        self._change(entry, now, status=SEGMENTED, **made)
 
     def lost(self, entry: Entry, now: float) -> None:
         """Note that the object is gone, and that the series must be segmented again."""

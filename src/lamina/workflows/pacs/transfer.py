@@ -41,7 +41,8 @@ class Pull:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"out": str(self.out), "series": [asdict(one) for one in self.series]}
+        series = [asdict(one) for one in self.series]
+        return {"out": str(self.out), "failures": self.failures, "series": series}
 
 
 @dataclass(frozen=True, kw_only=True)

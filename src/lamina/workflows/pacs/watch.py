@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from lamina.workflows.pacs.loop import Pace, Tell, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import STORED, Entry, State, read_state
 from lamina.workflows.pacs.transfer import web_archive
+from lamina.workflows.quality import Watched
 from lamina.workflows.written import OBJECTS, Output, output_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class Outcome:
     """What a loop knows of all its series."""
 
     entries: tuple[Entry, ...]
@@ -36,7 +38,8 @@ class Watched:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"series": [asdict(entry) for entry in self.entries], "tried": sorted(self.tried)}
+        series = [asdict(entry) for entry in self.entries]
+        return {"failures": self.failures, "series": series, "tried": sorted(self.tried)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,15 @@ class Segmenter:
     sha256: str
     output: Output
 
-    def __call__(self, folder: Path, path: Path) -> None:
+    @cached_property
+    def _watched(self) -> Watched:
+        return Watched.of(self.model)
+
+    def __call__(self, folder: Path, path: Path) -> tuple[str, ...]:
         """Segment the series in ``folder`` and write what was found to ``path``.
+
+        Returns:
+            In what way the scan is unlike those of training, a sentence each.
 
         Raises:
             LaminaError: The series cannot be read, or does not fit the model.
@@ -56,8 +66,10 @@ class Segmenter:
         plan = self.model.bundle.plan
         case = Case(case_id=folder.name, group="", images=(folder,))
         self.output.check(case, plan.labels)
-        found = self.model.predictor(case.read_image(plan.channels))
+        image = case.read_image(plan.channels)
+        found = self._watched.segment(image)
         self.output.write(found, case, plan.labels, self.sha256, path)
+        return tuple(flag["text"] for flag in self._watched.judge(image, found)["flags"] or ())
 
 
 def watch(
@@ -76,7 +88,7 @@ def watch(
     retry_failed: bool = False,
     tell: Tell,
     **loading: Any,
-) -> Watched:
+) -> Outcome:
     """Segment each new series that a rule means, and store what was found; see :class:`Watcher`.
 
     Args:
@@ -131,7 +143,7 @@ def watch(
         if retry_failed:
             table.retry(watcher.clock())
         watcher.once() if once else watcher.forever()
-        return Watched(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
+        return Outcome(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
 
 
 def _check_fit(path: Path, model: Model) -> None:
@@ -142,10 +154,10 @@ def _check_fit(path: Path, model: Model) -> None:
         raise ConfigError(f"{path}: needs {len(plan.channels)} channels, and a series has one.")
 
 
-def status(state: Path) -> Watched:
+def status(state: Path) -> Outcome:
     """Return what a loop knows, though it may be running.
 
     Raises:
         FileError: The folder is not a loop's.
     """
-    return Watched(entries=tuple(read_state(state)))
+    return Outcome(entries=tuple(read_state(state)))

@@ -12,8 +12,9 @@ from lamina.data.datasets import load_description
 from lamina.errors import ConfigError, LaminaError
 from lamina.files import read_json, write_json
 from lamina.study.complexity import counted
-from lamina.study.filling import Filled, Scored, fill
+from lamina.study.filling import Filled, fill
 from lamina.study.schema import Study, read_study
+from lamina.study.scored import Scored
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.earlier import made_from, read_earlier
 from lamina.workflows.fan_out import run_jobs
@@ -107,7 +108,7 @@ def study(
     rows: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     folds: Sequence[int] | None = (0,),
-    budget_s: float | None = None,
+    time_budget_s: float | None = None,
     epochs: int | None = None,
     unseen: Path | None = None,
     cluster: str | None = None,
@@ -131,7 +132,7 @@ def study(
         rows: Only these; all that can be trained by default.
         seeds: Each row is trained with each.
         folds: Likewise; ``None``: all that the work folder has.
-        budget_s: Seconds of training, of all runs together.
+        time_budget_s: Seconds of training, of all runs together.
         epochs: Length of each run instead; without both, the recipe's.
         unseen: Another prepared dataset, whose scans are scored instead of the run's own.
         cluster: Where to train, as for :func:`~lamina.workflows.fan_out.run_jobs`.
@@ -167,7 +168,7 @@ def study(
     task = _planned(task, rows, seeds, _folds(task.folder, folds))
     origin = _origin(task)
     read_earlier(task.out / RECORD, origin, "study")
-    task = replace(task, runs=shared_out(task.runs, budget_s, epochs))
+    task = replace(task, runs=shared_out(task.runs, time_budget_s, epochs))
     if dry_run:
         lengths = {run.name: length_of(task.folder, run) for run in task.runs}
         return Studied(filled=task.filled(), out=out, runs=task.runs, lengths=lengths)

@@ -96,7 +96,7 @@ def refusal(folder: WorkFolder, run: StudyRun) -> str:
 
 
 def shared_out(
-    runs: Sequence[StudyRun], budget_s: float | None, epochs: int | None
+    runs: Sequence[StudyRun], time_budget_s: float | None, epochs: int | None
 ) -> tuple[StudyRun, ...]:
     """Return the runs with their length, those that are finished as they are.
 
@@ -105,13 +105,14 @@ def shared_out(
     """
     left = [run for run in runs if run.state != "finished"]
     length: dict[str, Any] = {}
-    if budget_s is not None:
+    if time_budget_s is not None:
         # What they took may be more: to count that would make the others shorter after a kill.
         spent = sum(run.granted_s for run in runs if run.state == "finished")
-        share = (budget_s - spent) / max(1, len(left))
+        share = (time_budget_s - spent) / max(1, len(left))
         if left and share < _SHORTEST_S:
             raise ConfigError(
-                f"--budget: {spent:.0f} of {budget_s:.0f} s are spent, {len(left)} runs are left.",
+                f"--time-budget: {spent:.0f} of {time_budget_s:.0f} s are spent, "
+                f"{len(left)} runs are left.",
                 remedy="Give more; it is for all runs together, those that are finished as well.",
             )
         length = {"epochs": None, "time_budget_s": round(share, 1)}

@@ -12,8 +12,8 @@ from lamina.data.case import Case, patient_of
 from lamina.errors import DatasetError
 from lamina.evaluation.metrics import METRICS
 from lamina.files import read_json, sha256, write_json
-from lamina.study.filling import Scored
 from lamina.study.schema import CHANNELS, Study
+from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
 from lamina.workflows.record import read_record

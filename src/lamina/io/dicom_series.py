@@ -1,0 +1,193 @@
+"""The series of DICOM images that a folder or some files hold.
+
+Choices: files of a folder that are no DICOM images are ignored, as are segmentations, doses and
+parametric maps, which were computed from images. So is a damaged image without the preamble that
+marks it as DICOM.
+
+Source: DICOM PS3.3 and PS3.10.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina.errors import FileError
+from lamina.io import FORMATS
+from lamina.io.dicom_geometry import SCAN_TAGS
+from lamina.io.dicom_headers import FRAME_TAGS, count_of, guarded, parse, plain
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_log = logging.getLogger(__name__)
+
+_SERIES_TAGS = ("SeriesInstanceUID", "SeriesDescription", "Modality", "SOPClassUID")
+_DERIVED = (
+    "1.2.840.10008.5.1.4.1.1.30",  # parametric map
+    "1.2.840.10008.5.1.4.1.1.66.4",  # segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # label map segmentation
+    "1.2.840.10008.5.1.4.1.1.481.2",  # radiotherapy dose
+)
+"""Objects with rows and columns that were computed from a scan, and are none."""
+_PREAMBLE = 128
+_FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
+"""How files without the preamble start: with group 2 or 8, in either byte order."""
+_MOST_LISTED = 8
+
+Headers = dict[Path, "Dataset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The images of a folder that share a SeriesInstanceUID."""
+
+    uid: str
+    """Empty where the files do not tell it."""
+    description: str
+    modality: str
+    num_slices: int
+    """How many there are, all frames of all files."""
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        tail = f"...{self.uid[-12:]}" if self.uid else "without UID"
+        return f"{tail} ({self.modality} {self.description!r}, {self.num_slices} slices)"
+
+
+def list_series(folder: Path | str) -> list[Series]:
+    """Return the series of images in a folder, without its sub-folders, largest first.
+
+    Raises:
+        FileError: The folder, or a DICOM file in it, cannot be read, or none is an image.
+    """
+    return _described(find(folder)[1])
+
+
+def has_dicom_suffix(path: Path) -> bool:
+    """Tell by its name whether a file is of this format; many of them have no suffix."""
+    return path.suffix.lower() in FORMATS.get("dicom").suffixes
+
+
+def holds_series(folder: Path) -> bool:
+    """Tell whether a folder holds images, be it one file, that can be listed."""
+    try:
+        return bool(list_series(folder))
+    except FileError:
+        return False
+
+
+def is_series(folder: Path) -> bool:
+    """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
+
+    A single file is a scan by itself, without its folder, if its name says so.
+    """
+    try:
+        found = list_series(folder)
+    except FileError:
+        return False
+    return any(len(one.files) > 1 or not has_dicom_suffix(one.files[0]) for one in found)
+
+
+def find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, Headers]]:
+    """Return what to call the source, and the headers of its images by series.
+
+    Raises:
+        FileError: A file cannot be read, or none is an image.
+    """
+    if isinstance(folder_or_files, str | Path):
+        given = Path(folder_or_files)
+        source, is_folder = str(given), given.is_dir()
+        files = _files_in(given) if is_folder else [given]
+    else:
+        files, is_folder = sorted(map(Path, folder_or_files)), False
+        source = str(files[0].parent) if files else "series of no files"
+    found: dict[str, Headers] = {}
+    for path in files:
+        header = _header(path)
+        if header is not None:
+            with guarded(path):
+                uid = str(header.get("SeriesInstanceUID") or "")
+            found.setdefault(uid, {})[path] = header
+        elif is_folder:
+            _log.debug("%s: is no DICOM image and ignored.", path)
+        else:
+            raise FileError(f"{path}: is no DICOM image.", remedy="Give files that hold images.")
+    if not found:
+        raise FileError(
+            f"{source}: is a folder without DICOM images.",
+            remedy="Give the folder that holds the slices themselves.",
+        )
+    return source, found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be read: {error.strerror}.") from error
+
+
+def _header(path: Path) -> "Dataset | None":
+    """Return the header of an image without its pixels, None if the file is something else."""
+    try:
+        if not path.is_file():
+            fault = "is a folder or device" if path.exists() else "does not exist"
+            raise FileError(f"{path}: {fault}.", remedy="Give DICOM files, or their folder.")
+        with path.open("rb") as stream:
+            start = stream.read(_PREAMBLE + 4)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
+    has_preamble = start[_PREAMBLE:] == b"DICM"
+    if not has_preamble and not start.startswith(_FIRST_TAGS):
+        return None
+    try:
+        header = parse(path, (*FRAME_TAGS, *_SERIES_TAGS, *SCAN_TAGS), pixels=False)
+    except FileError:
+        if has_preamble:
+            raise
+        return None
+    with guarded(path):
+        is_image = header.get("Rows") and header.get("Columns")
+        return header if is_image and header.get("SOPClassUID") not in _DERIVED else None
+
+
+def _described(found: dict[str, Headers]) -> list[Series]:
+    series = []
+    for uid, headers in found.items():
+        path, first = next(iter(headers.items()))
+        with guarded(path):
+            description = plain(first.get("SeriesDescription") or "")
+            modality = plain(first.get("Modality") or "?")
+        series.append(
+            Series(
+                uid=uid,
+                description=description,
+                modality=modality,
+                num_slices=sum(count_of(header, path) for path, header in headers.items()),
+                files=tuple(headers),
+            )
+        )
+    return sorted(series, key=lambda one: (-one.num_slices, one.uid))
+
+
+def chosen(found: dict[str, Headers], series_uid: str | None, source: str) -> Headers:
+    """Return the headers of one of the series that were found.
+
+    Raises:
+        FileError: ``series_uid`` names none or several, or is needed and missing.
+    """
+    wanted = [uid for uid in found if series_uid is None or uid.endswith(series_uid)]
+    if series_uid in found:
+        wanted = [series_uid]
+    if len(wanted) == 1:
+        return found[wanted[0]]
+    listed = _described(found)
+    more = ", ..." if len(listed) > _MOST_LISTED else ""
+    fault = "holds" if series_uid is None else f"series_uid {series_uid!r} names {len(wanted)} of"
+    raise FileError(
+        f"{source}: {fault} {len(listed)} series: "
+        f"{', '.join(map(str, listed[:_MOST_LISTED]))}{more}.",
+        remedy="Name one as series_uid, by the end of its UID, or move the others away.",
+    )

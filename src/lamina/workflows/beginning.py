@@ -1,0 +1,152 @@
+"""How every run begins or goes on: where it may, what its manifest says of it, and how it ended."""
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import psutil
+import yaml
+
+from lamina.data.cache import preparation_of
+from lamina.data.plan import Plan
+from lamina.errors import FileError, LaminaError, TrainingError
+from lamina.files import check_folder, locked, remove_parts, sha256, write_json, write_text
+from lamina.workflows.run import RunFolder, machine, software
+from lamina.workflows.work import WorkFolder
+
+
+def check_new(run: RunFolder) -> None:
+    """Refuse a folder for a new run that holds something, or cannot be one.
+
+    Raises:
+        TrainingError: It holds a run, or other files.
+        FileError: It is a file.
+    """
+    check_folder(run.root)
+    if run.manifest_file.is_file():
+        raise TrainingError(
+            f"{run.root}: already holds a run.", remedy="Add --resume, or choose another --out."
+        )
+    if run.holds_other_files():
+        raise TrainingError(
+            f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
+        )
+
+
+def origin_of(work: WorkFolder) -> dict[str, Any]:
+    """Return how each manifest begins: when, with what and from which prepared cases."""
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "software": software(),
+        "machine": machine(),
+        "dataset": work.cohort().origin,
+        "work": str(work.root.resolve()),
+        "hashes": work.hashes(),
+    }
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Return a dataclass of settings as JSON and YAML know it: with lists, not tuples."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return content
+
+
+def begun_with(run: RunFolder, work: WorkFolder, fold: int | None) -> tuple[Plan, int]:
+    """Return plan and fold of a run to go on with, sure that its prepared cases are still there.
+
+    Raises:
+        TrainingError: It is of another fold, or of other cases.
+    """
+    manifest = run.manifest()
+    if fold not in (None, manifest["fold"]):
+        raise TrainingError(f"{run.root}: is a run of fold {manifest['fold']}, not {fold}.")
+    plan = Plan.from_dict(manifest["plan"])
+    same = preparation_of(plan) == preparation_of(work.plan())
+    if not same or sha256(work.splits_file) != manifest["hashes"]["splits.json"]:
+        raise TrainingError(
+            f"{work.root}: is not what {run.root} was trained on: it was prepared anew.",
+            remedy="Give the work folder that the run began with, or start another run.",
+        )
+    return plan, manifest["fold"]
+
+
+def check_unchanged(
+    run: RunFolder, then: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
+) -> None:
+    """Refuse to go on with a run with other settings than it has had.
+
+    Args:
+        run: The run.
+        then: Its settings as plain data; those that are younger than the run at their defaults.
+        now: Those to go on with.
+        may_change: Names of those that may differ.
+
+    Raises:
+        TrainingError: Others differ; all of them are listed.
+    """
+    changed = [name for name in now if name not in may_change and now[name] != then.get(name)]
+    if changed:
+        raise TrainingError(
+            f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
+            remedy=f"Only {', '.join(may_change)} can; start another run otherwise.",
+        )
+
+
+def check_same_start(run: RunFolder, start: str, then: str | None) -> None:
+    """Refuse to go on with a run from weights that it did not begin with.
+
+    Args:
+        run: The run.
+        start: What the weights to begin from are known by: their hash, or their file.
+        then: The same of those that it began from, if there were any.
+
+    Raises:
+        TrainingError: They are others.
+    """
+    if start != then:
+        raise TrainingError(
+            f"{run.root}: did not begin from these weights, and has its own by now.",
+            remedy="Leave --from out, or start another run.",
+        )
+
+
+@contextmanager
+def recorded(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
+    """Keep settings and manifest, with the process that is at work on a run, then what came of it.
+
+    What a killed process left half written is removed.
+
+    Yields:
+        What to call with the outcome, as plain data, before the block ends.
+
+    Raises:
+        FileError: The folder cannot be written, or another process is at work in it.
+    """
+    with locked(run.root), _outcome_noted(run, manifest) as end:
+        yield end
+
+
+@contextmanager
+def _outcome_noted(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
+    write_text(run.config_file, yaml.safe_dump(manifest["config"], sort_keys=False))
+    for place in (run.root, run.checkpoints):
+        remove_parts(place)
+    process = psutil.Process()
+    who = {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+    begun = {name: value for name, value in manifest.items() if name != "outcome"}
+    begun["process"] = who
+
+    def end(**outcome: Any) -> None:
+        write_json(run.manifest_file, begun | {"outcome": outcome})
+
+    write_json(run.manifest_file, begun)
+    try:
+        yield end
+    except LaminaError as error:
+        with suppress(FileError):  # such as a full disk, which is why the run failed
+            end(state="failed", why=error.message)
+        raise

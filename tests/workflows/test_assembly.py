@@ -1,0 +1,64 @@
+"""What a run is made of suits its network, or is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from lamina.errors import ConfigError
+from lamina.files import read_json
+from lamina.models import NETWORKS, own_precision
+from lamina.training.config import TrainConfig
+from lamina.workflows import rehearsal
+from lamina.workflows.assembly import completed, network_of
+from lamina.workflows.rehearsal import rehearse
+from lamina.workflows.work import WorkFolder
+
+
+@pytest.fixture
+def plan(tiny_work):
+    return WorkFolder(tiny_work).plan()
+
+
+def of_regions(plan):
+    names = tuple(plan.labels.foreground)
+    labels = replace(plan.labels, regions={"both": names, "core": names[:1]})
+    return replace(plan, labels=labels, region_based=True)
+
+
+@pytest.mark.parametrize("name", ["mpunet", "mpunet_released"])
+def test_a_network_whose_classes_exclude_each_other_cannot_say_regions(plan, name):
+    config = TrainConfig(model=name)
+    assert network_of(config, plan).num_classes == 3
+    with pytest.raises(ConfigError, match="classes exclude each other") as caught:
+        network_of(config, of_regions(plan))
+    assert "another network" in caught.value.remedy
+    assert network_of(TrainConfig(model="mpunet_unet"), of_regions(plan)).num_classes == 2
+
+
+def test_glims_keeps_to_full_precision_unless_told_otherwise(plan):
+    assert {own_precision(name) for name in NETWORKS if name.startswith("glims")} == {"fp32"}
+    assert own_precision("lightmedseg") is None
+    planned = replace(plan, network="glims", precision="bf16")
+    for asked, taken in (("auto", "fp32"), ("bf16", "bf16")):
+        config = TrainConfig(device="cpu", precision=asked)
+        assert completed(config, planned).precision == taken
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"), [("glims", {"fp32"}), ("lightmedseg", {"fp32", "bf16"})]
+)
+def test_half_precision_is_rehearsed_where_the_network_stands_it(
+    plan, tiny_work, tmp_path, monkeypatch, name, formats
+):
+    monkeypatch.setattr(rehearsal, "has_bf16", lambda: True)
+    options = {
+        "glims": {"feature_size": 6, "depths": (0, 0, 0), "attention_guidance": False},
+        "lightmedseg": {"channels": (4, 8, 16, 32, 64)},
+    }
+    small = {"patch_size": (32, 32, 16), "roi_size": (32, 32, 16), "batch_size": 2}
+    planned = replace(plan, network=name, network_options=options[name], **small)
+    folder = WorkFolder(tiny_work)
+    case_ids = tuple(read_json(folder.splits_file)[0]["train"])
+    planned = replace(planned, estimates=planned.estimates | {"step_s": 10.0})
+    taken = rehearse(planned, folder.cache, case_ids, tmp_path)
+    assert set(taken.steps_s) == formats

@@ -1,0 +1,94 @@
+"""Every kind of run begins where nothing is lost by it, and goes on as what it was."""
+
+import shutil
+
+import pytest
+
+from lamina.errors import FileError, TrainingError
+from lamina.files import locked
+from lamina.workflows import all_folds
+from lamina.workflows.beginning import check_unchanged
+from lamina.workflows.cross_validation import cross_validate
+from lamina.workflows.evaluate import evaluate
+from lamina.workflows.prepare import prepare
+from lamina.workflows.pretrain import pretrain
+from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.sweep import sweep
+from lamina.workflows.train import train
+from lamina.workflows.work import WorkFolder
+
+LABELS = "labelsTr"
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/run"])
+@pytest.mark.parametrize("begin", [train, cross_validate, pretrain, sweep])
+def test_a_file_is_no_folder_for_a_run(begin, place, tiny_work, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"notes\.txt: is a file\. Give a folder to --out\."):
+        begin(tiny_work, tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_neither_is_it_for_scores_or_prepared_cases(tiny_dataset, tmp_path):
+    out, seen = tmp_path / "notes.txt", []
+    out.write_text("mine")
+
+    def see(*about):
+        seen.append(about)
+
+    with pytest.raises(FileError, match="Give a folder to --out"):
+        evaluate(tiny_dataset / LABELS, tiny_dataset / LABELS, out, progress=see)
+    with pytest.raises(FileError, match="Give a folder to --out"):
+        prepare(tiny_dataset, out, progress=see)
+    assert not seen  # hours of work would have been lost
+
+
+@pytest.mark.parametrize("begin", [train, cross_validate, pretrain])
+def test_no_run_begins_among_other_files(begin, tiny_work, tiny_run, tmp_path):
+    with pytest.raises(TrainingError, match="already holds a run"):
+        begin(tiny_work, tiny_run)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="holds files that no run wrote"):
+        begin(tiny_work, tmp_path)
+
+
+def test_what_was_said_of_all_folds_may_be_said_again_in_part(tiny_work, tmp_path):
+    work, out = WorkFolder(tiny_work), tmp_path / "run"
+    folds = all_folds.folds_of(work)
+    settings = {"optimiser": {"lr": 0.01, "weight_decay": 0.1}}
+    all_folds.begin(work, out, folds, settings, None)
+    again = all_folds.resume(work, out, folds, {"epochs": 3, "optimiser": {"lr": 0.01}}, None)
+    assert again.record["settings"] == settings | {"epochs": 3}
+    with pytest.raises(TrainingError, match="optimiser cannot change when a run is resumed"):
+        all_folds.resume(work, out, folds, {"optimiser": {"lr": 0.02}}, None)
+
+
+@pytest.mark.parametrize("begin", [train, cross_validate])
+def test_two_processes_do_not_work_on_one_run(begin, tiny_work, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(FileError, match="another process"):
+        begin(tiny_work, tmp_path / "run", {"epochs": 1, "steps_per_epoch": 1})
+    assert not any((tmp_path / "run").glob("*.json*"))
+
+
+def test_a_run_that_goes_on_has_its_own_weights(tiny_work, tiny_run, tmp_path):
+    run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+    with pytest.raises(TrainingError, match="did not begin from these weights"):
+        train(tiny_work, run.root, {"epochs": 2}, resume=True, start=run.bundle_file)
+    assert read_history(run) == read_history(RunFolder(tiny_run))
+
+
+def test_all_settings_that_differ_are_told_but_those_that_may():
+    then, run = {"lr": 1, "seed": 0, "epochs": 2}, RunFolder(LABELS)
+    check_unchanged(run, then, then | {"epochs": 9}, ["epochs"])
+    with pytest.raises(TrainingError, match=r"labelsTr: lr, seed cannot change.*Only epochs can"):
+        check_unchanged(run, then, {"lr": 2, "seed": 1, "epochs": 9}, ["epochs"])
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 1, "st', "7", "{}", '{"epoch": 1, "step": "x"}'])
+def test_a_damaged_line_of_the_history_is_told(torn, tiny_run, tmp_path):
+    run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+    with run.history_file.open("a") as stream:
+        stream.write(torn)
+    message = r"metrics\.jsonl: line 2 is no record of an epoch\. Remove the line\."
+    with pytest.raises(TrainingError, match=message):
+        read_history(run)
