@@ -109,9 +109,6 @@ def write_record(
         "steps": sum(line["step"] for line in last),
         "seconds": sum(line["elapsed_s"] for line in last),
         "model_mb": round(folds[0].bundle_file.stat().st_size / 1e6, 2),
-        "mean_foreground": {
-            metric: evaluation["mean_foreground"].get(name) for metric, name in names.items()
-        },
         "unit": unit,
         "structures": {name: of["dice"]["mean"] for name, of in evaluation["summary"].items()},
         "patients_sha256": sha256(repr(sorted(patients)).encode()).hexdigest(),

@@ -53,11 +53,11 @@ cross-validation all of them, each by the model of the fold that has not seen it
 that of all folds together, and the model that of one.
 
 Dice, IoU and HD95 are means over structures, then over the scans of a patient, then over patients,
-Dice with the 95 % BCa bootstrap interval of this mean; a patient who rightly shows nothing has
-none, so that networks may be averaged over different patients. A structure that is missed or
-invented counts as zero, and for HD95 as the diagonal of the scan. HD95 is in millimetres or, where
-pictures do not tell how large they are, in pixels (px) of the file, at whatever size the network
-sees it. {FEW_TOLD}
+Dice with the 95 % BCa bootstrap interval of this mean, *n* being the patients; one who rightly
+shows nothing has no Dice, so that networks may be averaged over different patients. A structure
+that is missed or invented counts as zero, and for HD95 as the diagonal of the scan. HD95 is in
+millimetres or, where pictures do not tell how large they are, in pixels (px) of the file, at
+whatever size the network sees it. {FEW_TOLD}
 
 *GMAC* are billions of multiply-accumulates for one window of the size beside them; larger scans
 take several. *A scan*: predicting one of usual size on one CPU thread, from file to file, with the
@@ -172,6 +172,7 @@ def _row(record: dict[str, Any], compared: str) -> str:
     interval = interval_of(record)
     dice = f"**{interval.mean:.3f}**"
     dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
+    dice += f", n {interval.n}"
     cells = [_called(record), _validated_on(record), dice, _iou(record), _hd95(record), compared]
     cells += [*_cost(record), _prediction(record), _training(record), _size(record)]
     return f"| {' | '.join(cells)} |"

@@ -191,7 +191,7 @@ def test_2d_and_empty_and_ignored_and_multichannel(tmp_path):
     ("shape", "unit", "expected"),
     [
         ((6, 5, 4), "mm", ["Volume, ml", "960", "20 mm", "L"]),
-        ((6, 5), "mm", ["Area, cm²", "120", "20 mm", "L"]),
+        ((6, 5), "mm", ["Area, cm²", "120", "20 mm"]),
         ((6, 5), "px", ["Area, px", "30.0"]),
     ],
 )
@@ -205,8 +205,16 @@ def test_sizes_and_scale_are_in_units_that_are_known(tmp_path, monkeypatch, shap
     monkeypatch.setattr(overlay, "draw_marks", lambda axes, plane: told.append("L"))
     save_overlay(tmp_path / "x.png", label, label, ONE)
     assert all(text in told for text in expected)
-    if unit == "px":
-        assert not any(text == "L" or text.endswith(" mm") for text in told)
+    assert ("L" in told) == (len(shape) == 3)
+    assert any(text.endswith(" mm") for text in told) == (unit == "mm")
+
+
+def test_a_large_scan_is_looked_at_in_all_its_slices():
+    array = np.zeros((1, 1000, 1000, 30), np.uint16)
+    array[0, :, :, 1:] = np.arange(1000)[:, None]
+    low, high = window_of(Volume(array, affine_from((1,) * 3)))
+    assert low < 10
+    assert high > 900
 
 
 @pytest.mark.parametrize("size", [None, (0.5, 0.5)])

@@ -22,7 +22,7 @@ IF_FOUND = "  if found"
 HEADLINE = ("dice", "hd95", "nsd", "volume_error_ml")
 """Metrics that are shown of many unless others are asked for; the files hold all. IoU follows from
 Dice case by case."""
-FEW = 5
+_FEW_METRICS = 5
 """So many metrics, and no more, are all shown, those of calibration aside."""
 
 
@@ -61,7 +61,7 @@ def shown_metrics(scores: Scores, every: bool = False) -> Sequence[Metric]:
     headline = [found.pop(name) for name in names if name in found]
     others = [*found.values()]
     if headline and not every:  # calibration has a place of its own
-        few = len(scores.measures) <= FEW
+        few = len(scores.measures) <= _FEW_METRICS
         others = [metric for metric in others if few and not metric.needs_probability]
     return [*headline, *others]
 

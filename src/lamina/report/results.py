@@ -95,6 +95,7 @@ def save_report(path: Path, results: Results) -> None:
         agreements=list(agreement_charts(scores, results.sizes)),
         curves=list(curve_charts(results.histories, results.select_by)),
         shown=shown,
+        sided=any(any(section.letters) for case in shown for section in case.telling),
         scenes=scenes,
         ranked_by=ranked_by(scores),
         colours=colours_of(scores.labels),

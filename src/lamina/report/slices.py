@@ -74,11 +74,11 @@ def is_photograph(image: Volume) -> bool:
 
 
 def in_body(image: Volume) -> bool:
-    """Tell whether planes and directions of an image mean something, which of pictures they do not.
+    """Tell whether planes and directions of an image mean something, which those of 2D ones do not.
 
-    A photograph may be given the size of its pixels; it lies nowhere all the same.
+    A picture may be given the size of its pixels; it lies nowhere all the same.
     """
-    return image.unit == "mm" and not is_photograph(image)
+    return image.spatial_dims == 3 and image.unit == "mm"
 
 
 def planes_of(image: Volume) -> tuple[Plane, ...]:
@@ -154,8 +154,10 @@ def window_of(image: Volume, ct: bool | None = None) -> tuple[float, float]:
     photograph = is_photograph(image)
     if photograph and image.array.dtype == np.uint8:
         return 0.0, 255.0
-    flat = image.array[: _COLOURS if photograph else 1].reshape(-1)
-    values = flat[:: max(1, flat.size // _SAMPLES)].astype(np.float64)
+    values = image.array[: _COLOURS if photograph else 1].reshape(-1)
+    if values.size > _SAMPLES:  # at random, for steps of equal length may miss whole slices
+        values = values[np.random.default_rng(0).integers(0, values.size, _SAMPLES)]
+    values = values.astype(np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:
         return 0.0, 1.0

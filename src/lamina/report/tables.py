@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics import LEVEL
-from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD, Interval
+from lamina.evaluation.statistics.intervals import Interval, caution_of
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.table import cell, number, shown_metrics
 from lamina.report.sheets import latex_text
@@ -72,8 +72,7 @@ def between(found: Interval | None, metric: Metric) -> str:
 
 def few_told(intervals: Intervals) -> str:
     """Return what to know of intervals from few patients; empty where there are enough in all."""
-    few = any(each.n < FEW for of_label in intervals.values() for each in of_label.values())
-    return FEW_TOLD if few else ""
+    return caution_of(each.n for of_label in intervals.values() for each in of_label.values())
 
 
 def occurring(scores: Scores) -> list[str]:

@@ -77,11 +77,11 @@ def draw_case(
     planes = planes_of(parts[0])
     views = [view_of(parts[0], indices, None, plane) for plane in planes]
     scale = min(min(_HEIGHT / high, _WIDEST / wide) for high, wide in (v.size_mm for v in views))
-    photograph, names = is_photograph(parts[0]), [name.upper() for name in cohort.channels]
+    photograph = is_photograph(parts[0])
     which = f", {cohort.channels[0]}" if len(cohort.channels) > 1 and not photograph else ""
-    window = window_of(parts[0], names[:1] == ["CT"] or None)
+    window = window_of(parts[0], _is_ct(cohort.channels[0]))
     pictures = [
-        _draw(view, window, colours, f"{_name(case, parts[0], plane)}{which}", scale)
+        _draw(view, window, colours, f"{_name(parts[0], plane)}{which}", scale)
         for plane, view in zip(planes, views, strict=True)
     ]
     if all_channels and not photograph:
@@ -90,13 +90,18 @@ def draw_case(
             if channel.spatial_shape == parts[0].spatial_shape:
                 view = view_of(channel, indices, None, planes[0])
                 name = dict(enumerate(cohort.channels)).get(number, f"channel {number}")
-                pictures.append(_draw(view, window_of(channel), colours, name, scale))
+                window = window_of(channel, _is_ct(name))
+                pictures.append(_draw(view, window, colours, name, scale))
     return pictures, _legend(indices, labels, colours)
 
 
-def _name(case: Case, image: Volume, plane: Plane) -> str:
-    """Return the plane's name; a picture, whose size a list may tell, says nothing of the body."""
-    return plane.name if in_body(image) and not case.spacing else "picture"
+def _is_ct(channel: str) -> bool | None:
+    return channel.upper() == "CT" or None  # other names may mean anything
+
+
+def _name(image: Volume, plane: Plane) -> str:
+    """Return the plane's name; a picture says nothing of the body."""
+    return plane.name if in_body(image) else "picture"
 
 
 def _label_on(image: Volume, case: Case, labels: LabelSet) -> NDArray[np.uint8]:

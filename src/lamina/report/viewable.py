@@ -30,7 +30,7 @@ def write_viewable(volume: Volume, path: Path) -> None:
     """
     array = _finite(volume.array) if volume.array.dtype.kind == "f" else volume.array
     if volume.spatial_dims == 2:
-        _write_picture(array[..., None], volume.affine, path)
+        _write_slice(array[..., None], volume.affine, path)
     else:
         write_volume(replace(volume, array=array), path)
 
@@ -43,7 +43,7 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
     return single
 
 
-def _write_picture(array: NDArray[Any], affine: Affine, path: Path) -> None:
+def _write_slice(array: NDArray[Any], affine: Affine, path: Path) -> None:
     from nibabel.nifti1 import Nifti1Image
 
     stored = np.ascontiguousarray(np.moveaxis(array, 0, -1))

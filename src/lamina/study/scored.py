@@ -7,7 +7,7 @@ from statistics import fmean
 
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.protocols import find_metric
-from lamina.evaluation.statistics.pairing import Values, grant, mean_over, pair
+from lamina.evaluation.statistics.pairing import ByCase, grant, mean_over, pair
 from lamina.study.schema import CHANNELS, Column, Study
 
 
@@ -71,7 +71,7 @@ def _case_values(column: Column, training: Scored) -> dict[str, float]:
     return {case: value for case, value in means.items() if not math.isnan(value)}
 
 
-def _structures_of(column: Column, training: Scored) -> Values:
+def _structures_of(column: Column, training: Scored) -> ByCase:
     """Return what a column is the mean of, for each case that has all of it."""
     names = ("",) if column.metric == CHANNELS else column.of or training.structures
     rows = training.values.get(column.metric, {})
@@ -86,7 +86,7 @@ def _best(study: Study, column: Column) -> float:
     return find_metric(column.metric, own).best
 
 
-def _over_trainings(given: Sequence[Values]) -> Values:
+def _over_trainings(given: Sequence[ByCase]) -> ByCase:
     """Return the mean of each case's rows over the trainings that have scored it."""
     rows: dict[str, list[Mapping[str, float]]] = {}
     for values in given:

@@ -12,7 +12,7 @@ from lamina.data.case import patient_of
 from lamina.errors import ConfigError, DatasetError, UnknownNameError
 from lamina.evaluation.metrics import METRICS, Metric, Unit
 from lamina.evaluation.statistics.comparison import Comparison, Subject, compare_methods
-from lamina.evaluation.statistics.pairing import Paired, Values, pair
+from lamina.evaluation.statistics.pairing import ByCase, Paired, pair
 from lamina.files import write_json, write_text
 from lamina.workflows.comparable import check_comparable, remarks
 from lamina.workflows.scored import Evaluation, read_evaluation
@@ -38,7 +38,7 @@ class _Measure:
         """Return what the mean is over."""
         return [self.structure] if self.structure else list(found.scores.labels.values)
 
-    def of(self, found: Evaluation) -> Values:
+    def of(self, found: Evaluation) -> ByCase:
         """Return the values of the structures that count."""
         names = self.structures(found)
         values = found.values[self.metric.name]

@@ -21,7 +21,7 @@ from lamina.bundle import (
 from lamina.data.case import patient_of
 from lamina.errors import TrainingError
 from lamina.evaluation.scores import Scores
-from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD, Interval
+from lamina.evaluation.statistics.intervals import Interval, caution_of
 from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.files import sha256, write_json
 from lamina.training.device import is_here
@@ -171,13 +171,13 @@ def metrics_of(scores: Scores, measured_on: str) -> dict[str, Any]:
     told = {label: _told(interval) for label, interval in found.items() if not interval.missing}
     whole = {"mean_dice": told.pop(MEAN)} if MEAN in told else {}
     sure = {"intervals": {"dice": told, **whole}} if told or whole else {}
-    few = {"caution": FEW_TOLD} if any(each.n < FEW for each in found.values()) else {}
+    few = caution_of(each.n for each in found.values())
     return {
         "mean_dice": _number(scores.mean_foreground("dice")),
         "dice": {name: _number(row["dice"].mean) for name, row in scores.summary().items()},
         **sure,
         "measured_on": measured_on,
-        **few,
+        **({"caution": few} if few else {}),
     }
 
 

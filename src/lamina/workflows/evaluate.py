@@ -169,7 +169,7 @@ def recorded(
     if not entries:
         raise DatasetError(
             f"{predictions}: no record says which labels these are to be compared with.",
-            remedy="Give the reference labels with -r.",
+            remedy="Name them: lamina evaluate -p SEGMENTATIONS -r LABELS.",
         )
     labels = labels or LabelSet.from_dict(record.get("labels", {}))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.evaluation.statistics import ALPHA, DIGITS
-from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD, Interval, mean_interval
+from lamina.evaluation.statistics.intervals import Interval, caution_of, mean_interval
 from lamina.evaluation.statistics.paired import holm, patients_needed, signed_rank
 from lamina.evaluation.statistics.ranking import Friedman, Stability, friedman, nemenyi, stability
 from lamina.evaluation.statistics.seeds import SeedSpread, seed_spread
@@ -165,8 +165,8 @@ def _of_size(found: Comparison) -> Iterator[str]:
             f"With {_count(n, 'patient')} no difference can become significant, however large: "
             f"the test takes at least {needed}{of}."
         )
-    if n < FEW:
-        yield FEW_TOLD
+    if few := caution_of([n]):
+        yield few
 
 
 def _of_seeds(found: Comparison) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Confidence intervals of means by the bootstrap: patients are drawn again, with replacement."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,15 @@ FEW_TOLD = (
 RESAMPLES = 9999
 _VALUES_AT_ONCE = 1 << 22
 """Resampled values that are held in memory together."""
+
+
+def caution_of(counts: Iterable[int]) -> str:
+    """Return what to know of intervals where any is of few patients; empty otherwise.
+
+    Args:
+        counts: Patients of each interval.
+    """
+    return FEW_TOLD if any(n < FEW for n in counts) else ""
 
 
 @dataclass(frozen=True, kw_only=True)

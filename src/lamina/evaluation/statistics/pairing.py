@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Values = Mapping[str, Mapping[str, float]]
+ByCase = Mapping[str, Mapping[str, float]]
 """Of one evaluation: case -> structure -> value."""
 
 
@@ -28,7 +28,7 @@ class Paired:
     """Cases in which an evaluation rightly found nothing and was given the best value for it."""
 
 
-def pair(found: Sequence[Values], patient_of: Mapping[str, str], best: float) -> Paired:
+def pair(found: Sequence[ByCase], patient_of: Mapping[str, str], best: float) -> Paired:
     """Bring evaluations onto the same patients.
 
     A case counts if all evaluations have it, with the mean over those structures that are there or
@@ -60,7 +60,7 @@ def pair(found: Sequence[Values], patient_of: Mapping[str, str], best: float) ->
     )
 
 
-def grant(found: Sequence[Values], best: float) -> list[Values]:
+def grant(found: Sequence[ByCase], best: float) -> list[ByCase]:
     """Give the best value to who rightly found nothing where another invented something.
 
     NaN means that a structure is absent and was rightly left out. That is the best a method can do;

@@ -12,6 +12,7 @@ from lamina.data.case import Case, patient_of
 from lamina.errors import DatasetError
 from lamina.evaluation.metrics import METRICS
 from lamina.files import read_json, sha256, write_json
+from lamina.signals import ENDING
 from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
@@ -19,7 +20,7 @@ from lamina.workflows.predict import predict
 from lamina.workflows.record import read_record
 from lamina.workflows.run import RunFolder
 from lamina.workflows.scored import SCORES, read_evaluation
-from lamina.workflows.sweep import SIGNALS, finish_run
+from lamina.workflows.sweep import finish_run
 from lamina.workflows.work import WorkFolder
 
 _CHANNELS_FILE = "channels.json"
@@ -59,7 +60,7 @@ class StudyRun:
         if not self.run.manifest_file.is_file():
             return "to do"
         outcome = self.run.manifest().get("outcome", {})
-        ended = outcome.get("state") in ("finished", "stopped") and outcome["why"] not in SIGNALS
+        ended = outcome.get("state") in ("finished", "stopped") and outcome["why"] not in ENDING
         return "finished" if ended and self.run.bundle_file.is_file() else "begun"
 
     @property

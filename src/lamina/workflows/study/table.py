@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina.evaluation.statistics.intervals import FEW, FEW_TOLD
+from lamina.evaluation.statistics.intervals import caution_of
 from lamina.files import atomic_path, write_json, write_text
 from lamina.report.sheets import Sheet, latex_table, markdown_page, signed
 from lamina.study.filling import Cell, Filled, FilledRow
@@ -55,8 +55,8 @@ def legend(found: Filled) -> Iterator[str]:
         "trainings. 95 %: where the mean over all such patients may lie (BCa bootstrap). "
         "Difference: here minus published."
     )
-    if counts[0] < FEW:
-        yield FEW_TOLD
+    if few := caution_of(counts[:1]):
+        yield few
     if any(cell.mark for cell in measured):
         shown = found.study.rows[found.study.reference].title or found.study.reference
         yield (
