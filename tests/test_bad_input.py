@@ -55,7 +55,7 @@ MASKS = LabelSet(values={"lesion": 255}, relabel={1: 255})
 
 FOREIGN = {
     "nibabel": (8, []),
-    "pydicom": (47, []),
+    "pydicom": (46, []),
     "highdicom": (7, []),
     "dcmqi": (27, ["ct-3slice", "23x38x3/image", "24x38x3/image", "24x38x3/seg"]),
     "dcm_qa/nih": (34, []),

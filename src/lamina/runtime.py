@@ -7,7 +7,6 @@ run by ONNX Runtime or OpenVINO.
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
 from lamina.io import check_writable, write_volume
 from lamina.pretrained import quantised
+from lamina.signals import end_like_ctrl_c
 from lamina.volume import Volume
 
 _REFUSED = 2
@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Run the program."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_like_ctrl_c()
     arguments = _parser().parse_args(given)
     try:
         result = run(arguments)

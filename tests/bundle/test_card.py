@@ -74,6 +74,9 @@ def test_scores_say_how_sure_and_of_what_they_are(bundle):
     assert ["liver", "0.9"] in rows(text)
     assert ["mean", "0.8 (n 14: 0.81, 0.75 to 0.84)"] in rows(text)
     assert "intervals" not in text
+    assert "In brackets" in text
+    bare = metrics | {"intervals": {"dice": {"tumour": [0.6, 0.8]}, "mean_dice": [0.7, 0.9]}}
+    assert "In brackets" not in model_card(replace(bundle, metrics=bare))
     assert "validation scans of fold 2" in text
     told = metrics | {"measured_on": "40 out-of-fold scans"}
     assert "of fold 2" not in model_card(replace(bundle, metrics=told, training=training))

@@ -1,5 +1,6 @@
 """NRRD and MetaImage headers written by hand, and damage that SimpleITK does not guard against."""
 
+import gzip
 import os
 
 import numpy as np
@@ -134,6 +135,10 @@ def test_a_fourth_axis_beside_space_is_the_channels(tmp_path, suffix):
         ({"endian": "big"}, ARRAY.astype(">i2").tobytes(order="F")),
         ({"encoding": "hex"}, VOXELS.hex().encode()),
         ({"encoding": "ascii"}, " ".join(map(str, ARRAY.ravel(order="F"))).encode()),
+        ({"line_skip": "1"}, b"a line\n" + VOXELS),
+        ({"byte_skip": "4"}, b"more" + VOXELS),
+        ({"byte_skip": "-1"}, b"more" + VOXELS),
+        ({"encoding": "gzip", "byte_skip": "4"}, gzip.compress(b"more" + VOXELS)),
     ],
 )
 def test_encodings_of_nrrd(tmp_path, changes, voxels):
@@ -174,6 +179,7 @@ def test_voxels_in_a_second_file(tmp_path, suffix, compressed):
         ({"encoding": "gzip"}, "while decompressing"),
         ({"data_file": "LIST"}, "its voxels are in several files, 'LIST'"),
         ({"content": "long " * 500}, "field 'content' is too long"),
+        ({"line_skip": "-3"}, "'lineskip' is '-3'"),
     ],
 )
 def test_nrrd_headers_that_cannot_be_are_refused(tmp_path, changes, message):

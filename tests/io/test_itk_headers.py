@@ -1,5 +1,7 @@
 """Headers that would send SimpleITK to another file than the one that was looked at."""
 
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,31 @@ def test_nrrds_cannot_name_files_elsewhere(tmp_path, secret, suffix, fields):
     path = tmp_path / f"scan{suffix}"
     path.write_bytes(NRRD + fields.replace(b"%s", secret) + b"\n" + OWN)
     assert _own_or_refused(path)
+
+
+@pytest.mark.parametrize("name", ["-", "a:b"])
+def test_names_that_mean_other_places_to_the_reader_of_nrrd_are_files_beside(
+    tmp_path, monkeypatch, name
+):
+    """Standard input, and a drive of Windows."""
+    path = tmp_path / "scan.nhdr"
+    path.write_bytes(NRRD + b"data file: " + name.encode() + b"\n")
+    (tmp_path / name).write_bytes(OWN)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / name).write_bytes(SECRET)
+    assert read_volume(path).array.tobytes(order="F") == OWN[:512]
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_missing_temporary_folder_is_told(tmp_path, monkeypatch, suffix):
+    path, absent = tmp_path / f"scan{suffix}", tmp_path / "absent"
+    path.write_bytes((NRRD + b"\n" if suffix == ".nrrd" else META + HERE) + OWN)
+    monkeypatch.setattr(tempfile, "tempdir", str(absent))
+    with pytest.raises(FileError, match="temporary folder") as error:
+        read_volume(path)
+    assert str(absent) in error.value.message
+    assert "TMPDIR" in error.value.remedy
 
 
 def test_a_metaimage_may_hold_fields_that_mean_nothing_here(tmp_path):

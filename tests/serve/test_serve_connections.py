@@ -5,9 +5,11 @@ import threading
 from contextlib import contextmanager
 from http.client import HTTPConnection
 
+import pytest
 import uvicorn
 from served import TOKEN, serving, wait_for
 
+from lamina.serve import guard
 from lamina.serve import server as serving_process
 from lamina.serve.server import configured
 
@@ -63,6 +65,39 @@ def test_connections_without_a_request_are_closed_and_requests_under_way_are_not
             assert everything(wire).startswith(b"HTTP/1.1 408 ")
         upload.sendall(b"--x--\r\n\r\n")
         assert upload.recv(100).startswith(b"HTTP/1.1 422 ")  # no file was in it
+
+
+def dripped(wire):
+    """Send a body byte by byte until the other side closes; return what it answered."""
+    wire.settimeout(0.05)
+    answer = b""
+    for _ in range(400):
+        try:
+            wire.sendall(b"a")
+            got = wire.recv(1 << 16)
+        except TimeoutError:
+            continue
+        except OSError:
+            return answer
+        if not got:
+            return answer
+        answer += got
+    raise AssertionError("The connection is held.")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [(b"/api/jobs", b"401"), (b"/monailabel/auth/token", b"408")]
+)
+def test_who_shows_no_token_holds_no_connection_by_single_bytes(
+    tmp_path, monkeypatch, path, status
+):
+    monkeypatch.setattr(guard, "_DRAINED_S", 0.3)
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16000\r\n\r\n"
+    with (
+        listening(tmp_path / "data", request_s=0.3) as port,
+        connected(port, head) as wire,
+    ):
+        assert dripped(wire).startswith(b"HTTP/1.1 " + status)
 
 
 def test_beyond_the_most_connections_there_is_an_answer_in_the_usual_form(tmp_path, monkeypatch):

@@ -148,8 +148,11 @@ def test_what_is_no_scan_for_the_model_is_refused(tmp_path, files, channels, sai
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
-def test_a_header_that_claims_too_much_is_refused_before_it_is_read(tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "before"),
+    [(".nii", ""), (".nii.gz", ""), (".nrrd", ""), (".nrrd", " "), (".mha", ""), (".mha", " ")],
+)
+def test_a_header_that_claims_too_much_is_refused_before_it_is_read(tmp_path, suffix, before):
     path = tmp_path / f"00000{suffix}"
     side = int(np.ceil(MOST_VALUES ** (1 / 3))) + 1
     if suffix.startswith(".nii"):
@@ -162,8 +165,10 @@ def test_a_header_that_claims_too_much_is_refused_before_it_is_read(tmp_path, su
             content = gzip.compress(content)
     else:
         sizes = f"{side} {side} {side}"
-        nrrd = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {sizes}\nencoding: gzip\n\n"
-        meta = f"ObjectType = Image\nNDims = 3\nDimSize = {sizes}\nElementDataFile = LOCAL\n"
+        nrrd = "NRRD0004\ntype: uchar\ndimension: 3\nencoding: gzip\n"
+        nrrd += f"long:={'x' * 70_000}\n{before}sizes: {sizes}\n\n"
+        meta = f"ObjectType = Image\nNDims = 3\nComment = {'x' * 70_000}\n"
+        meta += f"{before}DimSize = {sizes}\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
         content = (nrrd if suffix == ".nrrd" else meta).encode()
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"mine: claims more than 2,147,483,648 voxels"):
@@ -223,7 +228,7 @@ class TestDicom:
     def test_claims_of_many_pixels_are_refused(self, tmp_path):
         from dicom_scans import write_series
 
-        write_series(tmp_path, size=(6, 5, 1), NumberOfFrames=60_000, Columns=60_000)
+        write_series(tmp_path, size=(6, 5, 1), Rows=60_000, Columns=60_000)
         with pytest.raises(FileError, match="claims more than"):
             find_scan(self.sent(tmp_path), 1)
 

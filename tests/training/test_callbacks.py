@@ -15,7 +15,15 @@ from lamina.training.fit import fit
 from lamina.training.history import HistoryLogger
 from lamina.training.schedule import learning_rate
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def heeded_hangup():
+    """A closed terminal is told of, also where the tests themselves are to outlive theirs."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_epochs_report_loss_rate_and_step(whole):

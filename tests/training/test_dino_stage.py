@@ -139,16 +139,17 @@ def test_small_views_and_loader_processes_resume_too(new_run):
     run(resume=True, workers=1, **views).assert_same_bits(plain)
 
 
-def test_being_told_to_end_stops_between_two_steps(new_run, whole):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_told_to_end_stops_between_two_steps(new_run, whole, number):
+    original = signal.signal(number, signal.default_int_handler)
 
     def end(done, *heard):
         if done == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     run = new_run("run")(on_step=end, checkpoint_every_s=300)
-    assert (run.state.stopped_because, run.state.steps_done) == ("SIGTERM", 3)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (run.state.stopped_because, run.state.steps_done) == (number.name, 3)
+    assert signal.signal(number, original) is signal.default_int_handler
     run(resume=True).assert_same_bits(whole)
     assert run.state.stopped_because == ""
 

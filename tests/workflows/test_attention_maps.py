@@ -182,7 +182,8 @@ def test_the_program_says_whose_maps_they_are(cli, work, vit):
     assert said.exit_code == 0
     assert "seen nothing but these scans" in said.stdout
     again = cli("attention-maps", work, "--vit", vit, "--size", 32, "--json")
-    assert json.loads(again.stdout)["kept"] == 6
+    told = json.loads(again.stdout)
+    assert (told["out"], told["kept"]) == (str(work), 6)
     refused = cli("attention-maps", work, "--vit", work / "plan.json")
     assert refused.exit_code == 2
     assert "import-weights --from dino" in refused.stderr

@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from lamina.errors import FileError, TrainingError
-from lamina.files import locked
+from lamina.files import locked, write_json
 from lamina.workflows import all_folds
+from lamina.workflows.assembly import net_of
 from lamina.workflows.beginning import check_unchanged
 from lamina.workflows.cross_validation import cross_validate
 from lamina.workflows.evaluate import evaluate
@@ -68,6 +69,41 @@ def test_two_processes_do_not_work_on_one_run(begin, tiny_work, tmp_path):
     with locked(tmp_path / "run"), pytest.raises(FileError, match="another process"):
         begin(tiny_work, tmp_path / "run", {"epochs": 1, "steps_per_epoch": 1})
     assert not any((tmp_path / "run").glob("*.json*"))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_another_process_finished_meanwhile_is_left_alone(
+    resume, tiny_work, tiny_run, tmp_path, monkeypatch
+):
+    run = RunFolder(tmp_path / "run")
+    if resume:
+        shutil.copytree(tiny_run, run.root)
+
+    def after_another(*given):
+        shutil.copytree(tiny_run, run.root, dirs_exist_ok=True)
+        write_json(run.manifest_file, run.manifest() | {"created": "by another process"})
+        return net_of(*given)
+
+    monkeypatch.setattr("lamina.workflows.train.net_of", after_another)
+    with pytest.raises(TrainingError, match="another process has been at work there meanwhile"):
+        train(tiny_work, run.root, {"epochs": 2}, resume=resume)
+    assert run.manifest()["created"] == "by another process"
+    assert read_history(run) == read_history(RunFolder(tiny_run))
+
+
+def test_folds_begin_from_the_weights_that_were_given(tiny_work, tiny_run, tmp_path):
+    work, out, start = WorkFolder(tiny_work), tmp_path / "run", tmp_path / "start.lamina"
+    folds, bundle = all_folds.folds_of(work), RunFolder(tiny_run).bundle_file
+    shutil.copyfile(bundle, start)
+    ours = all_folds.begin(work, out, folds, {}, start)
+    assert ours.start == start.resolve()
+    start.write_bytes(b"others")
+    with pytest.raises(TrainingError, match=r"start\.lamina: holds other weights than those"):
+        _ = ours.start
+    with pytest.raises(TrainingError, match="did not begin from these weights"):
+        all_folds.resume(work, out, folds, {}, start)
+    assert all_folds.resume(work, out, folds, {}, bundle).start == bundle.resolve()
+    assert all_folds.resume(work, out, folds, {}, None).start == bundle.resolve()
 
 
 def test_a_run_that_goes_on_has_its_own_weights(tiny_work, tiny_run, tmp_path):

@@ -139,6 +139,7 @@ def test_the_command_shows_a_plan_and_explains_it(work, cli):
     told = json.loads(cli("plan", work, "--json").stdout)
     assert told["changed"] == {}
     assert told["plan"]["network"] == "lightmedseg"
+    assert told["out"] == str(work)
 
 
 def test_cases_of_which_some_are_prepared_for_another_plan_are_not_trained_on(work, monkeypatch):

@@ -109,6 +109,10 @@ def test_a_run_starts_from_a_given_transformer_as_it_was_made(tiny_work, tmp_pat
     assert made.mean == given.mean
     assert made.origin["start"] == "given.safetensors"
     assert not made.from_scratch
+    again = {"resume": True, "start": tmp_path / "given.safetensors"}
+    assert pretrain(tiny_work, out, **again).epochs == 1
+    with pytest.raises(TrainingError, match="did not begin from these weights"):
+        pretrain(tiny_work, out, resume=True, start=out)
     (tmp_path / "given.safetensors").unlink()
     assert pretrain(tiny_work, out, {"epochs": 2}, resume=True).epochs == 2
     with pytest.raises(ConfigError, match="Leave out vit, or --from"):
@@ -138,6 +142,18 @@ def test_a_finished_run_is_not_written_over(tiny_work, whole, settings, options,
     with pytest.raises(TrainingError, match=message):
         pretrain(tiny_work, whole.out, settings, **options)
     assert (whole.vit.read_bytes(), history(whole.out)) == before
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_left_alone(tiny_work, whole, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(TrainingError, match="another process has been at work there meanwhile"):
+        pretrain(
+            tiny_work,
+            out,
+            SETTINGS | {"seed": 1},
+            progress=lambda *about: shutil.copytree(whole.out, out, dirs_exist_ok=True),
+        )
+    assert_same_run(out, whole.out)
 
 
 def test_a_run_from_before_a_setting_goes_on_with_its_default(tiny_work, whole, tmp_path):

@@ -321,5 +321,12 @@ def test_a_scan_that_claims_more_than_is_granted_is_refused_unread(
     size = 512 * 512 * 4 * 2  # bytes
     monkeypatch.setattr(segment_job, "held", lambda: 1e12 - size + 1)
     work = Work(job_id="1", model="volumes", name="mine", files=files, out=out)
-    with pytest.raises(ResourceError, match=r"^mine.*: takes 1000\.00 GB of memory to read"):
+    said = (
+        r"^mine.*: reading takes 0\.00 GB of memory; 1000\.00 GB are granted, and the program "
+        r"holds 1000\.00 GB already\. Crop it"
+    )
+    with pytest.raises(ResourceError, match=said):
+        segmenter(work, lambda *_: None)
+    monkeypatch.setattr(segment_job, "held", lambda: 2e12)
+    with pytest.raises(ResourceError, match=r"holds 2000\.00 GB already\. Ask whoever"):
         segmenter(work, lambda *_: None)

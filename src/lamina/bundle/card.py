@@ -204,11 +204,12 @@ def _scores(bundle: Bundle) -> str:
     used = {*tabulated, *means.values()}
     others = {name: value for name, value in metrics.items() if name not in used}
     intervals = _mapping(bundle.metrics, _INTERVALS)
-    parts = [_score_table(tabulated, metrics, means, intervals)] if tabulated else []
+    scores = _score_table(tabulated, metrics, means, intervals)
+    parts = [scores] if tabulated else []
     if tabulated and "measured_on" not in metrics and "fold" in bundle.training:
         scan, fold = wording(bundle.plan).scan, bundle.training["fold"]
         parts.insert(0, _OPTIMISTIC.format(scan=scan, fold=fold))
-    if intervals:
+    if scores != _score_table(tabulated, metrics, means, {}):
         parts.append("In brackets: n patients, their mean, and its 95 % BCa bootstrap interval.")
     if others or not tabulated:
         parts.append(_settings(others))

@@ -1,8 +1,5 @@
 """One program, one verb per job."""
 
-import signal
-import sys
-
 from lamina.cli import (  # noqa: F401 - importing them files their verbs
     benching,
     compare,
@@ -23,6 +20,7 @@ from lamina.cli import (  # noqa: F401 - importing them files their verbs
     viewing,
 )
 from lamina.cli.program import app
+from lamina.signals import end_like_ctrl_c
 
 
 def main() -> None:
@@ -30,7 +28,5 @@ def main() -> None:
 
     A terminal that is closed tells it too, unless the program was to outlive it, as by ``nohup``.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    end_like_ctrl_c()
     app()

@@ -5,6 +5,7 @@ edges is the case's own anatomy.
 """
 
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
@@ -138,12 +139,14 @@ def _at_index(axis: int, index: int) -> tuple[slice | int, ...]:
     return (*[slice(None)] * (1 + axis), index)
 
 
-def ignore_ctrl_c(worker: int) -> None:
-    """Make a loader process deaf to Ctrl-C, which a terminal sends to all processes of a run.
+def ignore_terminal(worker: int) -> None:
+    """Make a loader process deaf to Ctrl-C and to the terminal's end, of which all processes hear.
 
-    The main process answers it, and needs patches until it has finished its step.
+    The main process answers, and needs patches until it has finished its step.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def loading(workers: int, device: str) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def loading(workers: int, device: str) -> dict[str, Any]:
         "pin_memory": device != "cpu",
         "persistent_workers": workers > 0,
         "multiprocessing_context": "spawn" if workers else None,
-        "worker_init_fn": ignore_ctrl_c,
+        "worker_init_fn": ignore_terminal,
     }
 
 

@@ -29,6 +29,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the header of a scan says of it, before it is read."""
+
+    values: int
+    """Numbers in it, all channels counted."""
+    reading_bytes: int
+    """Bytes of memory that reading it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
     """How files of one kind are read and written."""
 
@@ -36,8 +46,8 @@ class Format:
     """Endings of the file name, in lower case and with their dot."""
     read: Callable[[Path], Volume]
     """Reads a file; raises FileError, GeometryError or OSError, whatever is wrong with it."""
-    reading_bytes: Callable[[Path], int] | None = None
-    """Tells what reading takes of memory, by the header; raises as ``read`` does."""
+    claim: Callable[[Path], Claim] | None = None
+    """Tells how large a file is, by its header; raises as ``read`` does."""
     write: Callable[[Volume, Path], None] | None = None
     """Writes a volume of native integers or floats; raises OSError if it cannot. ``None`` where all
     suffixes are only read."""
@@ -74,26 +84,27 @@ def read_volume(path: str | Path, series_uid: str = "") -> Volume:
     return _read(Path(path), lambda file_format: file_format.read)
 
 
-def reading_bytes(path: str | Path, series_uid: str = "") -> int:
-    """Return the bytes of memory that reading a scan takes, by its header, before it is read.
+def claim_of(path: str | Path, series_uid: str = "") -> Claim:
+    """Return how large a scan is, by its header, before it is read.
 
     Args:
         path: As for :func:`read_volume`.
         series_uid: As for :func:`read_volume`.
 
     Returns:
-        0 for formats whose files are as large as what they hold, and for pictures.
+        Zeros for formats whose files are as large as what they hold, and for pictures.
 
     Raises:
         FileError: The header is damaged, or holds what cannot be read.
+        GeometryError: Frames of a DICOM file do not say where they lie.
     """
     path = Path(path)
     if path.is_dir():
-        from lamina.io.dicom import reading_bytes as of_series
+        from lamina.io.dicom import claim
 
-        return of_series(path, series_uid or None)
-    told = _format_of(path)[1].reading_bytes
-    return told(path) if told else 0
+        return claim(path, series_uid or None)
+    told = _format_of(path)[1].claim
+    return told(path) if told else Claim(values=0, reading_bytes=0)
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:

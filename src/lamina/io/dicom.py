@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.errors import FileError, GeometryError
-from lamina.io import FORMATS, Format, dicom_pixels
+from lamina.io import FORMATS, Claim, Format, dicom_pixels
 from lamina.io.dicom_geometry import (
     affine_of,
     check_alike,
@@ -63,13 +63,13 @@ def read_series(
     return Volume(stacked(frames, decode), affine_of(frames, source), source)
 
 
-def reading_bytes(folder_or_file: Path | str, series_uid: str | None = None) -> int:
-    """Return the bytes of memory that reading a series takes, by its headers.
+def claim(folder_or_file: Path | str, series_uid: str | None = None) -> Claim:
+    """Return what the headers of a series claim.
 
     Args and Raises as for :func:`read_series`.
     """
     source, found = find(folder_or_file)
-    return dicom_pixels.reading_bytes(chosen(found, series_uid, source))
+    return dicom_pixels.claim(chosen(found, series_uid, source))
 
 
 def slices_of(
@@ -110,7 +110,7 @@ FORMATS.register("dicom")(
     Format(
         suffixes=_SUFFIXES,
         read=read_series,
-        reading_bytes=reading_bytes,
+        claim=claim,
         only_read=dict.fromkeys(_SUFFIXES, ".nii.gz"),
     )
 )

@@ -22,7 +22,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from lamina.io.dicom_headers import Frame, count_of, guarded, parse
+from lamina.io import Claim
+from lamina.io.dicom_headers import FRAME_TAGS, Frame, count_of, frames_of, guarded, parse
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -91,18 +92,25 @@ def stored_values(path: Path, *, coloured: bool = True) -> NDArray[Any]:
         return values.reshape(count, header.Rows, header.Columns, -1)
 
 
-def reading_bytes(paths: Iterable[Path]) -> int:
-    """Return the bytes of memory that the values of images take, by their headers, once copied.
+def claim(paths: Iterable[Path]) -> Claim:
+    """Return what the headers of a series claim; its values are copied once, and rescaled.
 
     Raises:
         FileError: A header is damaged.
+        GeometryError: Frames of one file do not say where they lie.
     """
-    found = 0
+    values = found = 0
+    whole = True
     for path in paths:
-        header = parse(path, (*_IMAGE_TAGS, "NumberOfFrames"), pixels=False)
+        header = parse(path, (*_IMAGE_TAGS, *FRAME_TAGS), pixels=False)
+        frames = frames_of(header, path)
+        whole = whole and _are_whole((frame.slope, frame.intercept) for frame in frames)
         with guarded(path):
-            found += 2 * _claimed_bytes(header, count_of(header, path))
-    return found
+            decoded = len(frames) * int(header.Rows) * int(header.Columns) * _samples(header)
+            values += decoded
+            found += 2 * decoded * math.ceil(int(header.BitsAllocated) / 8)
+    rescaled_size = 0 if whole else np.dtype(np.float32).itemsize
+    return Claim(values=values, reading_bytes=found + rescaled_size * values)
 
 
 def stacked(frames: Sequence[Frame], decode: Decode) -> NDArray[Any]:
@@ -131,7 +139,7 @@ def _dtype(frames: Sequence[Frame], stored: Sequence[NDArray[Any]]) -> np.dtype[
     scales = {(frame.slope, frame.intercept) for frame in frames}
     if scales == {(1, 0)}:
         return kept
-    if kept.kind not in "iu" or not all(number.is_integer() for pair in scales for number in pair):
+    if kept.kind not in "iu" or not _are_whole(scales):
         return np.dtype(np.float32)
     ends = [
         rescaled(np.array([values.min(), values.max()], np.float64), frame)
@@ -140,6 +148,17 @@ def _dtype(frames: Sequence[Frame], stored: Sequence[NDArray[Any]]) -> np.dtype[
     types = [np.dtype(name) for name in ("int16", "int32", "int64")]
     low, high = np.min(ends), np.max(ends)
     return next(kind for kind in types if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+
+
+def _are_whole(scales: Iterable[tuple[float, float]]) -> bool:
+    return all(float(number).is_integer() for pair in scales for number in pair)
+
+
+def _samples(header: "Dataset") -> int:
+    """Return how many channels an image has once its colours are decoded."""
+    if header.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return 3
+    return int(header.get("SamplesPerPixel") or 1)
 
 
 def _check_claim(header: "Dataset", count: int, packed: bool) -> None:

@@ -1,8 +1,8 @@
 """The series of DICOM images that a folder or some files hold.
 
-Choices: files of a folder that are no DICOM images are ignored, as are segmentations, doses and
-parametric maps, which were computed from images. So is a damaged image without the preamble that
-marks it as DICOM.
+Choices: files of a folder that are no DICOM images are ignored, as is a damaged image without the
+preamble that marks it as DICOM. Segmentations, doses and parametric maps, which were computed from
+images, are ignored beside images, and are what is read where there is nothing else.
 
 Source: DICOM PS3.3 and PS3.10.
 """
@@ -30,7 +30,7 @@ _DERIVED = (
     "1.2.840.10008.5.1.4.1.1.66.7",  # label map segmentation
     "1.2.840.10008.5.1.4.1.1.481.2",  # radiotherapy dose
 )
-"""Objects with rows and columns that were computed from a scan, and are none."""
+"""Objects with rows and columns that were computed from a scan."""
 _PREAMBLE = 128
 _FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
 """How files without the preamble start: with group 2 or 8, in either byte order."""
@@ -119,7 +119,14 @@ def find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, H
             f"{source}: is a folder without DICOM images.",
             remedy="Give the folder that holds the slices themselves.",
         )
-    return source, found
+    scans = {uid: headers for uid, headers in found.items() if not _are_derived(headers)}
+    return source, scans or found
+
+
+def _are_derived(headers: Headers) -> bool:
+    path, first = next(iter(headers.items()))
+    with guarded(path):
+        return first.get("SOPClassUID") in _DERIVED
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -150,7 +157,7 @@ def _header(path: Path) -> "Dataset | None":
         return None
     with guarded(path):
         is_image = header.get("Rows") and header.get("Columns")
-        return header if is_image and header.get("SOPClassUID") not in _DERIVED else None
+        return header if is_image else None
 
 
 def _described(found: dict[str, Headers]) -> list[Series]:

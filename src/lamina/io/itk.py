@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
 from lamina.geometry import Affine
-from lamina.io import FORMATS, Format
+from lamina.io import FORMATS, Claim, Format
 from lamina.io.itk_headers import Header, check_stored, meta_header, nrrd_header, vetted
 from lamina.volume import Volume
 
@@ -51,12 +51,12 @@ def _read(image_io: str, read_header: Callable[[Path], Header], path: Path) -> V
     return Volume(_array(image, path), _affine(image, path), str(path))
 
 
-def _reading_bytes(image_io: str, read_header: Callable[[Path], Header], path: Path) -> int:
-    """Return the bytes of memory that the voxels take, which are copied once."""
+def _claim(image_io: str, read_header: Callable[[Path], Header], path: Path) -> Claim:
+    """Return what a header claims; the voxels are copied once."""
     with _guarded(path):
         with vetted(path, read_header(path)) as file:
             _, numbers, number_size = _informed(image_io, file)
-        return 2 * numbers * number_size
+        return Claim(values=numbers, reading_bytes=2 * numbers * number_size)
 
 
 def _informed(image_io: str, path: Path) -> tuple[sitk.ImageFileReader, int, int]:
@@ -96,7 +96,7 @@ FORMATS.register("nrrd")(
     Format(
         suffixes=(".nrrd", ".nhdr"),
         read=partial(_read, "NrrdImageIO", nrrd_header),
-        reading_bytes=partial(_reading_bytes, "NrrdImageIO", nrrd_header),
+        claim=partial(_claim, "NrrdImageIO", nrrd_header),
         write=partial(_write, nrrd_header),
         only_read={".nhdr": ".nrrd"},
     )
@@ -105,7 +105,7 @@ FORMATS.register("metaimage")(
     Format(
         suffixes=(".mha", ".mhd"),
         read=partial(_read, "MetaImageIO", meta_header),
-        reading_bytes=partial(_reading_bytes, "MetaImageIO", meta_header),
+        claim=partial(_claim, "MetaImageIO", meta_header),
         write=partial(_write, meta_header),
         only_read={".mhd": ".mha"},
     )

@@ -1,9 +1,8 @@
 """The text headers of NRRD and MetaImage: what they claim of the voxels, and where these are.
 
-A header may send its reader to any file of the machine. The readers of SimpleITK are lenient, so
-what they are given can mean to them only what it means here: an NRRD is refused unless each of its
-lines has one meaning, and of a MetaImage they get a header of its own, made from the fields that
-are known.
+A header may send its reader to any file of the machine, and the readers of SimpleITK are lenient.
+They never get it: what they read is a header made here, of the fields that were understood, beside
+a link to the voxels. An NRRD is refused unless each of its lines has one meaning.
 
 Formats: G. Kindlmann, "Definition of NRRD file format", teem.sourceforge.net/nrrd/format.html, and
 "MetaIO", itk.org/Wiki/MetaIO/Documentation.
@@ -11,17 +10,20 @@ Formats: G. Kindlmann, "Definition of NRRD file format", teem.sourceforge.net/nr
 
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lamina.errors import FileError
+
 _HEADER_LIMIT = 1 << 20
 _FIELD_LIMIT = 400
 _CHUNK = 1 << 16
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NRRD_MAGIC = re.compile(rb"NRRD\d{4}\r?\n")
 _NRRD_FIELD = re.compile(rb"([A-Za-z ]+): [ \t]*(.*?)[ \t]*")
 _META_FIELDS = (
     "ObjectType",
@@ -47,6 +49,7 @@ _META_FIELDS = (
 )
 _META_LAST = "ElementDataFile"
 _LOCAL = ("LOCAL", "Local", "local")
+_VOXELS = "voxels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,8 @@ class Header:
     plain_text: bool
     """Voxels are written out as decimal numbers."""
     oriented: bool
-    known: dict[str, str] | None = None
-    """Fields of a MetaImage of which its reader gets a header; an NRRD is read as it is."""
+    rewritten: bytes
+    """The header that its reader gets, which names no file but the one beside it."""
 
 
 def nrrd_header(path: Path) -> Header:
@@ -71,14 +74,22 @@ def nrrd_header(path: Path) -> Header:
     Raises:
         ValueError: It is none, a line of it is no field, or its voxels are in no file beside it.
     """
-    fields, offset = _nrrd_fields(path)
+    lines = _nrrd_lines(path)
+    fields = _nrrd_fields(lines[1:])
     encoding = fields.get("encoding", "").lower()
-    elsewhere = fields.get("datafile")
+    elsewhere = fields.pop("datafile", None)
     if elsewhere is not None and (elsewhere.startswith("LIST") or "%" in elsewhere):
         raise ValueError(f"its voxels are in several files, {elsewhere!r}")
+    skipped = fields.pop("lineskip", "0")
+    if not skipped.isdecimal():
+        raise ValueError(f"its header field 'lineskip' is {skipped!r}, which is no number")
+    before = lines if elsewhere is None else []
+    known = fields | {"lineskip": str(len(before) + int(skipped)), "datafile": _VOXELS}
+    text = "".join(f"{name}: {value}\n" for name, value in known.items())
     return Header(
         path=path if elsewhere is None else _beside(path, elsewhere),
-        offset=offset if elsewhere is None else 0,
+        offset=sum(map(len, before)),
+        rewritten=lines[0].rstrip() + b"\n" + text.encode("latin-1"),
         compressed=encoding in ("gzip", "gz"),
         plain_text=encoding in ("ascii", "text", "txt"),
         oriented=fields.get("space", "").lower().startswith(("left", "right", "l", "r")),
@@ -89,7 +100,8 @@ def meta_header(path: Path) -> Header:
     """Read the header of a MetaImage.
 
     Raises:
-        ValueError: It is none, or its voxels are in no file beside it.
+        ValueError: It is none, a field that is used is no plain text, or its voxels are in no file
+            beside it.
     """
     fields, offset = _meta_fields(path)
     axes, sizes, voxels = (fields.get(key, "") for key in ("NDims", "DimSize", _META_LAST))
@@ -101,6 +113,10 @@ def meta_header(path: Path) -> Header:
     known = {key: fields[key] for key in _META_FIELDS if fields.get(key)}
     if voxels in _LOCAL:
         known["HeaderSize"] = str(offset)
+    for key, value in known.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"its header field {key} is no plain text")
+    known[_META_LAST] = _VOXELS
     return Header(
         path=path if voxels in _LOCAL else _beside(path, voxels),
         offset=offset if voxels in _LOCAL else 0,
@@ -108,29 +124,31 @@ def meta_header(path: Path) -> Header:
         compressed_size=fields.get("CompressedDataSize", "no") if compressed else None,
         plain_text=not _is_true(fields.get("BinaryData", "true")),
         oriented=not fields.keys().isdisjoint(("TransformMatrix", "Orientation", "Rotation")),
-        known=known,
+        rewritten="".join(f"{key} = {value}\n" for key, value in known.items()).encode(),
     )
 
 
 @contextmanager
 def vetted(path: Path, header: Header) -> Iterator[Path]:
-    """Yield the file that a reader may be given: this one, or a header of its own beside a link.
+    """Yield the file that a reader may be given instead of this one, for as long as it reads.
 
     Raises:
-        ValueError: A field holds what is no plain text.
+        FileError: It cannot be made.
     """
-    if header.known is None:
-        yield path
-        return
-    for key, value in header.known.items():
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"its header field {key} is no plain text")
-    known = {**header.known, _META_LAST: "voxels"}
-    with TemporaryDirectory() as folder:
-        Path(folder, "voxels").symlink_to(header.path.resolve())
-        own = Path(folder, f"{path.stem}.mhd")
-        own.write_text("".join(f"{key} = {value}\n" for key, value in known.items()))
-        yield own
+    with ExitStack() as kept:
+        try:
+            folder = kept.enter_context(TemporaryDirectory())
+            Path(folder, _VOXELS).symlink_to(header.path.resolve())
+            file = Path(folder, f"{path.stem}{path.suffix.lower()}")
+            file.write_bytes(header.rewritten)
+        except OSError as error:
+            raise FileError(
+                f"{path}: reading it needs a file and a symbolic link in the temporary folder, "
+                f"which cannot be made: {error}.",
+                remedy="Set TMPDIR to a folder that can be written to, where links are permitted; "
+                "Windows permits them in its developer mode.",
+            ) from error
+        yield file
 
 
 def check_stored(header: Header, numbers: int, number_size: int) -> None:
@@ -147,26 +165,29 @@ def check_stored(header: Header, numbers: int, number_size: int) -> None:
         raise ValueError(f"its header claims {claimed} bytes of voxels, {max(0, found)} are there")
 
 
-def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the fields, names in lower case without blanks, and the byte where they end."""
-    fields: dict[str, str] = {}
-    end = 0
+def _nrrd_lines(path: Path) -> list[bytes]:
+    """Return the lines of a header, with the empty one that ends it."""
+    lines: list[bytes] = []
     for line in _lines(path):
-        is_first, end = not end, end + len(line)
+        lines.append(line)
+        if line in (b"\n", b"\r\n"):
+            break
+    if not (lines and _NRRD_MAGIC.fullmatch(lines[0]) and sum(map(len, lines)) < _HEADER_LIMIT):
+        raise ValueError("it does not start with an NRRD header")
+    return lines
+
+
+def _nrrd_fields(lines: Iterable[bytes]) -> dict[str, str]:
+    """Return the fields, names in lower case without blanks."""
+    fields: dict[str, str] = {}
+    for line in lines:
         text = re.sub(rb"\r?\n\Z", b"", line)
-        if is_first:
-            if not re.fullmatch(rb"NRRD\d{4}", text):
-                raise ValueError("it does not start with an NRRD header")
-        elif not text:
-            return fields, end
-        elif found := _nrrd_field(text):
+        if text and (found := _nrrd_field(text)):
             name, value = found
             if name in fields:
                 raise ValueError(f"its header has the field {name!r} twice")
             fields[name] = value
-    if not end or end >= _HEADER_LIMIT:
-        raise ValueError("it does not start with an NRRD header")
-    return fields, end
+    return fields
 
 
 def _nrrd_field(text: bytes) -> tuple[str, str] | None:

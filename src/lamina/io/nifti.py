@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
 from lamina.geometry import Affine, check_affine, corner_distance, spacing_of
-from lamina.io import FORMATS, Format
+from lamina.io import FORMATS, Claim, Format
 from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ def read(path: Path) -> Volume:
         return _read(stream, packed, path)
 
 
-def reading_bytes(path: Path) -> int:
-    """Return the bytes of memory that reading a file takes, by what its header claims.
+def claim(path: Path) -> Claim:
+    """Return what the header of a file claims.
 
     Raises:
         FileError: As for :func:`read`, as far as the header tells.
@@ -64,7 +64,8 @@ def reading_bytes(path: Path) -> int:
         header = _read_header(stream, path)
         dtype = _dtype(header, path)
         scaled = np.result_type(dtype, np.float32).itemsize if _is_scaled(header) else 0
-        return math.prod(_shape(header, path)) * (dtype.itemsize + scaled)
+        values = math.prod(_shape(header, path))
+        return Claim(values=values, reading_bytes=values * (dtype.itemsize + scaled))
 
 
 def write(volume: Volume, path: Path) -> None:
@@ -80,9 +81,7 @@ def write(volume: Volume, path: Path) -> None:
             stream.write(channel.T.tobytes())
 
 
-FORMATS.register("nifti")(
-    Format(suffixes=(".nii", ".nii.gz"), read=read, reading_bytes=reading_bytes, write=write)
-)
+FORMATS.register("nifti")(Format(suffixes=(".nii", ".nii.gz"), read=read, claim=claim, write=write))
 
 
 @contextmanager

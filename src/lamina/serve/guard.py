@@ -166,11 +166,13 @@ class _Body:
         return message
 
     async def drain(self) -> None:
-        left = _DRAINED_BYTES
         with suppress(asyncio.TimeoutError):
-            while self.pending and left > 0:
-                message = await asyncio.wait_for(self.receive(), _DRAINED_S)
-                left -= len(message.get("body", b""))
+            await asyncio.wait_for(self._forget(), _DRAINED_S)
+
+    async def _forget(self) -> None:
+        left = _DRAINED_BYTES
+        while self.pending and left > 0:
+            left -= len((await self.receive()).get("body", b""))
 
 
 def _bare(name: str) -> str:

@@ -9,8 +9,6 @@ measures how far they are from it.
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from lamina.data.patches import StepSampler, loading
 from lamina.data.views import ViewDataset
 from lamina.errors import TrainingError
 from lamina.losses.dino import teacher_momentum
+from lamina.signals import on_ending
 from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_latest
 from lamina.training.device import chosen_device, placement
 from lamina.training.dino_config import DINOConfig
@@ -218,7 +217,7 @@ def distil(
 
     Same seed, same slices, same machine: the same weights, bit for bit, on a CPU, whatever the
     number of workers and however often the run was killed and resumed (as long as it is not timed).
-    Ctrl-C and SIGTERM end it between two steps.
+    Ctrl-C, SIGTERM and a terminal that is closed end it between two steps.
 
     Args:
         module: In its initial state; moved to a GPU if there is one.
@@ -280,20 +279,12 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 @contextmanager
 def _stop_requests(state: DINOState) -> Iterator[None]:
-    """Note the first Ctrl-C or SIGTERM in ``state``; the second acts at once, as usual."""
-    earlier: dict[int, Any] = {}
+    """Note in ``state`` the first signal that asks for the end."""
 
-    def put_back() -> None:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+    def stop(why: str) -> None:
+        state.stopped_because = why
 
-    def stop(number: int, frame: Any) -> None:
-        state.stopped_because = signal.Signals(number).name
-        put_back()
-
-    if threading.current_thread() is threading.main_thread():  # no other may listen
-        for number in (signal.SIGINT, signal.SIGTERM):
-            earlier[number] = signal.signal(number, stop)
+    put_back = on_ending(stop)
     try:
         yield
     finally:

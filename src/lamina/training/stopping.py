@@ -1,14 +1,12 @@
 """Ending a run between two steps, when somebody asks for it."""
 
 import logging
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lamina.signals import on_ending
 from lamina.training.callbacks import RunState
 from lamina.training.processes import largest
 from lamina.training.supervised import Supervised
@@ -21,7 +19,7 @@ BY_FILE = "stop file"
 
 
 class StopRequests(Callback):
-    """Ends a run between two steps on Ctrl-C, SIGTERM, or when a file appears.
+    """Ends a run between two steps on a signal that asks for it, or when a file appears.
 
     Whichever process of a run is asked, all stop after the same step. Lightning puts the signals
     back when training ends, in whatever way.
@@ -38,17 +36,8 @@ class StopRequests(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen to the signals; a second Ctrl-C acts at once, as usual."""
-        earlier: dict[int, Any] = {}
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop(signal.Signals(number).name)
-            for each, handler in earlier.items():
-                signal.signal(each, handler)
-
         self.file.unlink(missing_ok=True)
-        if threading.current_thread() is threading.main_thread():  # no other may listen
-            for number in (signal.SIGINT, signal.SIGTERM):
-                earlier[number] = signal.signal(number, stop)
+        on_ending(self._stop)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int

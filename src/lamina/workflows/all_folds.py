@@ -10,7 +10,7 @@ from typing import Any
 from lamina.config import layered
 from lamina.data.folds import Fold, read_folds
 from lamina.errors import DatasetError, TrainingError
-from lamina.files import write_json
+from lamina.files import sha256, write_json
 from lamina.workflows.assembly import completed, configured, loss_of, network_of
 from lamina.workflows.beginning import check_new, check_same_start, check_unchanged, origin_of
 from lamina.workflows.run import ALL, RunFolder
@@ -31,6 +31,25 @@ class AllFolds:
     def run(self, fold: int) -> RunFolder:
         """Return the run of a fold."""
         return RunFolder(self.whole.root / f"fold_{fold}")
+
+    @property
+    def start(self) -> Path | None:
+        """The weights that each fold begins from, if any.
+
+        Raises:
+            TrainingError: They are others than when the first fold began.
+            FileError: They are gone.
+        """
+        start = self.record["start"]
+        if start is None:
+            return None
+        if sha256(Path(start["file"])) != start["sha256"]:
+            raise TrainingError(
+                f"{start['file']}: holds other weights than those that {self.whole.root} began "
+                "from.",
+                remedy="Give a copy of these to --from, with --resume, or start again.",
+            )
+        return Path(start["file"])
 
     @property
     def best_dice(self) -> dict[int, float]:
@@ -94,7 +113,7 @@ def begin(
     """Record new work.
 
     Raises:
-        TrainingError, FileError: ``out`` holds something, or is a file.
+        TrainingError, FileError: ``out`` holds something, or is a file; ``start`` is missing.
         ConfigError: Settings are wrong, as they would be in every fold.
     """
     whole = RunFolder(out)
@@ -110,7 +129,7 @@ def begin(
         "num_folds": len(folds),
         "test_cases": [case.as_dict() for case in work.cohort().cases if case.case_id in kept],
         "settings": json.loads(json.dumps(settings)),
-        "start": str(start.resolve()) if start else None,
+        "start": _identified(start) if start else None,
         "trained": {},
     }
     write_json(whole.manifest_file, record)
@@ -139,11 +158,18 @@ def resume(
             remedy="Start again, into another --out.",
         )
     if start is not None:
-        check_same_start(whole, str(start.resolve()), record["start"])
-    then = record["settings"]
-    record["settings"] = layered(then, json.loads(json.dumps(settings)))
-    check_unchanged(whole, then, record["settings"], LENGTH)
-    if record["settings"] != then:
+        given, then = _identified(start), record["start"] or {}
+        check_same_start(whole, given["sha256"], then.get("sha256"))
+        record["start"] = given
+    before = record["settings"]
+    record["settings"] = layered(before, json.loads(json.dumps(settings)))
+    check_unchanged(whole, before, record["settings"], LENGTH)
+    if record["settings"] != before:
         record["trained"] = {}
     write_json(whole.manifest_file, record)
     return AllFolds(work, whole, folds, record)
+
+
+def _identified(start: Path) -> dict[str, str]:
+    """Return where weights lie, and what they are."""
+    return {"file": str(start.resolve()), "sha256": sha256(start)}

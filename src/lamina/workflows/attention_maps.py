@@ -37,7 +37,9 @@ class Mapped:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self) | {"work": str(self.work)}
+        told = {"out": str(self.work)} | asdict(self)
+        del told["work"]
+        return told
 
 
 def draw_maps(

@@ -101,7 +101,7 @@ def check_same_start(run: RunFolder, start: str, then: str | None) -> None:
 
     Args:
         run: The run.
-        start: What the weights to begin from are known by: their hash, or their file.
+        start: Hash of the weights to begin from.
         then: The same of those that it began from, if there were any.
 
     Raises:
@@ -115,23 +115,38 @@ def check_same_start(run: RunFolder, start: str, then: str | None) -> None:
 
 
 @contextmanager
+def undisturbed(run: RunFolder, found: Mapping[str, Any]) -> Iterator[None]:
+    """Keep other processes out of a run while the block lasts.
+
+    Args:
+        run: The run.
+        found: Its manifest when it was checked, before all was made ready; empty if it had none.
+
+    Raises:
+        TrainingError: Another process has been at work in it since.
+        FileError: Another process is, or the folder cannot be made.
+    """
+    with locked(run.root):
+        if found != (run.manifest() if run.manifest_file.is_file() else {}):
+            raise TrainingError(
+                f"{run.root}: another process has been at work there meanwhile.",
+                remedy="Look at what it left; then add --resume, or choose another --out.",
+            )
+        yield
+
+
+@contextmanager
 def recorded(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
     """Keep settings and manifest, with the process that is at work on a run, then what came of it.
 
-    What a killed process left half written is removed.
+    What a killed process left half written is removed; nobody else may be at work there.
 
     Yields:
         What to call with the outcome, as plain data, before the block ends.
 
     Raises:
-        FileError: The folder cannot be written, or another process is at work in it.
+        FileError: The folder cannot be written.
     """
-    with locked(run.root), _outcome_noted(run, manifest) as end:
-        yield end
-
-
-@contextmanager
-def _outcome_noted(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
     write_text(run.config_file, yaml.safe_dump(manifest["config"], sort_keys=False))
     for place in (run.root, run.checkpoints):
         remove_parts(place)

@@ -14,6 +14,7 @@ from lamina.config import resolve
 from lamina.errors import ConfigError, LaminaError, TrainingError
 from lamina.evaluation.scores import Scores
 from lamina.files import check_folder, locked, sha256, write_json
+from lamina.signals import ENDING
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
@@ -30,8 +31,6 @@ from lamina.workflows.train import Training, train
 from lamina.workflows.work import WorkFolder
 
 log = logging.getLogger(__name__)
-
-_SIGNALS = ("SIGINT", "SIGTERM")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +150,7 @@ def _train_folds(
             failures[f"fold_{fold}"] = problem
         else:
             why = result.stopped_because
-            if why in _SIGNALS:
+            if why in ENDING:
                 return failures, why
             if not (why == BY_FILE and stop.exists()):  # --resume goes on with it
                 ours.note(fold, result.best_dice)
@@ -195,7 +194,7 @@ def _train_fold(
     on_step: Callable[[int, float, float, float | None], None],
 ) -> Training:
     """Train one fold, or go on with it; whatever goes wrong becomes an error of ours."""
-    run, count, start = ours.run(fold), len(ours.folds), ours.record["start"]
+    run, count = ours.run(fold), len(ours.folds)
     begun = run.manifest_file.is_file()
 
     def heard(step: int, done: float, loss: float, _: float | None) -> None:
@@ -210,7 +209,7 @@ def _train_fold(
             ours.record["settings"],
             fold=fold,
             resume=begun,
-            start=Path(start) if start and not begun else None,
+            start=None if begun else ours.start,
             on_epoch=on_epoch,
             on_step=heard,
         )

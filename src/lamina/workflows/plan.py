@@ -32,7 +32,7 @@ class Replanning:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "work": str(self.work),
+            "out": str(self.work),
             "changed": {name: list(values) for name, values in self.changed.items()},
             "plan": self.plan.as_dict(),
         }

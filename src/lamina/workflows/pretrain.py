@@ -27,10 +27,12 @@ from lamina.workflows import Progress, no_progress
 from lamina.workflows.beginning import (
     begun_with,
     check_new,
+    check_same_start,
     check_unchanged,
     origin_of,
     plain,
     recorded,
+    undisturbed,
 )
 from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.transformer import VIT_FILE, MapMaker, make_maker, read_vit, write_vit
@@ -96,26 +98,30 @@ def pretrain(
     Raises:
         ConfigError: Settings are unknown or wrong; all of them are listed.
         BundleError: ``start`` cannot be read.
-        TrainingError: ``out`` already holds a run, there is nothing to resume, the cases are others
-            now, a loss is not finite, or the transformer has collapsed.
+        TrainingError: ``out`` already holds a run, there is nothing to resume, the cases or
+            ``start`` are others now, a loss is not finite, or the transformer has collapsed.
         DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case.
     """
     began = time.monotonic()
     folder, run = WorkFolder(Path(work)), RunFolder(Path(out))
+    found = run.manifest() if resume else {}
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
     cases = open_cases(folder.cache, folder.fold(fold).train)
     slices = find_slices(cases, slice_axis(plan), progress)
     torch.manual_seed(config.seed)
     if resume:
-        manifest = run.manifest() | {"config": plain(config)}
+        if start:
+            check_same_start(run, read_vit(Path(start)).key(), found.get("start"))
+        manifest = found | {"config": plain(config)}
         maker = _described(manifest)
     else:
         maker = _first(
             config, slices, Path(start) if start else None, fold, sha256(folder.splits_file)
         )
-        manifest = _manifest(folder, plan, fold, config, maker)
+        begun_from = {"start": maker.key() if start else None}
+        manifest = _manifest(folder, plan, fold, config, maker) | begun_from
     module = Distillation(maker.vit, config)
-    with recorded(run, manifest) as end:
+    with undisturbed(run, found), recorded(run, manifest) as end:
         state = distil(
             module,
             _views(config, plan, slices, maker),

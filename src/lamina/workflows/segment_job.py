@@ -15,7 +15,7 @@ from lamina.data.case import Case
 from lamina.errors import ConfigError, LaminaError, ResourceError
 from lamina.files import sha256
 from lamina.inference.memory import held
-from lamina.io import reading_bytes, write_volume
+from lamina.io import claim_of, write_volume
 from lamina.io.derived import Kind, Producer, write_structures
 from lamina.report.segmentation import save_segmentation_page
 from lamina.report.slices import is_ct
@@ -155,12 +155,16 @@ def _check_room(scan: Scan, ram_bytes: float | None) -> None:
     """
     if ram_bytes is None:
         return
-    needed = held() + sum(reading_bytes(path, scan.series) for path in scan.images)
-    if needed > ram_bytes:
+    needed = sum(claim_of(path, scan.series).reading_bytes for path in scan.images)
+    program = held()
+    if needed > ram_bytes - program:
         raise ResourceError(
-            f"{scan.images[0]}: takes {needed / 1e9:.2f} GB of memory to read, "
-            f"{ram_bytes / 1e9:.2f} GB are granted.",
-            remedy="Crop it, or ask whoever runs the server to grant more.",
+            f"{', '.join(map(str, scan.images))}: reading takes {needed / 1e9:.2f} GB of memory; "
+            f"{ram_bytes / 1e9:.2f} GB are granted, and the program holds {program / 1e9:.2f} GB "
+            "already.",
+            remedy="Ask whoever runs the server to grant more."
+            if program > ram_bytes
+            else "Crop it, or ask whoever runs the server to grant more.",
         )
 
 

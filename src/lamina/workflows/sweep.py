@@ -13,6 +13,7 @@ from typing import Any
 from lamina.config import layered, resolve
 from lamina.errors import ConfigError, LaminaError
 from lamina.files import read_json, write_json
+from lamina.signals import ENDING
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
@@ -23,9 +24,6 @@ from lamina.workflows.train import Training, train
 from lamina.workflows.work import WorkFolder
 
 RECORD = "sweep.json"
-
-SIGNALS = ("SIGINT", "SIGTERM")
-"""Why a run stops that is to go on later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +160,7 @@ def finish_run(
     """
     begun = RunFolder(out).manifest_file.is_file()
     result = train(work, out, settings, fold=fold, resume=begun, **listeners)
-    if result.stopped_because in SIGNALS:
+    if result.stopped_because in ENDING:  # and is to go on later
         raise KeyboardInterrupt(result.stopped_because)
     return result
 

@@ -42,6 +42,7 @@ from lamina.workflows.beginning import (
     origin_of,
     plain,
     recorded,
+    undisturbed,
 )
 from lamina.workflows.run import ALL, RunFolder, read_history, write_bundle
 from lamina.workflows.transformer import carry, transformer_for
@@ -130,9 +131,10 @@ def train(
     """
     began = time.monotonic()
     folder, run = WorkFolder(Path(work)), RunFolder(Path(out))
+    found = run.manifest() if resume else {}
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
     if resume and start:
-        then = run.manifest().get("start") or {}
+        then = found.get("start") or {}
         check_same_start(run, sha256(Path(start)), then.get("model"))
     split = folder.fold(fold, config.training_share)
     network = network_of(config, plan)
@@ -145,7 +147,7 @@ def train(
         open_cases(folder.cache, ids, reads_maps) for ids in (split.train, split.val)
     )
     manifest = (
-        run.manifest() | {"config": plain(config)}
+        found | {"config": plain(config)}
         if resume
         else _manifest(folder, plan, split, fold, config, network) | transfer
     )
@@ -157,6 +159,7 @@ def train(
 
         def begin() -> None:
             nonlocal end
+            record.enter_context(undisturbed(run, found))
             if maker is not None:
                 carry(maker, run.root, manifest["network"])
             end = record.enter_context(recorded(run, manifest))

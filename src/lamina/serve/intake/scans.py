@@ -5,14 +5,12 @@ the user said which is which. All DICOM files count as one folder, whatever fold
 several series the one with most slices is taken. The user is told so, and what was not used.
 """
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.errors import FileError
-from lamina.io import FORMATS, is_scan
+from lamina.io import FORMATS, claim_of, is_scan
 from lamina.io.dicom_series import holds_series, list_series
 from lamina.serve.intake.uploads import base_name, is_clutter
 
@@ -20,10 +18,6 @@ MOST_VALUES = 2**31
 """Numbers that a scan may hold, all channels counted."""
 
 _MOST_NAMED = 4
-_HEADER_BYTES = 1 << 16
-_SIZES = re.compile(
-    rb"^(?:sizes|DimSize|ElementNumberOfChannels)\s*[:=]([ \t\d]+)\r?$", re.I | re.M
-)
 _DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
 
 
@@ -53,7 +47,9 @@ def find_scan(files: Mapping[Path, str], num_channels: int, *, ordered: bool = F
         ordered: Whether files are in the order of the channels.
 
     Raises:
-        FileError: There is none, there are several, or it claims to be too large.
+        FileError: There is none, there are several, its header is damaged, or it claims to be too
+            large.
+        GeometryError: Frames of a DICOM file do not say where they lie.
     """
     kept = {path: name for path, name in files.items() if not is_clutter(name)}
     dicom = FORMATS.get("dicom").suffixes
@@ -80,7 +76,7 @@ def find_scan(files: Mapping[Path, str], num_channels: int, *, ordered: bool = F
                 f"{kept[path]}: its voxels would be in a second file.",
                 remedy=f"Save it as {_DETACHED[path.suffix]}, which holds both, and send that.",
             )
-        if _values(path) > MOST_VALUES:
+        if claim_of(path).values > MOST_VALUES:
             raise _too_large(kept[path])
     return Scan(images=tuple(scans), flags=_unused(kept, scans))
 
@@ -100,7 +96,7 @@ def _series(files: Mapping[Path, str]) -> Scan:
             "No scan is among the files that were sent.", remedy=f"Known: {', '.join(known)}."
         ) from error
     first = found[0]
-    if sum(_pixels(path) for path in first.files) > MOST_VALUES:
+    if claim_of(folder, first.uid).values > MOST_VALUES:
         raise _too_large("The series")
     unused = _unused(files, [path for one in found for path in one.files])
     if len(found) == 1:
@@ -124,36 +120,6 @@ def _unused(files: Mapping[Path, str], used: Sequence[Path]) -> tuple[str, ...]:
         return ()
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return (f"No scan, and not used: {', '.join(names[:_MOST_NAMED])}{more}.",)
-
-
-def _values(path: Path) -> int:
-    """Return how many numbers a header claims; 0 where the reader itself sees to that."""
-    if path.name.endswith((".nii", ".nii.gz")):
-        return _nifti_values(path)
-    if path.suffix in (".nrrd", ".mha"):
-        with path.open("rb") as stream:
-            sizes = _SIZES.findall(stream.read(_HEADER_BYTES))
-        return math.prod(int(size) for found in sizes for size in found.split())
-    return 0
-
-
-def _nifti_values(path: Path) -> int:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-
-    try:
-        return math.prod(nibabel.load(path).header.get_data_shape())
-    except (ImageFileError, OSError, EOFError, ValueError, LookupError):
-        return 0  # the reader says what is wrong
-
-
-def _pixels(path: Path) -> int:
-    from lamina.io.dicom_headers import count_of, guarded, parse
-
-    header = parse(path, ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"), pixels=False)
-    with guarded(path):
-        samples = int(header.get("SamplesPerPixel") or 1)
-        return int(header.Rows) * int(header.Columns) * count_of(header, path) * samples
 
 
 def _too_large(name: str) -> FileError:

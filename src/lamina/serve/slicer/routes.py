@@ -18,7 +18,7 @@ from lamina import __version__
 from lamina.serve.errors import Refusal
 from lamina.serve.guard import is_token
 from lamina.serve.intake import Upload
-from lamina.serve.intake.uploads import safe_suffix, timed
+from lamina.serve.intake.uploads import safe_suffix
 from lamina.serve.jobs.store import ENDED
 from lamina.serve.routes import Shared
 from lamina.serve.slicer.answers import SEGMENTATION, answered, as_form, described
@@ -57,12 +57,11 @@ async def auth(service: Shared) -> dict[str, Any]:
 )
 async def login(request: Request, service: Shared) -> dict[str, str]:
     """Exchange the token, given as a password, for itself."""
-    body = b""
-    async for chunk in timed(request.stream(), service.settings.request_s):
-        body += chunk
-        if len(body) > _LOGIN_BYTES:
-            raise Refusal(413, "The form is too large.")
-    token = service.settings.token
+    limit_s, token = service.settings.request_s, service.settings.token
+    try:
+        body = await asyncio.wait_for(_login_form(request), limit_s)
+    except asyncio.TimeoutError as error:
+        raise Refusal(408, f"The form was not there in {limit_s:g} s.", "Send it again.") from error
     given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
     if token is None or not is_token(given, token):
         raise Refusal(401, "The password is wrong.", "It is the token that lamina serve printed.")
@@ -212,6 +211,15 @@ async def infer(
     finally:
         await run_in_threadpool(service.store.remove, job_id)
     return as_form(*found)
+
+
+async def _login_form(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LOGIN_BYTES:
+            raise Refusal(413, "The form is too large.")
+    return body
 
 
 def _submitted(service: "Service", model: str, upload: Upload, image: str, session_id: str) -> str:
