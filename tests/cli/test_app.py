@@ -289,7 +289,8 @@ def test_quiet_says_nothing_but_errors(cli, tiny_run, tiny_dataset, tmp_path):
 def test_a_terminal_that_is_closed_leaves_no_scan_behind(tmp_path, kept):
     write_volume(make_phantom(3)[0], tmp_path / "scan.nii.gz")
     (tmp_path / "temporary").mkdir()
-    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " if kept else ""
+    handling = "signal.SIG_IGN" if kept else "signal.SIG_DFL"
+    before = f"import signal; signal.signal(signal.SIGHUP, {handling}); "
     command = [sys.executable, "-c", before + MAIN, "view", str(tmp_path / "scan.nii.gz")]
     with subprocess.Popen(
         [*command, "--no-browser", "--json"],

@@ -19,11 +19,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def heeded_hangup():
-    """A closed terminal is told of, also where the tests themselves are to outlive theirs."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heeded():
+    """Signals act as in a terminal, also where whatever started the tests had some ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_epochs_report_loss_rate_and_step(whole):

@@ -232,9 +232,9 @@ def test_a_runs_own_scans_know_their_labels(tiny_run, tiny_dataset, tmp_path):
 
 def test_scans_from_anywhere_have_no_labels(tiny_run, tiny_dataset, tmp_path):
     predict(tiny_run, tmp_path / "found", tiny_dataset / "imagesTr" / "ball_000.nii.gz")
-    with pytest.raises(DatasetError, match="with -r"):
+    with pytest.raises(DatasetError, match="lamina evaluate -p SEGMENTATIONS -r"):
         evaluate(tmp_path / "found")
-    with pytest.raises(DatasetError, match="with -r"):
+    with pytest.raises(DatasetError, match="lamina evaluate -p SEGMENTATIONS -r"):
         evaluate(tmp_path / "found" / "ball_000.nii.gz")
 
 

@@ -398,6 +398,10 @@ def test_a_scan_too_large_for_the_memory_does_not_stop_the_others(scans, tiny_ru
     assert names(tmp_path / "out") == ["ball_000.nii.gz", "prediction.json"]
 
 
+HEED_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""A job in the background of a script ignores it, and so do its children."""
+
+
 def test_ctrl_c_leaves_whole_files_and_no_traceback(scan, tiny_run, tmp_path):
     folder, out = tmp_path / "many", tmp_path / "out"
     folder.mkdir()
@@ -405,7 +409,7 @@ def test_ctrl_c_leaves_whole_files_and_no_traceback(scan, tiny_run, tmp_path):
         (folder / f"{number:03d}.nii.gz").symlink_to(scan)
     arguments = ["predict", "-m", tiny_run, "-i", folder, "-o", out]
     with subprocess.Popen(
-        [sys.executable, "-c", "from lamina.cli import main; main()", *arguments],
+        [sys.executable, "-c", f"{HEED_CTRL_C}; from lamina.cli import main; main()", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
