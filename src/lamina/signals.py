@@ -54,6 +54,16 @@ def on_ending(heard: Callable[[str], None]) -> Callable[[], None]:
     return put_back
 
 
+def ignore_terminal() -> None:
+    """Make a process deaf to Ctrl-C and to the terminal's end, of which all its processes hear.
+
+    It is for those that the main process tells when to end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, _HANGUP):
+        signal.signal(getattr(signal, _HANGUP), signal.SIG_IGN)
+
+
 def _heeded() -> list[signal.Signals]:
     here = [signal.Signals[name] for name in ENDING if name in signal.Signals.__members__]
     return [s for s in here if s.name != _HANGUP or signal.getsignal(s) is not signal.SIG_IGN]

@@ -204,12 +204,11 @@ def _scores(bundle: Bundle) -> str:
     used = {*tabulated, *means.values()}
     others = {name: value for name, value in metrics.items() if name not in used}
     intervals = _mapping(bundle.metrics, _INTERVALS)
-    scores = _score_table(tabulated, metrics, means, intervals)
-    parts = [scores] if tabulated else []
+    parts = [_score_table(tabulated, metrics, means, intervals)] if tabulated else []
     if tabulated and "measured_on" not in metrics and "fold" in bundle.training:
         scan, fold = wording(bundle.plan).scan, bundle.training["fold"]
         parts.insert(0, _OPTIMISTIC.format(scan=scan, fold=fold))
-    if scores != _score_table(tabulated, metrics, means, {}):
+    if intervals:
         parts.append("In brackets: n patients, their mean, and its 95 % BCa bootstrap interval.")
     if others or not tabulated:
         parts.append(_settings(others))
@@ -245,7 +244,7 @@ def _score_table(
 
 
 def _bracketed(found: Any) -> str:
-    """Return an interval with its own mean; older models do not know that."""
+    """Return an interval with its own mean; nothing where there is no such."""
     if not isinstance(found, Mapping):
         return ""
     span = _span(found["low"], found["high"], 1.0)

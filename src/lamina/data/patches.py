@@ -4,8 +4,6 @@ A patch that is turned, zoomed or bent is sampled from its case at once: what co
 edges is the case's own anatomy.
 """
 
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
@@ -23,6 +21,7 @@ from lamina.data.cache import PreparedCase
 from lamina.data.motion import Motion, draw_motion
 from lamina.data.sampling import PatchSampler, random_for
 from lamina.errors import ConfigError
+from lamina.signals import ignore_terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +138,9 @@ def _at_index(axis: int, index: int) -> tuple[slice | int, ...]:
     return (*[slice(None)] * (1 + axis), index)
 
 
-def ignore_terminal(worker: int) -> None:
-    """Make a loader process deaf to Ctrl-C and to the terminal's end, of which all processes hear.
-
-    The main process answers, and needs patches until it has finished its step.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def _leave_terminal(worker: int) -> None:
+    """Let the main process answer the terminal: it needs patches until its step is finished."""
+    ignore_terminal()
 
 
 def loading(workers: int, device: str) -> dict[str, Any]:
@@ -156,7 +150,7 @@ def loading(workers: int, device: str) -> dict[str, Any]:
         "pin_memory": device != "cpu",
         "persistent_workers": workers > 0,
         "multiprocessing_context": "spawn" if workers else None,
-        "worker_init_fn": ignore_terminal,
+        "worker_init_fn": _leave_terminal,
     }
 
 

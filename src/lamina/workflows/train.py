@@ -76,9 +76,8 @@ class Training:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        told = {"out": str(self.run)} | asdict(self) | {"bundle": str(self.bundle)}
-        del told["run"]
-        return told
+        told = asdict(self)
+        return {"out": str(told.pop("run"))} | told | {"bundle": str(self.bundle)}
 
     def outcome(self) -> dict[str, Any]:
         """Return what the run's manifest keeps of it."""

@@ -77,7 +77,7 @@ async def receive(
         raise _too_large(limits)
     form, received = _Form(boundary, folder, limits), 0
     try:
-        async for chunk in timed(stream, limits.idle_s):
+        async for chunk in _timed(stream, limits.idle_s):
             received += len(chunk)
             if received > limits.max_bytes:
                 raise _too_large(limits)
@@ -109,12 +109,7 @@ def is_clutter(name: str) -> bool:
     return parts[-1].startswith(".") or "__MACOSX" in parts or parts[-1].lower() == "thumbs.db"
 
 
-async def timed(stream: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
-    """Yield what comes.
-
-    Raises:
-        UploadError: Nothing came for too long.
-    """
+async def _timed(stream: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
     chunks = aiter(stream)
     while True:
         try:

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -19,6 +18,7 @@ from lamina.errors import LaminaError, ResourceError
 from lamina.files import atomic_path
 from lamina.serve.jobs.store import Store
 from lamina.serve.jobs.work import Cancelled, Job, Work
+from lamina.signals import ignore_terminal
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,7 @@ def run(folder: Path, make_job: Callable[[], Job], worker: str, told: Connection
         worker: Name of this process in the queue.
         told: Gets :data:`READY` once it works; anything that comes back means stop.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes
-    if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as does its end
+    ignore_terminal()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")  # those of libraries quote what headers say
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
