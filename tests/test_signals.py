@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -72,9 +73,11 @@ def test_the_end_may_be_told_to_a_terminal_that_is_gone(tmp_path):
         stderr=theirs,
         text=True,
     ) as process:
+        with os.fdopen(ours, "rb") as terminal:
+            assert terminal.readline() == b"ready\r\n"
+        while os.isatty(theirs):  # another thread's new process may still have it for a moment
+            time.sleep(0.01)
         os.close(theirs)
-        assert os.read(ours, 5) == b"ready"
-        os.close(ours)
         process.send_signal(signal.SIGHUP)
         process.communicate("go on\n", timeout=60)
     assert (process.returncode, (tmp_path / "heard").read_text()) == (0, "SIGHUP")
