@@ -11,13 +11,13 @@ from lamina.bundle import build_network, load_bundle
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.intervals import FEW_TOLD, mean_interval
 from lamina.evaluation.summary import Score
+from lamina.folders.evaluation import read_evaluation
+from lamina.folders.run import RunFolder, read_history
 from lamina.io import write_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows.cross_validation import cross_validate
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.run import RunFolder, read_history
-from lamina.workflows.scored import read_evaluation
 
 ROOT = Path(__file__).parents[1]
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])

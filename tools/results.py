@@ -28,9 +28,9 @@ from lamina.bundle import load_bundle
 from lamina.data.case import patient_of
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.statistics.pairing import mean_over
+from lamina.folders.evaluation import Evaluation, read_evaluation
+from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.report.facts import window_cost
-from lamina.workflows.run import ALL, RunFolder, read_history
-from lamina.workflows.scored import Evaluation, read_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"

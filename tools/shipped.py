@@ -16,9 +16,9 @@ from pathlib import Path
 from textwrap import fill
 
 from lamina.bundle import Bundle, load_bundle, save_bundle
+from lamina.folders.model import find_bundle
 from lamina.pretrained import FOLDER, INT8, SUFFIX, shipped
 from lamina.workflows.export import export
-from lamina.workflows.load import find_bundle
 
 NOTICE = "NOTICE.txt"
 _LICENCES = {

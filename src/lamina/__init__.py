@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lamina.folders.model import Model, load
     from lamina.io import read_volume, write_volume
     from lamina.labels import LabelSet
     from lamina.models import build
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from lamina.workflows.compare import compare
     from lamina.workflows.cross_validation import cross_validate
     from lamina.workflows.evaluate import evaluate
-    from lamina.workflows.load import Model, load
     from lamina.workflows.predict import predict
     from lamina.workflows.prepare import prepare
     from lamina.workflows.train import train
@@ -24,13 +24,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "LabelSet": "lamina.labels",
-    "Model": "lamina.workflows.load",
+    "Model": "lamina.folders.model",
     "Volume": "lamina.volume",
     "build": "lamina.models",
     "compare": "lamina.workflows.compare",
     "cross_validate": "lamina.workflows.cross_validation",
     "evaluate": "lamina.workflows.evaluate",
-    "load": "lamina.workflows.load",
+    "load": "lamina.folders.model",
     "predict": "lamina.workflows.predict",
     "prepare": "lamina.workflows.prepare",
     "read_volume": "lamina.io",

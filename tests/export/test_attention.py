@@ -6,8 +6,8 @@ import torch
 
 from lamina.export.attention import MapDrawer
 from lamina.export.graphs import AttentionMaps
+from lamina.folders.transformer import make_maker
 from lamina.inference.backend import TorchNetwork
-from lamina.workflows.transformer import make_maker
 from small_bundles import small_vit
 
 

@@ -61,7 +61,7 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
     command = [sys.executable, "-c", SCRIPT, *(tmp_path / name for name in ("x", "scans", "out"))]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    predict(tmp_path / "model.lamina", tmp_path / "seg", tmp_path / "scans")
+    predict(tmp_path / "model.lamina", tmp_path / "scans", out=tmp_path / "seg")
     expected = read_volume(tmp_path / "seg" / "scan.nii.gz")
     found = read_volume(tmp_path / "out" / "scan_seg.nii.gz")
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)

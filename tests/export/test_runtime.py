@@ -204,7 +204,7 @@ def test_an_exported_model_segments_as_predict_does(target, name, options, scan,
     if absent := [package for package in packages if find_spec(package) is None]:
         pytest.skip(f"{', '.join(absent)} not installed")
     from lamina.bundle import transformer_weights
-    from lamina.workflows.transformer import make_maker
+    from lamina.folders.transformer import make_maker
 
     bundle = small_bundle(name, **options)
     save_bundle(bundle, tmp_path / "model.lamina")
@@ -216,7 +216,7 @@ def test_an_exported_model_segments_as_predict_does(target, name, options, scan,
     write_exported(bundle, graphs_of(bundle, vit), target, tmp_path / "x", source=source)
     done = run("-m", tmp_path / "x", "-i", scan, "-o", tmp_path / "found.nii.gz", "--threads", 1)
     assert (done.returncode, done.stderr) == (0, "")
-    predict(tmp_path / "model.lamina", tmp_path / "seg", scan)
+    predict(tmp_path / "model.lamina", scan, out=tmp_path / "seg")
     expected = read_volume(tmp_path / "seg" / scan.name).array
     found = read_volume(tmp_path / "found.nii.gz").array
     assert name == "dainet" or len(np.unique(expected)) > 1  # whose fresh weights see no contrast

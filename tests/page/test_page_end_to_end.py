@@ -54,7 +54,7 @@ def test_what_the_browser_gets_is_what_the_command_line_writes(
 ):
     scan = tmp_path / "Nobody Known.nii.gz"
     shutil.copy(tiny_dataset / "imagesTr" / "ball_000.nii.gz", scan)
-    predict(model, tmp_path / "cli", scan)
+    predict(model, scan, out=tmp_path / "cli")
     expected = read_labels(tmp_path / "cli" / scan.name)
 
     with visit(url, accept_downloads=True) as page:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lamina.bundle import load_bundle
+from lamina.folders.run import RunFolder
 from lamina.models import configure, input_channels
 from lamina.training import recomputation
 from lamina.training.recomputation import checkpoint_activations
-from lamina.workflows.run import RunFolder
 from lamina.workflows.train import train
 
 NETWORKS = [

@@ -6,12 +6,12 @@ import pytest
 
 from lamina.errors import ConfigError
 from lamina.files import read_json
+from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS, own_precision
 from lamina.training.config import TrainConfig
-from lamina.workflows import rehearsal
-from lamina.workflows.assembly import completed, network_of
-from lamina.workflows.rehearsal import rehearse
-from lamina.workflows.work import WorkFolder
+from lamina.workflows.steps import rehearsal
+from lamina.workflows.steps.assembly import completed, network_of
+from lamina.workflows.steps.rehearsal import rehearse
 
 
 @pytest.fixture

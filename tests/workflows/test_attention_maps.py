@@ -13,9 +13,9 @@ from lamina.data.cache import PreparedCase
 from lamina.data.views import intensity_range, normalised, to_unit
 from lamina.errors import BundleError, ConfigError, DatasetError
 from lamina.files import read_json, write_json
+from lamina.folders.transformer import MapMaker, read_vit, write_vit
 from lamina.models.vit import ViTConfig, attention_maps
 from lamina.workflows.attention_maps import draw_maps
-from lamina.workflows.transformer import MapMaker, read_vit, write_vit
 
 TINY = ViTConfig(image_size=32, token_size=8, width=24, depth=2, num_heads=3)
 

@@ -6,17 +6,18 @@ import pytest
 
 from lamina.errors import FileError, TrainingError
 from lamina.files import locked, write_json
-from lamina.workflows import all_folds
-from lamina.workflows.assembly import net_of
-from lamina.workflows.beginning import check_unchanged
+from lamina.folders.all_folds import folds_of
+from lamina.folders.run import RunFolder, read_history
+from lamina.folders.work import WorkFolder
 from lamina.workflows.cross_validation import cross_validate
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.prepare import prepare
 from lamina.workflows.pretrain import pretrain
-from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.steps import all_folds
+from lamina.workflows.steps.assembly import net_of
+from lamina.workflows.steps.beginning import check_unchanged
 from lamina.workflows.sweep import sweep
 from lamina.workflows.train import train
-from lamina.workflows.work import WorkFolder
 
 LABELS = "labelsTr"
 
@@ -55,7 +56,7 @@ def test_no_run_begins_among_other_files(begin, tiny_work, tiny_run, tmp_path):
 
 def test_what_was_said_of_all_folds_may_be_said_again_in_part(tiny_work, tmp_path):
     work, out = WorkFolder(tiny_work), tmp_path / "run"
-    folds = all_folds.folds_of(work)
+    folds = folds_of(work)
     settings = {"optimiser": {"lr": 0.01, "weight_decay": 0.1}}
     all_folds.begin(work, out, folds, settings, None)
     again = all_folds.resume(work, out, folds, {"epochs": 3, "optimiser": {"lr": 0.01}}, None)
@@ -93,7 +94,7 @@ def test_a_run_that_another_process_finished_meanwhile_is_left_alone(
 
 def test_folds_begin_from_the_weights_that_were_given(tiny_work, tiny_run, tmp_path):
     work, out, start = WorkFolder(tiny_work), tmp_path / "run", tmp_path / "start.lamina"
-    folds, bundle = all_folds.folds_of(work), RunFolder(tiny_run).bundle_file
+    folds, bundle = folds_of(work), RunFolder(tiny_run).bundle_file
     shutil.copyfile(bundle, start)
     ours = all_folds.begin(work, out, folds, {}, start)
     assert ours.start == start.resolve()

@@ -8,12 +8,12 @@ import pytest
 from lamina.errors import ConfigError, DatasetError, FileError, LaminaError, UnknownNameError
 from lamina.evaluation.scores import Score, Scores
 from lamina.files import read_json, write_json
+from lamina.folders.evaluation import CASES, read_evaluation
 from lamina.io import write_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows.compare import compare
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.scored import CASES, read_evaluation
 
 LABELS = LabelSet(values={"liver": 1, "tumour": 2}, regions={"all": ("liver", "tumour")})
 RULES = {"missed": "prediction empty", "invented": "reference empty", "absent": "both empty"}
@@ -339,7 +339,7 @@ def test_evaluate_leaves_what_tells_references_apart(scored_twice):
 def test_the_scores_of_a_runs_own_scans_know_the_patients(tiny_run, tmp_path):
     from lamina.workflows.predict import predict
 
-    predict(tiny_run, tmp_path / "seg", split="val")
+    predict(tiny_run, out=tmp_path / "seg", split="val")
     scores = evaluate(tmp_path / "seg", out=tmp_path / "scores", metrics=["dice"])
     found = read_evaluation(tmp_path / "scores")
     assert found.patients.keys() == found.references.keys() == set(scores.cases)

@@ -16,13 +16,13 @@ import yaml
 from lamina.bundle import averaged, build_network, load_bundle, save_bundle
 from lamina.errors import BundleError, ConfigError, DatasetError, TrainingError
 from lamina.files import read_json, sha256, write_json
+from lamina.folders.model import load
+from lamina.folders.run import RunFolder, read_history
 from lamina.inference.postprocess import postprocess
 from lamina.io import read_labels
 from lamina.workflows import cross_validation, ensembles
 from lamina.workflows.cross_validation import cross_validate
-from lamina.workflows.load import load
 from lamina.workflows.predict import predict
-from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
 
 SETTINGS = {
@@ -282,7 +282,7 @@ def test_folds_that_share_a_validation_case_cannot_be_joined(tiny_work, tmp_path
 
 def test_segmentations_of_several_models_share_a_folder_only_where_that_is_meant(whole):
     with pytest.raises(DatasetError, match="holds segmentations of other scans by another model"):
-        predict(whole.run / "fold_0", whole.run / "out_of_fold", split="val")
+        predict(whole.run / "fold_0", out=whole.run / "out_of_fold", split="val")
 
 
 def test_chosen_postprocessing_is_stored_and_applied(whole):

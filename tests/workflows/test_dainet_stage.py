@@ -15,16 +15,16 @@ from lamina.data.patches import PatchDataset
 from lamina.data.sampling import PatchSampler
 from lamina.errors import BundleError, ConfigError, DatasetError, TrainingError
 from lamina.files import read_json, sha256, write_json
+from lamina.folders.all_folds import AllFolds
+from lamina.folders.run import RunFolder
+from lamina.folders.transformer import MapMaker, read_vit, transformer_for, write_vit
+from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.models.vit import ViTConfig
-from lamina.workflows.all_folds import AllFolds
 from lamina.workflows.attention_maps import draw_maps
 from lamina.workflows.ensembles import ensemble
 from lamina.workflows.prepare import prepare
-from lamina.workflows.run import RunFolder
 from lamina.workflows.train import train
-from lamina.workflows.transformer import MapMaker, read_vit, transformer_for, write_vit
-from lamina.workflows.work import WorkFolder
 
 SETTINGS = {"model_options": {"width": 4}, "epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
 
@@ -144,7 +144,7 @@ def test_without_fitting_maps_nothing_is_trained(bare, mapped, tmp_path):
 def test_training_says_what_the_maps_have_seen(mapped, run, tmp_path, caplog):
     train(mapped, run, {}, resume=True)
     assert "trained from scratch" in caplog.text
-    assert "fold" not in caplog.text
+    assert "of fold" not in caplog.text
     train(mapped, tmp_path / "run", SETTINGS, fold=1)
     assert "has seen validation scans of fold 1, without their labels" in caplog.text
 

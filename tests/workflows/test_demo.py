@@ -6,9 +6,9 @@ from PIL import Image
 
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import read_json, write_json
+from lamina.folders.model import load
 from lamina.io import read_labels
 from lamina.workflows.demo import demo
-from lamina.workflows.load import load
 
 
 def test_leaves_scans_model_segmentations_scores_and_a_picture(tmp_path):

@@ -6,8 +6,8 @@ import torch
 from lamina.errors import ConfigError
 from lamina.training.device import chosen_device, is_here, placement, require_device
 from lamina.workflows.plan import replan
-from lamina.workflows.planner import budget_of
 from lamina.workflows.predict import predict
+from lamina.workflows.steps.planner import budget_of
 from lamina.workflows.train import train
 
 
@@ -46,7 +46,7 @@ def test_a_gpu_that_is_not_here_is_planned_for_when_its_memory_is_told(tiny_work
 
 def test_predicting_on_a_gpu_that_is_not_here_is_refused(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match="--device cuda: "):
-        predict(tiny_run, tmp_path / "found", split="val", device="cuda")
+        predict(tiny_run, out=tmp_path / "found", split="val", device="cuda")
     assert not (tmp_path / "found").exists()
 
 

@@ -223,7 +223,7 @@ def test_regions_of_the_description_are_scored(folders):
 
 
 def test_a_runs_own_scans_know_their_labels(tiny_run, tiny_dataset, tmp_path):
-    predict(tiny_run, tmp_path / "found", split="val", device="cpu")
+    predict(tiny_run, out=tmp_path / "found", split="val", device="cpu")
     by_record = evaluate(tmp_path / "found")
     by_name = evaluate(tmp_path / "found", tiny_dataset / "labelsTr")
     assert by_record.rows == by_name.rows
@@ -231,7 +231,7 @@ def test_a_runs_own_scans_know_their_labels(tiny_run, tiny_dataset, tmp_path):
 
 
 def test_scans_from_anywhere_have_no_labels(tiny_run, tiny_dataset, tmp_path):
-    predict(tiny_run, tmp_path / "found", tiny_dataset / "imagesTr" / "ball_000.nii.gz")
+    predict(tiny_run, tiny_dataset / "imagesTr" / "ball_000.nii.gz", out=tmp_path / "found")
     with pytest.raises(DatasetError, match="lamina evaluate -p SEGMENTATIONS -r"):
         evaluate(tmp_path / "found")
     with pytest.raises(DatasetError, match="lamina evaluate -p SEGMENTATIONS -r"):
@@ -251,7 +251,7 @@ def test_pictures_whose_pixel_size_a_table_tells_are_segmented_and_scored_in_mm(
     work, run, out = (tmp_path / name for name in ("work", "run", "out"))
     prepare(folder, work, model="unext", ram_bytes=4e9, device="cpu", rehearse=False, workers=0)
     train(work, run, {"epochs": 1, "steps_per_epoch": 1})
-    assert not predict(run, out, split="val", device="cpu").failures
+    assert not predict(run, out=out, split="val", device="cpu").failures
     scores = evaluate(out)
     assert scores.failures == {}
     assert scores.unit == "mm"

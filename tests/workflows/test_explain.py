@@ -89,7 +89,7 @@ def test_an_ensembles_members_are_views(scan, tmp_path):
 
 def test_uncertainty_measures_the_segmentation_that_predict_gives(light, scan, tmp_path):
     result = explain(light, scan, tmp_path, method="uncertainty")
-    (outcome,) = predict(light, tmp_path / "out", scan).outcomes
+    (outcome,) = predict(light, scan, out=tmp_path / "out").outcomes
     found = {name: told["size"] for name, told in result.structures.items()}
     assert found == {name: size for name, size in outcome.sizes.items() if size}
 
@@ -226,9 +226,9 @@ def test_predict_flags_scans_unlike_those_of_training(cli, tiny_run, tiny_datase
 def test_predict_looks_for_disagreement_where_it_looks_twice(light, scan, tmp_path):
     from lamina.workflows.predict import predict
 
-    (once,) = predict(light, tmp_path / "once", scan).outcomes
-    (again,) = predict(light, tmp_path / "again", scan, tta=True).outcomes
-    (limited,) = predict(light, tmp_path / "limited", scan, tta=True, ram_bytes=64e9).outcomes
+    (once,) = predict(light, scan, out=tmp_path / "once").outcomes
+    (again,) = predict(light, scan, out=tmp_path / "again", tta=True).outcomes
+    (limited,) = predict(light, scan, out=tmp_path / "limited", tta=True, ram_bytes=64e9).outcomes
     assert once.flags is None
     assert {flag["kind"] for flag in again.flags} <= {"disagreement"}
     assert limited.flags == again.flags

@@ -15,12 +15,12 @@ from lamina.export.container import read_exported
 from lamina.export.parity import paired_dice
 from lamina.export.targets import MODEL, TARGETS, Target, openvino
 from lamina.files import read_json, sha256, write_json
+from lamina.folders.model import load
+from lamina.folders.run import RunFolder
 from lamina.inference.backend import TorchNetwork
 from lamina.io import read_volume, write_volume
 from lamina.volume import Volume
 from lamina.workflows.export import Export, export
-from lamina.workflows.load import load
-from lamina.workflows.run import RunFolder
 from small_bundles import small_bundle
 
 

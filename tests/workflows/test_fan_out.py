@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from lamina.errors import ClusterError, ConfigError, FileError, LaminaError, ResourceError
-from lamina.workflows import fan_out
-from lamina.workflows.fan_out import run_jobs
+from lamina.workflows.steps import fan_out
+from lamina.workflows.steps.fan_out import run_jobs
 
 LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
@@ -61,7 +61,7 @@ def test_a_cluster_that_is_none_is_refused(cluster):
 
 def test_running_here_needs_no_ray():
     script = (
-        "import sys; from lamina.workflows.fan_out import run_jobs\n"
+        "import sys; from lamina.workflows.steps.fan_out import run_jobs\n"
         "print(run_jobs([int, float]), 'ray' in sys.modules)"
     )
     done = subprocess.run(

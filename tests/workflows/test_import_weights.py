@@ -15,12 +15,12 @@ import lamina
 from lamina.bundle import build_network, load_bundle, save_bundle
 from lamina.data.intensity import normalise
 from lamina.errors import BundleError, ConfigError, UnknownNameError
+from lamina.folders.transformer import read_vit
 from lamina.models import configure
 from lamina.models.reference import REFERENCES, fit_reference, load_reference
 from lamina.models.vit import ViTConfig
 from lamina.workflows.import_weights import import_weights
 from lamina.workflows.predict import scans_in
-from lamina.workflows.transformer import read_vit
 
 
 def names_of(shared, network):

@@ -17,14 +17,14 @@ from dicom_scans import OBLIQUE, PATIENT, write_enhanced, write_series
 from lamina.bundle import save_bundle
 from lamina.errors import ConfigError, FileError, PacsError, UnreachableError
 from lamina.files import locked
+from lamina.folders.model import load
 from lamina.io.pacs import Access, Series, WebArchive, address_of, archive_at
-from lamina.workflows.load import load
 from lamina.workflows.pacs import transfer
 from lamina.workflows.pacs.loop import Pace, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import LONGEST_DELAY_S, State
 from lamina.workflows.pacs.watch import Segmenter, status, watch
-from lamina.workflows.written import output_of
+from lamina.workflows.steps.output import output_of
 from small_bundles import small_bundle
 
 pydicom = pytest.importorskip("pydicom")

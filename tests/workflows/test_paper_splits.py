@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from lamina.files import read_json, write_json
+from lamina.folders.work import WorkFolder
 from lamina.geometry import affine_from
 from lamina.io import write_volume
 from lamina.volume import Volume
-from lamina.workflows.work import WorkFolder
 
 SIZE = (16, 16, 16)
 

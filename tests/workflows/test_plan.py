@@ -9,15 +9,15 @@ import pytest
 
 from lamina.errors import ConfigError, DatasetError, ResourceError, UnknownNameError
 from lamina.files import read_json, write_json
+from lamina.folders.work import WorkFolder
 from lamina.training.config import Optimiser, TrainConfig
-from lamina.workflows import planner
 from lamina.workflows import prepare as preparation
-from lamina.workflows.assembly import completed, configured
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
-from lamina.workflows.rehearsal import Rehearsal, rehearse
+from lamina.workflows.steps import planner
+from lamina.workflows.steps.assembly import completed, configured
+from lamina.workflows.steps.rehearsal import Rehearsal, rehearse
 from lamina.workflows.train import train
-from lamina.workflows.work import WorkFolder
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_network_of_two_axes_trains_and_predicts_slice_by_slice(work):
     assert set(found.changed) >= {"network", "slice_axis", "patch_size", "roi_size"}
     run = work.parent / "run"
     train(work, run, {"epochs": 1, "steps_per_epoch": 2})
-    outcome = predict(run, work.parent / "found", split="val", device="cpu")
+    outcome = predict(run, out=work.parent / "found", split="val", device="cpu")
     assert not outcome.failures
 
 
@@ -170,7 +170,7 @@ def test_a_device_that_is_not_there_is_one_clear_error(device, tiny_run, work):
     with pytest.raises(ConfigError, match=device):
         replan(work, device=device)
     with pytest.raises(ConfigError, match=device):
-        predict(tiny_run, work.parent / "out", split="val", device=device)
+        predict(tiny_run, out=work.parent / "out", split="val", device=device)
 
 
 def test_a_rehearsal_that_is_killed_leaves_nothing_behind(work, monkeypatch):

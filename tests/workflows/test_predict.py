@@ -17,11 +17,11 @@ import torch
 import lamina
 from lamina.errors import BundleError, DatasetError, GeometryError, TrainingError
 from lamina.files import read_json, sha256
+from lamina.folders import model as loading
+from lamina.folders.model import find_bundle, load
 from lamina.geometry import affine_from
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
-from lamina.workflows import load as loading
-from lamina.workflows.load import find_bundle, load
 from lamina.workflows.predict import Prediction, predict
 
 
@@ -66,7 +66,7 @@ def test_bad_files_are_listed_by_name_and_the_good_one_is_done(scans, tiny_run, 
     write_volume(Volume(np.ones((2, 9, 9, 9)), affine_from((1, 1, 1))), scans / "two.nii.gz")
     write_volume(Volume(np.ones((1, 9, 9)), affine_from((1, 1))), scans / "flat.nii.gz")
     out, calls = tmp_path / "out", []
-    result = predict(tiny_run, out, scans, progress=lambda *call: calls.append(call))
+    result = predict(tiny_run, scans, out=out, progress=lambda *call: calls.append(call))
     reasons = {
         "cut.nii.gz": "gzip data are wrong",
         "flat.nii.gz": "has 2 spatial axes, the plan is for 3",
@@ -87,7 +87,7 @@ def test_bad_files_are_listed_by_name_and_the_good_one_is_done(scans, tiny_run, 
 
 def test_the_record_says_what_was_done_with_which_model(scans, tiny_run, tmp_path):
     (scans / "void.nii").write_bytes(b"")
-    result = predict(tiny_run, tmp_path / "out", scans)
+    result = predict(tiny_run, scans, out=tmp_path / "out")
     record = read_json(tmp_path / "out" / "prediction.json")
     assert record["model"] == {
         "file": "model.lamina",
@@ -105,7 +105,9 @@ def test_one_big_scan_moves_the_bar_window_by_window(tiny_run, tmp_path):
     big = Volume(np.random.default_rng(0).normal(size=(1, 128, 32, 16)), affine_from((1, 1, 2)))
     write_volume(big, tmp_path / "big.mha")
     calls = []
-    predict(tiny_run, tmp_path / "out", tmp_path / "big.mha", progress=lambda *c: calls.append(c))
+    predict(
+        tiny_run, tmp_path / "big.mha", out=tmp_path / "out", progress=lambda *c: calls.append(c)
+    )
     assert len({done for done, _, _ in calls if 0 < done < 1}) >= 1
     assert calls[-1] == (1, 1, "big")
 
@@ -129,7 +131,7 @@ def test_what_comes_in_goes_out_under_the_same_name_and_format(name, scan, tiny_
     image = read_volume(scan)
     (tmp_path / "in").mkdir()
     write_volume(image, tmp_path / "in" / name)
-    result = predict(tiny_run, tmp_path / "out", tmp_path / "in" / name)
+    result = predict(tiny_run, tmp_path / "in" / name, out=tmp_path / "out")
     assert not result.failures
     assert names(tmp_path / "out") == sorted([name, "prediction.json"])
     found = read_labels(tmp_path / "out" / name)
@@ -153,7 +155,7 @@ def test_tilted_scans_are_listed_or_segmented_on_their_own_grid(scans, tiny_run,
 
 
 def test_validation_scans_of_a_run(tiny_run, tiny_work, tmp_path):
-    result = predict(tiny_run, tmp_path / "out", split="val")
+    result = predict(tiny_run, out=tmp_path / "out", split="val")
     expected = read_json(tiny_work / "splits.json")[0]["val"]
     assert [outcome.case_id for outcome in result.outcomes] == expected
     assert names(tmp_path / "out") == sorted(
@@ -169,7 +171,7 @@ def test_scans_of_several_files_are_named_after_their_case(run_copy, scan, tmp_p
     case = {"case_id": folder.name, "images": [str(image)]}
     manifest["val_cases"] = [manifest["val_cases"][0] | case]
     (run_copy / "manifest.json").write_text(json.dumps(manifest))
-    assert not predict(run_copy, tmp_path / "out", split="val").failures
+    assert not predict(run_copy, out=tmp_path / "out", split="val").failures
     assert names(tmp_path / "out") == ["BraTS2021_00001.nii.gz", "prediction.json"]
 
 
@@ -177,13 +179,13 @@ def test_scans_that_were_kept_for_the_end(run_copy, tiny_run, tmp_path):
     manifest = read_json(run_copy / "manifest.json")
     kept = manifest["val_cases"].pop()
     (run_copy / "manifest.json").write_text(json.dumps(manifest | {"test_cases": [kept]}))
-    result = predict(run_copy, tmp_path / "out", split="test")
+    result = predict(run_copy, out=tmp_path / "out", split="test")
     assert [outcome.case_id for outcome in result.outcomes] == [kept["case_id"]]
     (run_copy / "manifest.json").write_text(json.dumps(manifest | {"test_cases": []}))
     with pytest.raises(DatasetError, match="no cases were kept for --split test.*--protocol"):
-        predict(run_copy, tmp_path / "none", split="test")
+        predict(run_copy, out=tmp_path / "none", split="test")
     with pytest.raises(TrainingError, match="holds no training run"):
-        predict(tiny_run / "model.lamina", tmp_path / "none", split="test")
+        predict(tiny_run / "model.lamina", out=tmp_path / "none", split="test")
     assert not (tmp_path / "none").exists()
 
 
@@ -191,7 +193,7 @@ def test_validation_scans_that_are_gone_are_listed(run_copy, tmp_path):
     manifest = read_json(run_copy / "manifest.json")
     manifest["val_cases"][0]["images"] = [str(tmp_path / "gone.nii.gz")]
     (run_copy / "manifest.json").write_text(json.dumps(manifest))
-    result = predict(run_copy, tmp_path / "out", split="val")
+    result = predict(run_copy, out=tmp_path / "out", split="val")
     assert list(result.failures) == ["gone.nii.gz"]
     assert "does not exist" in result.failures["gone.nii.gz"]
 
@@ -202,49 +204,49 @@ class TestNothingIsWrittenOver:
     def test_the_scans_themselves(self, scans, tiny_run):
         before = (scans / "ball_000.nii.gz").read_bytes()
         with pytest.raises(DatasetError, match=r"ball_000.nii.gz: would be written over.*--out"):
-            predict(tiny_run, scans, scans)
+            predict(tiny_run, scans, out=scans)
         assert (scans / "ball_000.nii.gz").read_bytes() == before
         assert names(scans) == ["ball_000.nii.gz"]
 
     def test_references_of_the_same_name(self, scans, tiny_run, tiny_dataset, tmp_path):
         shutil.copytree(tiny_dataset / "labelsTr", tmp_path / "labelsTr")
         with pytest.raises(DatasetError, match="not as a prediction left it"):
-            predict(tiny_run, tmp_path / "labelsTr", scans)
+            predict(tiny_run, scans, out=tmp_path / "labelsTr")
 
     def test_predictions_that_are_now_scans(self, scans, tiny_run, tmp_path):
-        predict(tiny_run, tmp_path / "out", scans)
+        predict(tiny_run, scans, out=tmp_path / "out")
         with pytest.raises(DatasetError, match="would be written over"):
-            predict(tiny_run, tmp_path / "out", tmp_path / "out")
+            predict(tiny_run, tmp_path / "out", out=tmp_path / "out")
         linked = tmp_path / "link"
         linked.symlink_to(tmp_path / "out")
         with pytest.raises(DatasetError, match="would be written over"):
-            predict(tiny_run, linked, tmp_path / "out")
+            predict(tiny_run, tmp_path / "out", out=linked)
 
     def test_an_earlier_prediction_is_made_anew(self, scans, tiny_run, tmp_path):
-        predict(tiny_run, tmp_path / "out", scans)
-        assert not predict(tiny_run, tmp_path / "out", scans).failures
+        predict(tiny_run, scans, out=tmp_path / "out")
+        assert not predict(tiny_run, scans, out=tmp_path / "out").failures
         assert on_one_grid(
             read_labels(tmp_path / "out" / "ball_000.nii.gz"),
             read_volume(scans / "ball_000.nii.gz"),
         )
 
     def test_a_prediction_that_somebody_corrected(self, scans, tiny_run, tmp_path):
-        predict(tiny_run, tmp_path / "out", scans)
+        predict(tiny_run, scans, out=tmp_path / "out")
         (tmp_path / "out" / "ball_000.nii.gz").write_bytes(b"corrected by hand")
         with pytest.raises(DatasetError, match="not as a prediction left it"):
-            predict(tiny_run, tmp_path / "out", scans)
+            predict(tiny_run, scans, out=tmp_path / "out")
         assert (tmp_path / "out" / "ball_000.nii.gz").read_bytes() == b"corrected by hand"
 
     def test_a_scan_that_fails_now_leaves_no_older_segmentation(self, scans, tiny_run, tmp_path):
-        predict(tiny_run, tmp_path / "out", scans)
+        predict(tiny_run, scans, out=tmp_path / "out")
         (scans / "ball_000.nii.gz").write_bytes(b"damaged")
-        assert predict(tiny_run, tmp_path / "out", scans).failures
+        assert predict(tiny_run, scans, out=tmp_path / "out").failures
         assert names(tmp_path / "out") == ["prediction.json"]
 
     def test_the_record_keeps_other_scans_of_the_same_model(self, scans, tiny_run, tmp_path):
-        predict(tiny_run, tmp_path / "out", scans)
+        predict(tiny_run, scans, out=tmp_path / "out")
         other = shutil.copy(scans / "ball_000.nii.gz", tmp_path / "other.nii.gz")
-        predict(tiny_run, tmp_path / "out", Path(other))
+        predict(tiny_run, Path(other), out=tmp_path / "out")
         listed = read_json(tmp_path / "out" / "prediction.json")["cases"]
         assert [case["case_id"] for case in listed] == ["ball_000", "other"]
 
@@ -252,14 +254,14 @@ class TestNothingIsWrittenOver:
 def test_scans_that_only_their_suffix_tells_apart_are_refused(scans, tiny_run, tmp_path):
     write_volume(read_volume(scans / "ball_000.nii.gz"), scans / "ball_000.mha")
     with pytest.raises(DatasetError, match=r"ball_000\.nii\.gz: is called ball_000, as .*\.mha is"):
-        predict(tiny_run, tmp_path / "out", scans)
+        predict(tiny_run, scans, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_link_to_itself_is_listed_and_the_good_scan_is_done(scans, tiny_run, tmp_path):
     (scans / "loop.nii.gz").symlink_to("loop.nii.gz")
     out = tmp_path / "out"
-    result = predict(tiny_run, out, scans)
+    result = predict(tiny_run, scans, out=out)
     assert result.failures.keys() == {"loop.nii.gz"}
     assert "does not exist" in result.failures["loop.nii.gz"]
     assert names(out) == ["ball_000.nii.gz", "prediction.json"]
@@ -280,7 +282,7 @@ def test_nothing_to_segment_is_an_error_before_anything_is_written(
 ):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=message):
-        predict(tiny_run, tmp_path / "out", inputs and tmp_path / inputs, split=split)
+        predict(tiny_run, inputs and tmp_path / inputs, out=tmp_path / "out", split=split)
     assert not (tmp_path / "out").exists()
 
 
@@ -367,7 +369,7 @@ class TestPython:
             model(np.ones(shape), spacing=(1, 1, 1))
 
     def test_predict_is_the_public_name(self, scans, tiny_run, tmp_path):
-        assert isinstance(lamina.predict(tiny_run, tmp_path / "out", scans), Prediction)
+        assert isinstance(lamina.predict(tiny_run, scans, out=tmp_path / "out"), Prediction)
 
 
 LITTLE_MEMORY = """
@@ -376,10 +378,10 @@ from pathlib import Path
 import psutil
 from lamina.workflows.predict import predict
 model, out, scans = map(Path, sys.argv[1:])
-predict(model, out, scans / "ball_000.nii.gz")  # once before, to have everything loaded
+predict(model, scans / "ball_000.nii.gz", out=out)  # once before, to have everything loaded
 limit = psutil.Process().memory_info().vms + 400_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-print(predict(model, out, scans).failures)
+print(predict(model, scans, out=out).failures)
 """
 
 

@@ -12,12 +12,13 @@ import pytest
 
 from lamina.errors import FileError, LaminaError
 from lamina.files import locked, read_json
+from lamina.folders import probabilities
 from lamina.geometry import affine_from
 from lamina.inference.memory import held
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
-from lamina.workflows import apart, probabilities
 from lamina.workflows.predict import predict
+from lamina.workflows.steps import cluster
 
 
 @pytest.fixture
@@ -44,11 +45,11 @@ class TestResume:
         out, calls = tmp_path / "out", []
         whole = (scans / "ball_001.nii.gz").read_bytes()
         (scans / "ball_001.nii.gz").write_bytes(whole[:100])
-        assert predict(tiny_run, out, scans).failures
+        assert predict(tiny_run, scans, out=out).failures
         before = written_at(out)
         (scans / "ball_001.nii.gz").write_bytes(whole)
         (out / "ball_002.nii.gz").unlink()
-        result = predict(tiny_run, out, scans, resume=True, progress=lambda *c: calls.append(c))
+        result = predict(tiny_run, scans, out=out, resume=True, progress=lambda *c: calls.append(c))
         assert not result.failures
         assert [outcome.case_id for outcome in result.outcomes] == [
             f"ball_{number:03d}" for number in range(3)
@@ -66,12 +67,14 @@ class TestResume:
     @pytest.mark.parametrize("change", ["settings", "scan", "nothing asked"])
     def test_other_settings_or_scans_are_segmented_again(self, scans, tiny_run, tmp_path, change):
         out = tmp_path / "out"
-        predict(tiny_run, out, scans)
+        predict(tiny_run, scans, out=out)
         before = written_at(out)
         later = time.time_ns() + 10**9
         if change == "scan":
             os.utime(scans / "ball_001.nii.gz", ns=(later, later))
-        predict(tiny_run, out, scans, resume=change != "nothing asked", tta=change == "settings")
+        predict(
+            tiny_run, scans, out=out, resume=change != "nothing asked", tta=change == "settings"
+        )
         after = written_at(out)
         changed = {name for name in before if before[name] != after[name]}
         assert changed == ({"ball_001.nii.gz"} if change == "scan" else set(before))
@@ -80,11 +83,11 @@ class TestResume:
         self, scans, tiny_run, tmp_path
     ):
         out, scan = tmp_path / "out", scans / "ball_001.nii.gz"
-        predict(tiny_run, out, scans)
+        predict(tiny_run, scans, out=out)
         before = written_at(out)
         shutil.copy(scans / "ball_002.nii.gz", scan)
         os.utime(scan, (0, 0))
-        predict(tiny_run, out, scans, resume=True)
+        predict(tiny_run, scans, out=out, resume=True)
         after = written_at(out)
         assert {name for name in before if before[name] != after[name]} == {"ball_001.nii.gz"}
 
@@ -98,9 +101,9 @@ class TestResume:
                 shutil.copy(scans / "ball_002.nii.gz", scan)
                 os.utime(scan, (1, 1))
 
-        predict(tiny_run, out, scans, progress=replace_it)
+        predict(tiny_run, scans, out=out, progress=replace_it)
         assert scan.stat().st_mtime == 1
-        assert not predict(tiny_run, out, scans, resume=True).failures
+        assert not predict(tiny_run, scans, out=out, resume=True).failures
         found = contents(out)
         assert found["ball_001.nii.gz"] == found["ball_002.nii.gz"]
 
@@ -114,7 +117,7 @@ class TestResume:
             else:
                 os.truncate(scans / "ball_002.nii.gz", 500)
 
-        result = predict(tiny_run, tmp_path, scans, ram_bytes=64e9, progress=harm_the_last)
+        result = predict(tiny_run, scans, out=tmp_path, ram_bytes=64e9, progress=harm_the_last)
         assert result.failures.keys() == {"ball_002.nii.gz"}
         assert result.failures["ball_002.nii.gz"].startswith(str(scans / "ball_002.nii.gz"))
         assert contents(tmp_path).keys() == {"ball_000.nii.gz", "ball_001.nii.gz"}
@@ -123,7 +126,7 @@ class TestResume:
         for number in range(3, 40):
             shutil.copy(scans / "ball_000.nii.gz", scans / f"ball_{number:03d}.nii.gz")
         whole, out = tmp_path / "whole", tmp_path / "out"
-        predict(tiny_run, whole, scans)
+        predict(tiny_run, scans, out=whole)
         arguments = ["predict", "-m", tiny_run, "-i", scans, "-o", out]
         program = [sys.executable, "-c", "from lamina.cli import main; main()", *arguments]
         with subprocess.Popen(program, stderr=subprocess.DEVNULL) as process:
@@ -133,7 +136,7 @@ class TestResume:
             process.kill()
         done = written_at(out)
         assert 3 <= len(done) < 40
-        result = predict(tiny_run, out, scans, resume=True)
+        result = predict(tiny_run, scans, out=out, resume=True)
         assert not result.failures
         assert contents(out) == contents(whole)
         again = {name for name, at in written_at(out).items() if done.get(name, at) != at}
@@ -146,7 +149,7 @@ import sys
 from pathlib import Path
 from lamina.workflows.predict import predict
 model, out, scans = map(Path, sys.argv[1:])
-print(predict(model, out, scans).failures)
+print(predict(model, scans, out=out).failures)
 print(sorted(path.name for path in out.iterdir()))
 """
 
@@ -161,7 +164,7 @@ class TestTwoAtOnce:
         assert done.exit_code == 2
         assert f"{out}: another process is writing there. Wait" in " ".join(done.stderr.split())
         assert not out.exists()
-        assert not predict(tiny_run, out, scans).failures
+        assert not predict(tiny_run, scans, out=out).failures
 
     def test_a_killed_process_keeps_nobody_out(self, tmp_path):
         script = (
@@ -194,7 +197,7 @@ class TestProbabilities:
         np.testing.assert_allclose(told.sum(0), 1, atol=2e-3)
         clear = np.ptp(np.sort(told, axis=0)[-2:], axis=0) > 2e-3
         np.testing.assert_array_equal(np.array([0, 3, 7])[told.argmax(0)][clear], found[clear])
-        assert not predict(tiny_run, out, scans).failures
+        assert not predict(tiny_run, scans, out=out).failures
         assert not list(out.glob("*.npy"))
 
     def test_those_of_somebody_else_are_not_written_over(self, scans, tiny_run, tmp_path):
@@ -202,7 +205,7 @@ class TestProbabilities:
         out.mkdir()
         (out / "ball_000_probabilities.npy").write_bytes(b"mine")
         with pytest.raises(LaminaError, match=r"ball_000_probabilities\.npy: would be written ov"):
-            predict(tiny_run, out, scans, probabilities=True)
+            predict(tiny_run, scans, out=out, probabilities=True)
         assert (out / "ball_000_probabilities.npy").read_bytes() == b"mine"
 
     def test_a_full_disk_is_told_before_the_scan_is_segmented(
@@ -212,7 +215,7 @@ class TestProbabilities:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(probabilities.os, "posix_fallocate", full)
-        result = predict(tiny_run, tmp_path / "out", scans, probabilities=True)
+        result = predict(tiny_run, scans, out=tmp_path / "out", probabilities=True)
         assert len(result.failures) == 3
         told = tmp_path / "out" / "ball_000_probabilities.npy"
         assert result.failures["ball_000.nii.gz"].startswith(f"{told}: no space left on the disk.")
@@ -227,7 +230,7 @@ class TestProbabilities:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            predict(tiny_run, out, scans, probabilities=True, progress=interrupt)
+            predict(tiny_run, scans, out=out, probabilities=True, progress=interrupt)
         assert sorted(path.name for path in out.iterdir()) == [
             "ball_000.nii.gz",
             "ball_000_probabilities.npy",
@@ -284,7 +287,7 @@ def test_a_cluster_segments_the_same_though_a_worker_is_killed(
 ):
     pytest.importorskip("ray")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    killed, whole = tmp_path / "killed", apart._alone
+    killed, whole = tmp_path / "killed", cluster._alone
 
     def killed_once(make, case):
         outcome = whole(make, case)
@@ -294,15 +297,15 @@ def test_a_cluster_segments_the_same_though_a_worker_is_killed(
         return outcome
 
     (scans / "ball_002.nii.gz").write_bytes(b"no scan")
-    here = predict(tiny_run, tmp_path / "here", scans, probabilities=True)
-    monkeypatch.setattr(apart, "_alone", killed_once)
+    here = predict(tiny_run, scans, out=tmp_path / "here", probabilities=True)
+    monkeypatch.setattr(cluster, "_alone", killed_once)
     out = tmp_path / "there"
-    there = predict(tiny_run, out, scans, probabilities=True, cluster="local:1")
+    there = predict(tiny_run, scans, out=out, probabilities=True, cluster="local:1")
     assert killed.exists()
     assert there.failures == here.failures
     assert there.failures.keys() == {"ball_002.nii.gz"}
     assert contents(out) == contents(here.out)
     assert {path.name for path in out.iterdir()} == {path.name for path in here.out.iterdir()}
     before = written_at(out)
-    predict(tiny_run, out, scans, probabilities=True, resume=True)
+    predict(tiny_run, scans, out=out, probabilities=True, resume=True)
     assert written_at(out) == before

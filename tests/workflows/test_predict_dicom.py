@@ -8,9 +8,9 @@ import pytest
 from dicom_scans import OBLIQUE, PATIENT, save, write_enhanced, write_series
 from lamina.errors import ConfigError
 from lamina.files import read_json, sha256
+from lamina.folders.model import load
 from lamina.io import read_labels, read_volume
 from lamina.io.structures import describe, read_structures
-from lamina.workflows.load import load
 from lamina.workflows.predict import predict
 
 pydicom = pytest.importorskip("pydicom")
@@ -50,10 +50,10 @@ def names(folder):
 )
 def test_a_series_becomes_what_is_asked_for(series, tiny_run, tmp_path, form, name):
     folder, _ = series
-    plain = predict(tiny_run, tmp_path / "plain", folder)
+    plain = predict(tiny_run, folder, out=tmp_path / "plain")
     expected = read_labels(tmp_path / "plain" / plain.outcomes[0].segmentation).array[0]
     assert (expected > 0).any()
-    result = predict(tiny_run, tmp_path / "out", folder, output_format=form)
+    result = predict(tiny_run, folder, out=tmp_path / "out", output_format=form)
     assert not result.failures
     assert names(tmp_path / "out") == ["prediction.json", name]
     (case,) = read_json(tmp_path / "out" / "prediction.json")["cases"]
@@ -67,7 +67,7 @@ def test_a_series_becomes_what_is_asked_for(series, tiny_run, tmp_path, form, na
 
 def test_the_object_names_its_model_and_its_series(series, tiny_run, tmp_path):
     folder, slices = series
-    predict(tiny_run, tmp_path, folder, output_format="seg")
+    predict(tiny_run, folder, out=tmp_path, output_format="seg")
     found = pydicom.dcmread(tmp_path / "series.seg.dcm")
     assert describe(found, tmp_path).series == (slices[0].SeriesInstanceUID,)
     algorithm = found.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
@@ -77,7 +77,7 @@ def test_the_object_names_its_model_and_its_series(series, tiny_run, tmp_path):
 
 def test_a_folder_of_one_slice_without_a_suffix_is_a_series(tiny_run, tmp_path):
     write_series(tmp_path / "slice", size=(32, 32, 1))
-    result = predict(tiny_run, tmp_path / "out", tmp_path / "slice")
+    result = predict(tiny_run, tmp_path / "slice", out=tmp_path / "out")
     assert not result.failures
     assert names(tmp_path / "out") == ["prediction.json", "slice.nii.gz"]
 
@@ -85,7 +85,9 @@ def test_a_folder_of_one_slice_without_a_suffix_is_a_series(tiny_run, tmp_path):
 def test_a_file_of_many_frames_is_a_series_too(series, tiny_run, tmp_path):
     _, slices = series
     write_enhanced(tmp_path / "scan.dcm", slices)
-    result = predict(tiny_run, tmp_path / "out", tmp_path / "scan.dcm", output_format="rtstruct")
+    result = predict(
+        tiny_run, tmp_path / "scan.dcm", out=tmp_path / "out", output_format="rtstruct"
+    )
     assert not result.failures
     assert "scan.rtstruct.dcm" in names(tmp_path / "out")
 
@@ -96,7 +98,7 @@ def test_anonymised_objects_and_logs_do_not_tell_the_patient(
 ):
     caplog.set_level(logging.DEBUG)
     folder, _ = series
-    predict(tiny_run, tmp_path, folder, output_format=form, anonymise=True)
+    predict(tiny_run, folder, out=tmp_path, output_format=form, anonymise=True)
     content = (tmp_path / f"series.{form}.dcm").read_bytes()
     record = (tmp_path / "prediction.json").read_text()
     for secret in PATIENT.values():
@@ -106,20 +108,20 @@ def test_anonymised_objects_and_logs_do_not_tell_the_patient(
 
 def test_scans_of_other_formats_are_refused_one_by_one(tiny_dataset, tiny_run, tmp_path):
     scan = tiny_dataset / "imagesTr" / "ball_000.nii.gz"
-    result = predict(tiny_run, tmp_path, scan, output_format="seg")
+    result = predict(tiny_run, scan, out=tmp_path, output_format="seg")
     assert result.failures["ball_000.nii.gz"].startswith(f"{scan}: is no DICOM image.")
     assert names(tmp_path) == ["prediction.json"]
 
 
 def test_an_unknown_format_is_refused_before_anything_is_done(series, tiny_run, tmp_path):
     with pytest.raises(ConfigError, match="format 'dicom' is unknown"):
-        predict(tiny_run, tmp_path / "out", series[0], output_format="dicom")
+        predict(tiny_run, series[0], out=tmp_path / "out", output_format="dicom")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_again_replaces_its_own_object(series, tiny_run, tmp_path):
     for _ in range(2):
-        result = predict(tiny_run, tmp_path, series[0], output_format="seg")
+        result = predict(tiny_run, series[0], out=tmp_path, output_format="seg")
         assert not result.failures
     assert names(tmp_path) == ["prediction.json", "series.seg.dcm"]
 
@@ -132,7 +134,7 @@ def test_series_in_folders_of_their_own_are_done_and_a_broken_one_is_listed(
     (scans / "1.2.3").symlink_to(series[0])
     (scans / "1.2.4").mkdir()
     (scans / "1.2.4" / "IM0000").write_bytes(b"nothing")
-    result = predict(tiny_run, tmp_path / "out", scans)
+    result = predict(tiny_run, scans, out=tmp_path / "out")
     assert result.failures.keys() == {"1.2.4"}
     assert names(tmp_path / "out") == ["1.2.3.nii.gz", "prediction.json"]
 
@@ -141,5 +143,5 @@ def test_an_enhanced_series_alone_in_its_folder_is_done(series, tiny_run, tmp_pa
     folder = tmp_path / "pulled" / "1.2.5"
     folder.mkdir(parents=True)
     write_enhanced(folder / "1.2.5.1.dcm", series[1])
-    assert not predict(tiny_run, tmp_path / "out", tmp_path / "pulled").failures
+    assert not predict(tiny_run, tmp_path / "pulled", out=tmp_path / "out").failures
     assert names(tmp_path / "out") == ["1.2.5.nii.gz", "prediction.json"]

@@ -62,7 +62,7 @@ def masks(out):
 
 
 def test_colours_become_masks_of_their_size_and_grey_is_refused(models, pictures, tmp_path):
-    result = predict(models / "colour.lamina", tmp_path / "out", pictures)
+    result = predict(models / "colour.lamina", pictures, out=tmp_path / "out")
     found = masks(tmp_path / "out")
     assert found.keys() == {"colour.png", "transparent.png", "grey_as_colour.png"}
     for mask in found.values():
@@ -76,7 +76,7 @@ def test_colours_become_masks_of_their_size_and_grey_is_refused(models, pictures
 
 
 def test_a_model_of_grey_takes_grey_in_any_form_and_refuses_colours(models, pictures, tmp_path):
-    result = predict(models / "grey.lamina", tmp_path / "out", pictures)
+    result = predict(models / "grey.lamina", pictures, out=tmp_path / "out")
     found = masks(tmp_path / "out")
     assert found.keys() == {"grey.png", "grey16.png", "grey_as_colour.png"}
     for mask in found.values():  # each picture is scaled by its own grey levels
@@ -105,14 +105,14 @@ def test_a_model_in_mm_is_told_the_size_of_a_pixel(models, pictures, tmp_path, c
 
 def test_a_model_in_pixels_takes_no_size(models, pictures, tmp_path):
     out, picture = tmp_path / "out", pictures / "colour.jpg"
-    result = predict(models / "colour.lamina", out, picture, pixel_size=0.5)
+    result = predict(models / "colour.lamina", picture, out=out, pixel_size=0.5)
     assert "Give it without the size of its pixels" in result.failures["colour.jpg"]
 
 
 def test_python_is_told_the_size_of_a_pixel_too(models, pictures, tmp_path):
     model = lamina.load(models / "sized.lamina")
     found = model.predict(pictures / "grey.png", pixel_size=0.5)
-    predict(models / "sized.lamina", tmp_path / "cli", pictures / "grey.png", pixel_size=0.5)
+    predict(models / "sized.lamina", pictures / "grey.png", out=tmp_path / "cli", pixel_size=0.5)
     np.testing.assert_array_equal(found.array[0].T, masks(tmp_path / "cli")["grey.png"])
     write_volume(found, tmp_path / "own.png")  # on the picture's own grid, which is in pixels
     assert (tmp_path / "own.png").read_bytes() == (tmp_path / "cli" / "grey.png").read_bytes()
@@ -133,7 +133,7 @@ def test_a_dicom_picture_becomes_png_whatever_its_file_is_called(models, tmp_pat
     for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
         delattr(picture, tag)
     save(picture, tmp_path / "us" / name)
-    result = predict(models / "grey.lamina", tmp_path / "out", tmp_path / "us")
+    result = predict(models / "grey.lamina", tmp_path / "us", out=tmp_path / "out")
     assert not result.failures
     assert read_labels(tmp_path / "out" / written).spatial_shape == (WIDE, HIGH)
 
@@ -154,7 +154,7 @@ def channels(tmp_path):
 def test_numbered_files_are_the_channels_of_one_scan(models, channels, tmp_path):
     whole, apart = channels
     for name, folder in (("a", whole), ("b", apart)):
-        assert not predict(models / "volumes.lamina", tmp_path / name, folder).failures
+        assert not predict(models / "volumes.lamina", folder, out=tmp_path / name).failures
     expected = read_labels(tmp_path / "a" / "leg.nii.gz").array
     np.testing.assert_array_equal(read_labels(tmp_path / "b" / "leg.nii.gz").array, expected)
     assert len(read_json(tmp_path / "b" / "prediction.json")["cases"]) == 1
@@ -163,7 +163,7 @@ def test_numbered_files_are_the_channels_of_one_scan(models, channels, tmp_path)
 def test_a_scan_that_lacks_a_channel_is_listed_with_what_is_needed(models, channels, tmp_path):
     _, apart = channels
     (apart / "leg_0001.nii.gz").unlink()
-    result = predict(models / "volumes.lamina", tmp_path / "out", apart)
+    result = predict(models / "volumes.lamina", apart, out=tmp_path / "out")
     assert result.failures.keys() == {"leg_0000.nii.gz", "leg_0002.nii.gz"}
     told = result.failures["leg_0000.nii.gz"]
     assert "1 channels, 3 are declared (CT, PET, T1)" in told
@@ -177,5 +177,5 @@ def test_numbered_pictures_are_frames_and_no_channels(models, tmp_path, model, c
     names = [f"frame_{number:04d}" for number in range(3)]
     for name in names:
         Image.fromarray(content).save(tmp_path / f"{name}{suffix}")
-    predict(models / f"{model}.lamina", tmp_path / "out", tmp_path)
+    predict(models / f"{model}.lamina", tmp_path, out=tmp_path / "out")
     assert sorted(masks(tmp_path / "out")) == [f"{name}.png" for name in names]

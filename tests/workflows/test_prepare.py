@@ -21,8 +21,8 @@ from lamina.data.folds import make_folds
 from lamina.data.phantom import write_phantom_dataset
 from lamina.errors import ConfigError, DatasetError, FileError, UnknownNameError
 from lamina.files import read_json, write_json
+from lamina.folders.work import WorkFolder
 from lamina.workflows import prepare as preparation
-from lamina.workflows.work import WorkFolder
 
 prepare = partial(preparation.prepare, rehearse=False)  # which takes longer than the rest
 

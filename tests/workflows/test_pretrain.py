@@ -14,11 +14,11 @@ from torch.testing import assert_close
 
 from lamina.errors import BundleError, ConfigError, TrainingError
 from lamina.files import read_json, write_json
+from lamina.folders.transformer import MapMaker, read_vit, write_vit
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.workflows.attention_maps import draw_maps
 from lamina.workflows.pretrain import pretrain
-from lamina.workflows.transformer import MapMaker, read_vit, write_vit
 
 SETTINGS = {
     "vit": {"token_size": 8, "width": 12, "depth": 1, "num_heads": 6},

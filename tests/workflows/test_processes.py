@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from lamina.bundle import load_bundle
 from lamina.errors import ConfigError
+from lamina.folders.run import RunFolder, read_history
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.workflows.cross_validation import cross_validate
-from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
 
 SETTINGS = {

@@ -20,7 +20,7 @@ for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplificati
     pytest.importorskip(package)
 
 from lamina.workflows.report import report  # noqa: E402
-from lamina.workflows.reported_cases import pairs_of, sizes_of  # noqa: E402
+from lamina.workflows.steps.reported_cases import pairs_of, sizes_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_other_scores_within_the_run_are_not_called_its_validation(run, tmp_path
 
 def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny_dataset, tmp_path):
     found, scored = tmp_path / "found", tmp_path / "scored"
-    predict(run, found, tiny_dataset / "imagesTr")
+    predict(run, tiny_dataset / "imagesTr", out=found)
     evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice"])
     done = cli("report", scored, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
@@ -84,7 +84,7 @@ def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny
 def test_scans_are_found_from_wherever_the_report_is_made(run, tiny_dataset, tmp_path, monkeypatch):
     found, scored = tmp_path / "found", tmp_path / "scored"
     monkeypatch.chdir(tiny_dataset)
-    predict(run, found, Path("imagesTr"), probabilities=True)
+    predict(run, Path("imagesTr"), out=found, probabilities=True)
     evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice", "ece"])
     monkeypatch.chdir(tmp_path)
     text = report(scored).page.read_text("utf-8")
@@ -108,7 +108,7 @@ def test_sizes_on_slanted_grids_are_true(tmp_path):
 
 def test_what_was_moved_since_is_left_out_with_a_warning(run, tiny_dataset, tmp_path, caplog):
     found, scored = tmp_path / "found", tmp_path / "scored"
-    predict(run, found, tiny_dataset / "imagesTr")
+    predict(run, tiny_dataset / "imagesTr", out=found)
     evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice"])
     shutil.rmtree(found)
     page = report(scored).page.read_text("utf-8")

@@ -10,7 +10,7 @@ import pytest
 
 from lamina.errors import TrainingError
 from lamina.files import read_json, write_json
-from lamina.workflows.run import RunFolder
+from lamina.folders.run import RunFolder
 from lamina.workflows.runs import compare_runs
 
 EPOCHS = [

@@ -81,7 +81,7 @@ def scan(tmp_path):
 
 def test_label_values_are_those_of_predict(segment, scan, models, tmp_path):
     result, out, told = segment({scan.name: scan.read_bytes()})
-    predict(models / "volumes.lamina", tmp_path / "cli", scan)
+    predict(models / "volumes.lamina", scan, out=tmp_path / "cli")
     mine, theirs = (
         read_labels(out / "segmentation.nii.gz"),
         read_labels(tmp_path / "cli" / scan.name),
@@ -131,7 +131,7 @@ def test_a_picture_comes_back_as_predict_writes_it_and_for_the_viewer(segment, m
     Image.fromarray(pixels).save(content, "png")
     result, out, _ = segment({"mole.png": content.getvalue()}, "pictures")
     (tmp_path / "mole.png").write_bytes(content.getvalue())
-    predict(models / "pictures.lamina", tmp_path / "cli", tmp_path / "mole.png")
+    predict(models / "pictures.lamina", tmp_path / "mole.png", out=tmp_path / "cli")
     theirs = (tmp_path / "cli" / "mole.png").read_bytes()
     assert (out / "segmentation.png").read_bytes() == theirs
     assert result["files"]["segmentation.png"] == "picture"
@@ -146,7 +146,7 @@ def test_a_picture_whose_pixels_are_told_stays_a_picture(segment, models, tmp_pa
     pixels, content = np.random.default_rng(1).integers(0, 256, (40, 60, 3), "u1"), io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
     (tmp_path / "mole.png").write_bytes(content.getvalue())
-    predict(models / "sized.lamina", tmp_path / "cli", tmp_path / "mole.png", pixel_size=0.5)
+    predict(models / "sized.lamina", tmp_path / "mole.png", out=tmp_path / "cli", pixel_size=0.5)
     result, out, _ = segment({"mole.png": content.getvalue()}, "sized", pixel_size=0.5)
     assert "Pixels were said to be 0.5 mm wide." in result["flags"]
     theirs = (tmp_path / "cli" / "mole.png").read_bytes()
@@ -175,7 +175,7 @@ def test_a_series_comes_back_as_dicom_objects_too(segment, models, tmp_path):
     result, out, _ = segment(files)
     kinds = {"scan", "segmentation", "seg", "rtstruct", "mesh", "report"}
     assert set(result["files"].values()) == kinds
-    predict(models / "volumes.lamina", tmp_path / "cli", tmp_path / "series")
+    predict(models / "volumes.lamina", tmp_path / "series", out=tmp_path / "cli")
     theirs = read_labels(tmp_path / "cli" / "series.nii.gz")
     assert read_labels(out / "segmentation.nii.gz").array.tobytes() == theirs.array.tobytes()
     assert PATIENT["PatientID"] not in (out / "report.html").read_text()

@@ -16,8 +16,8 @@ from lamina.bundle import load_bundle
 from lamina.config import load_recipe
 from lamina.errors import ConfigError, DatasetError, UnknownNameError
 from lamina.files import read_json, write_json
+from lamina.folders.evaluation import read_evaluation
 from lamina.study.schema import Column, read_study
-from lamina.workflows.scored import read_evaluation
 from lamina.workflows.study import conduct, runs, study
 from lamina.workflows.study.plan import settings_of, shared_out
 

@@ -13,8 +13,8 @@ from lamina.bundle import load_bundle
 from lamina.config import parse_grid
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import read_json, write_json
+from lamina.folders.run import RunFolder, read_history
 from lamina.workflows import sweep as workflow
-from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.sweep import finish_run, sweep
 
 SETTINGS = {

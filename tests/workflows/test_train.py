@@ -17,8 +17,8 @@ from lamina import load
 from lamina.bundle import load_bundle
 from lamina.errors import ConfigError, DatasetError, FileError, TrainingError
 from lamina.files import read_json
+from lamina.folders.run import RunFolder, read_history
 from lamina.training.checkpoints import BEST, LAST, read_checkpoint
-from lamina.workflows.run import RunFolder, read_history
 from lamina.workflows.train import train
 
 PLAIN = {"anchors": False, "lspm": False, "router": False}

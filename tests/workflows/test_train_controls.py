@@ -11,12 +11,12 @@ from lamina.bundle import load_bundle
 from lamina.data.cache import open_cases
 from lamina.errors import ConfigError
 from lamina.files import read_json
+from lamina.folders.run import RunFolder, read_history
+from lamina.folders.work import WorkFolder
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.training.config import TrainConfig
-from lamina.workflows.assembly import validation_steps, validator_of
-from lamina.workflows.run import RunFolder, read_history
+from lamina.workflows.steps.assembly import validation_steps, validator_of
 from lamina.workflows.train import train
-from lamina.workflows.work import WorkFolder
 
 PLAIN = {"anchors": False, "lspm": False, "router": False}
 SETTINGS = {

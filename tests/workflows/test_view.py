@@ -16,10 +16,10 @@ from lamina.errors import FileError, GeometryError, LabelError
 from lamina.files import write_json
 from lamina.geometry import affine_from
 from lamina.io import read_volume, write_volume
+from lamina.serve.view_server import ViewServer
 from lamina.volume import Volume
 from lamina.workflows import view as workflow
 from lamina.workflows.view import served
-from lamina.workflows.view_server import ViewServer
 
 PIXELS = np.diag([-1.0, -1, 1, 1])
 

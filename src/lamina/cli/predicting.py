@@ -9,7 +9,6 @@ from lamina.cli.options import OUT, Cluster, Device, Metrics, Model, RamLimit, R
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import names as names_of
-from lamina.workflows import RECORD
 
 if TYPE_CHECKING:
     from lamina.workflows.predict import Prediction
@@ -79,8 +78,8 @@ def predict(
         with terminal.bar() as progress:
             result = workflow.predict(
                 model,
-                out,
                 inputs,
+                out=out,
                 split=split,
                 output_format=output_format,
                 anonymise=anonymise,
@@ -106,7 +105,7 @@ def _unusual(result: "Prediction") -> list[str]:
     if not found:
         return []
     more = len(found) - _FLAGS
-    rest = [f"  and {more} more, in {result.out / RECORD}"] if more > 0 else []
+    rest = [f"  and {more} more, in {result.record}"] if more > 0 else []
     return ["Unlike the training scans:", *(f"  {line}" for line in found[:_FLAGS]), *rest]
 
 

@@ -8,9 +8,6 @@ Progress = Callable[[float, int, str], None]
 ``done`` counts the piece that is under way in part, so that one big scan moves the bar too.
 """
 
-RECORD = "prediction.json"
-"""What ``predict`` leaves beside its segmentations."""
-
 
 def no_progress(done: float, total: int, what: str) -> None:
     """Listen to nothing."""

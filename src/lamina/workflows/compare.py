@@ -14,8 +14,8 @@ from lamina.evaluation.metrics import METRICS, Metric, Unit
 from lamina.evaluation.statistics.comparison import Comparison, Subject, compare_methods
 from lamina.evaluation.statistics.pairing import ByCase, Paired, pair
 from lamina.files import write_json, write_text
-from lamina.workflows.comparable import check_comparable, remarks
-from lamina.workflows.scored import Evaluation, read_evaluation
+from lamina.folders.evaluation import Evaluation, read_evaluation
+from lamina.workflows.steps.comparable import check_comparable, remarks
 
 DEFAULT_METRIC = "dice"
 _UNITS: tuple[Unit, ...] = ("mm", "px")

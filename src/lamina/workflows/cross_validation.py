@@ -14,21 +14,22 @@ from lamina.config import resolve
 from lamina.errors import ConfigError, LaminaError, TrainingError
 from lamina.evaluation.scores import Scores
 from lamina.files import check_folder, locked, sha256, write_json
+from lamina.folders.all_folds import AllFolds, folds_of, kept_by_all
+from lamina.folders.prediction import read_record
+from lamina.folders.run import RunFolder
+from lamina.folders.work import WorkFolder
 from lamina.signals import ENDING
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.training.stopping import BY_FILE, STOP_FILE
-from lamina.workflows import Progress, all_folds, no_progress
-from lamina.workflows.all_folds import AllFolds, folds_of, kept_by_all
+from lamina.workflows import Progress, no_progress
 from lamina.workflows.ensembles import cook_soup, device_of, ensemble, metrics_of
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.predict import predict
-from lamina.workflows.record import read_record
-from lamina.workflows.run import RunFolder
+from lamina.workflows.steps import all_folds
 from lamina.workflows.train import Training, train
-from lamina.workflows.work import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ def predict_fold(run: RunFolder, cases: tuple[str, ...], out: Path, progress: Pr
     if not whole >= set(cases):
         predict(
             run.root,
-            out,
+            out=out,
             split="val",
             device=device_of(run.manifest()["config"]),
             resample_oblique=True,  # a scan that was not to be was not prepared

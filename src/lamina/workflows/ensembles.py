@@ -24,13 +24,13 @@ from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.intervals import Interval, caution_of
 from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.files import sha256, write_json
+from lamina.folders.evaluation import recorded_patients
+from lamina.folders.prediction import RECORD, read_record
+from lamina.folders.run import RunFolder
 from lamina.training.device import is_here
-from lamina.workflows import RECORD, Progress, no_progress
+from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
-from lamina.workflows.record import read_record
-from lamina.workflows.run import RunFolder
-from lamina.workflows.scored import recorded_patients
 
 SOUP_MARGIN = 0.001
 """Difference of mean Dice on the test scans up to which soup and ensemble are equally good."""
@@ -145,7 +145,7 @@ def _tested(whole: RunFolder, model: Path, out: Path, progress: Progress) -> Sco
     """Score a model on the scans that are kept for the end."""
     cases, device = whole.cases("test"), device_of(whole.manifest()["settings"])
     # A scan that was not to be resampled was not prepared.
-    predict(model, out, cases=cases, device=device, resample_oblique=True, progress=progress)
+    predict(model, out=out, cases=cases, device=device, resample_oblique=True, progress=progress)
     return evaluate(out, None, out)
 
 

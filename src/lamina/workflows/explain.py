@@ -15,15 +15,15 @@ from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.explain.quality import Flag, flags, sizes, unit_of
 from lamina.explain.scan import Prepared
 from lamina.files import file_names, sha256, write_json
+from lamina.folders.model import find_bundle, load
 from lamina.io import write_volume
 from lamina.report.heat import Heat, save_heat
 from lamina.report.slices import is_ct
 from lamina.training.device import chosen_device
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.explanations import METHODS, Found, Method, Subject, explained
-from lamina.workflows.load import find_bundle, load
 from lamina.workflows.predict import scans_in, sized
+from lamina.workflows.steps.explanations import METHODS, Found, Method, Subject, explained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,17 +21,17 @@ from lamina.export.parity import paired_dice
 from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision
 from lamina.export.writing import write_exported
 from lamina.files import sha256
+from lamina.folders.model import find_bundle
+from lamina.folders.run import software
+from lamina.folders.transformer import carried_maps, make_maker
+from lamina.folders.unseen import training_scans, unseen_scans
+from lamina.folders.work import WorkFolder
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.load import find_bundle
 from lamina.workflows.predict import scans_in
-from lamina.workflows.run import software
-from lamina.workflows.transformer import carried_maps, make_maker
-from lamina.workflows.unseen import training_scans, unseen_scans
-from lamina.workflows.work import WorkFolder
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import GeometryError, LabelError
+from lamina.folders.pairs import declared_labels, found_labels
 from lamina.io import read_labels
 from lamina.labels import IGNORE_INDEX, LabelSet
 from lamina.report.mesh import Space, Surface, check_suffix, surfaces_of, write_surfaces
-from lamina.workflows.evaluate import declared_labels, found_labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from lamina.data.folds import read_fold
 from lamina.data.plan import Plan
 from lamina.errors import DatasetError
 from lamina.files import read_json, write_json, write_text
+from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.planner import AUTO, Planner, budget_of
 from lamina.workflows.prepare import store
-from lamina.workflows.work import WorkFolder
+from lamina.workflows.steps.planner import AUTO, Planner, budget_of
 
 
 @dataclass(frozen=True, kw_only=True)

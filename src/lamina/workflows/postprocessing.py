@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.evaluation.scores import score_case
+from lamina.folders.pairs import ReadPair, recorded
 from lamina.inference.postprocess import Step, postprocess
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.evaluate import ReadPair, recorded
 
 MARGIN = 0.005
 """Least gain in mean Dice for which a segmentation is changed."""

@@ -13,15 +13,15 @@ from lamina.data.case import Case
 from lamina.data.layouts.nnunet import CHANNEL
 from lamina.errors import ConfigError, DatasetError
 from lamina.files import locked, remove_parts, sha256
+from lamina.folders.model import Model, find_bundle, load
+from lamina.folders.prediction import RECORD, Outcome, read_record
+from lamina.folders.run import RunFolder
 from lamina.io import FORMATS, is_scan, strip_suffix
 from lamina.io.dicom_series import has_dicom_suffix, holds_series, is_series
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.apart import Elsewhere
-from lamina.workflows.batch import Batch, names_of
-from lamina.workflows.load import Model, find_bundle, load
-from lamina.workflows.record import Outcome, read_record
-from lamina.workflows.run import RunFolder
-from lamina.workflows.written import Output, output_of
+from lamina.workflows.steps.batch import Batch, names_of
+from lamina.workflows.steps.cluster import Elsewhere
+from lamina.workflows.steps.output import Output, output_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,11 @@ class Prediction:
 
     out: Path
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def record(self) -> Path:
+        """The file that says all this."""
+        return self.out / RECORD
 
     @property
     def failures(self) -> dict[str, str]:
@@ -44,9 +49,9 @@ class Prediction:
 
 def predict(
     model: str | Path,
-    out: str | Path,
     inputs: str | Path | None = None,
     *,
+    out: str | Path,
     split: str | None = None,
     cases: Sequence[Case] = (),
     device: str | None = None,
@@ -72,10 +77,10 @@ def predict(
 
     Args:
         model: A ``.lamina`` file, a run folder, or the name of a model that comes along.
-        out: Folder for the segmentations, named after the scans.
         inputs: A scan, be it a file or the folder of a DICOM series, or a folder of such; not
             needed with ``split``. For a model of several channels, files that hold one each may be
             called ``x_0000.nii.gz``, ``x_0001.nii.gz``, ..., in the model's order.
+        out: Folder for the segmentations, named after the scans.
         split: ``"val"`` takes the scans the run was validated on, ``"test"`` those that were kept
             for the end.
         cases: Scans of a dataset in place of those, such as one that the model was not trained on.
@@ -94,8 +99,8 @@ def predict(
             the scan's own format by default, and NIfTI for DICOM.
         anonymise: Say nothing of the patient in DICOM objects, and give them new UIDs.
         pixel_size: Side of a pixel in mm, of pictures that do not tell it.
-        cluster: Where to segment, as for :func:`~lamina.workflows.fan_out.run_jobs`, one scan to a
-            core; all machines see the model, the scans and ``out`` under these paths.
+        cluster: Where to segment, as for :func:`~lamina.workflows.steps.fan_out.run_jobs`, one
+            scan to a core; all machines see the model, the scans and ``out`` under these paths.
         progress: Called after each window and each scan.
 
     Raises:

@@ -14,17 +14,17 @@ from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, surve
 from lamina.data.folds import Fold, leaks, write_folds
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
+from lamina.data.protocols import Assignment
+from lamina.data.splits import assign, divide, given_split, set_aside
 from lamina.data.workers import workers_for
 from lamina.errors import DatasetError, FileError, LaminaError
 from lamina.files import check_folder, read_json, remove_parts, write_json
+from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.datasets import Assignment
-from lamina.workflows.fan_out import spread
-from lamina.workflows.planner import AUTO, Planner, budget_of
-from lamina.workflows.splits import assign, divide, given_split, set_aside
-from lamina.workflows.work import WorkFolder
+from lamina.workflows.steps.fan_out import spread
+from lamina.workflows.steps.planner import AUTO, Planner, budget_of
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,9 @@ def prepare(
         resample_oblique: Whether scans whose axes are not at right angles are resampled, rather
             than left out.
         workers: Processes; 0 for none; as many as memory and cores allow if not given.
-        cluster: Where to work on the cases, as for :func:`~lamina.workflows.fan_out.run_jobs`;
-            all machines see ``dataset`` and ``out`` under these paths.
+        cluster: Where to work on the cases, as for
+            :func:`~lamina.workflows.steps.fan_out.run_jobs`; all machines see ``dataset`` and
+            ``out`` under these paths.
         progress: Called after each case of each of the two passes.
 
     Raises:

@@ -15,6 +15,9 @@ from lamina.data.slices import slice_axis
 from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
 from lamina.files import sha256
+from lamina.folders.run import RunFolder, read_history
+from lamina.folders.transformer import VIT_FILE, MapMaker, make_maker, read_vit, write_vit
+from lamina.folders.work import WorkFolder
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST
 from lamina.training.device import chosen_device
@@ -24,7 +27,7 @@ from lamina.training.distillation import Distillation
 from lamina.training.fit import resolve_precision
 from lamina.training.history import HistoryLogger
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.beginning import (
+from lamina.workflows.steps.beginning import (
     begun_with,
     check_new,
     check_same_start,
@@ -34,9 +37,6 @@ from lamina.workflows.beginning import (
     recorded,
     undisturbed,
 )
-from lamina.workflows.run import RunFolder, read_history
-from lamina.workflows.transformer import VIT_FILE, MapMaker, make_maker, read_vit, write_vit
-from lamina.workflows.work import WorkFolder
 
 _EPOCHS = 800
 _LENGTH = ("epochs", "time_budget_s", "workers", "checkpoint_every_s", "collapse_patience")

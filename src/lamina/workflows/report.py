@@ -15,6 +15,11 @@ from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import intervals_of
 from lamina.evaluation.table import shown_metrics
 from lamina.files import read_json, sha256, write_text
+from lamina.folders.evaluation import SCORES, Evaluation, read_evaluation
+from lamina.folders.model import find_bundle
+from lamina.folders.prediction import read_record
+from lamina.folders.run import ALL, RunFolder, read_history
+from lamina.folders.work import WorkFolder
 from lamina.report.facts import cost_facts, data_facts, plan_rows, record_facts
 from lamina.report.results import Results, save_pdf, save_report
 from lamina.report.slices import is_ct
@@ -22,12 +27,13 @@ from lamina.report.tables import latex_table, markdown_table
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.cross_validation import predict_fold
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.load import find_bundle
-from lamina.workflows.record import read_record
-from lamina.workflows.reported_cases import flags_of, pairs_of, reliability_of, shown, sizes_of
-from lamina.workflows.run import ALL, RunFolder, read_history
-from lamina.workflows.scored import SCORES, Evaluation, read_evaluation
-from lamina.workflows.work import WorkFolder
+from lamina.workflows.steps.reported_cases import (
+    flags_of,
+    pairs_of,
+    reliability_of,
+    shown,
+    sizes_of,
+)
 
 _OUT_OF_FOLD = "out_of_fold"
 _VALIDATION = "validation"

@@ -14,9 +14,9 @@ import psutil
 
 from lamina.config import resolve
 from lamina.errors import LaminaError, TrainingError
+from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.training.config import TrainConfig
-from lamina.workflows.beginning import plain
-from lamina.workflows.run import ALL, RunFolder, read_history
+from lamina.workflows.steps.beginning import plain
 
 _DEPTH = 4
 _SILENT_S = 900.0

@@ -14,6 +14,7 @@ from lamina import __version__
 from lamina.data.case import Case
 from lamina.errors import ConfigError, LaminaError, ResourceError
 from lamina.files import sha256
+from lamina.folders.model import Model, load
 from lamina.inference.memory import held
 from lamina.io import claim_of, write_volume
 from lamina.io.derived import Kind, Producer, write_structures
@@ -25,9 +26,8 @@ from lamina.serve.intake import Scan, find_scan
 from lamina.serve.intake.uploads import base_name
 from lamina.serve.jobs import Tell, Work
 from lamina.volume import Volume
-from lamina.workflows.load import Model, load
 from lamina.workflows.mesh import mesh
-from lamina.workflows.quality import Watched
+from lamina.workflows.steps.quality import Watched
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Segmenter:
     Args:
         models: Name -> ``.lamina`` file.
         threads: For the network.
-        options: As for :func:`~lamina.workflows.load.load`.
+        options: As for :func:`~lamina.folders.model.load`.
     """
 
     def __init__(

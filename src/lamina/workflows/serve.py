@@ -45,7 +45,7 @@ def serve(
             come with the package.
         tell: Told the address to open, with its token, once it can be reached.
         token: What clients prove themselves with; ``None`` makes one up, ``""`` asks for none.
-        device: As for :func:`~lamina.workflows.load.load`, like the next five, in every worker.
+        device: As for :func:`~lamina.folders.model.load`, like the next five, in every worker.
         backend: See there.
         precision: See there.
         resample_oblique: See there.

@@ -13,15 +13,15 @@ from typing import Any
 from lamina.config import layered, resolve
 from lamina.errors import ConfigError, LaminaError
 from lamina.files import read_json, write_json
+from lamina.folders.run import RunFolder
+from lamina.folders.work import WorkFolder
 from lamina.signals import ENDING
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.earlier import made_from, read_earlier
-from lamina.workflows.fan_out import run_jobs
-from lamina.workflows.run import RunFolder
+from lamina.workflows.steps.earlier import made_from, read_earlier
+from lamina.workflows.steps.fan_out import run_jobs
 from lamina.workflows.train import Training, train
-from lamina.workflows.work import WorkFolder
 
 RECORD = "sweep.json"
 
@@ -109,7 +109,7 @@ def sweep(
         grid: Values to try of each setting, by dotted name; every combination is trained.
         seeds: Each combination is trained with each.
         folds: Likewise; ``None``: all that the work folder has.
-        cluster: Where to train, as for :func:`~lamina.workflows.fan_out.run_jobs`.
+        cluster: Where to train, as for :func:`~lamina.workflows.steps.fan_out.run_jobs`.
         cpus: Cores of a run on a cluster.
         gpus: GPUs of a run on a cluster; ``None``: one where there are any.
         progress: Called when a run is done.

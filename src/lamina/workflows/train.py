@@ -16,6 +16,9 @@ from lamina.data.folds import Fold
 from lamina.data.plan import Plan
 from lamina.errors import TrainingError
 from lamina.files import sha256
+from lamina.folders.run import ALL, RunFolder, read_history, write_bundle
+from lamina.folders.transformer import carry, transformer_for
+from lamina.folders.work import WorkFolder
 from lamina.models import NetworkConfig
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
@@ -23,7 +26,7 @@ from lamina.training.device import chosen_device
 from lamina.training.fit import fit
 from lamina.training.processes import leads
 from lamina.training.stopping import STOP_FILE
-from lamina.workflows.assembly import (
+from lamina.workflows.steps.assembly import (
     completed,
     configured,
     loss_of,
@@ -34,7 +37,8 @@ from lamina.workflows.assembly import (
     validation_steps,
     validator_of,
 )
-from lamina.workflows.beginning import (
+from lamina.workflows.steps.beginning import (
+    LENGTH,
     begun_with,
     check_new,
     check_same_start,
@@ -44,18 +48,9 @@ from lamina.workflows.beginning import (
     recorded,
     undisturbed,
 )
-from lamina.workflows.run import ALL, RunFolder, read_history, write_bundle
-from lamina.workflows.transformer import carry, transformer_for
-from lamina.workflows.watching import Board, Pictures, loggers_of
-from lamina.workflows.work import WorkFolder
+from lamina.workflows.steps.loggers import Board, Pictures, loggers_of
 
 log = logging.getLogger(__name__)
-
-LENGTH = (
-    *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
-    *("device", "devices", "nodes", "sharded", "activation_checkpointing", "compile"),
-)
-"""Settings that may change when a run is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from lamina.errors import FileError, GeometryError, LabelError, LaminaError
+from lamina.folders.pairs import declared_labels
 from lamina.geometry import check_same_grid
 from lamina.io import read_labels, read_volume
 from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
 from lamina.report.structures import count_structures
 from lamina.report.viewable import write_viewable
+from lamina.serve.view_server import ViewServer
 from lamina.volume import Volume
-from lamina.workflows.evaluate import declared_labels
-from lamina.workflows.view_server import ViewServer
 
 _log = logging.getLogger(__name__)
 

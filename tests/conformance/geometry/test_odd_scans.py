@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from odd_scans import odd_scan
 
+from lamina.folders.model import Model
 from lamina.geometry import check_same_grid, corner_distance
 from lamina.io import read_labels
 from lamina.workflows import predict as workflow
-from lamina.workflows.load import Model
 
 
 def pytest_generate_tests(metafunc):
@@ -25,7 +25,7 @@ def test_an_odd_scan_is_segmented_where_it_lies_or_its_fault_is_named(
     monkeypatch.setattr(workflow, "load", lambda *_, **__: model)
     (tmp_path / "model.lamina").touch()
     out = tmp_path / "out"
-    (outcome,) = workflow.predict(tmp_path / "model.lamina", out, odd.path).outcomes
+    (outcome,) = workflow.predict(tmp_path / "model.lamina", odd.path, out=out).outcomes
     left = {path.name for path in out.iterdir()}
     if odd.fault:
         assert odd.fault in outcome.error

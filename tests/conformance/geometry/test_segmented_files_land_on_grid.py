@@ -22,10 +22,10 @@ from known_phantom import (
 from PIL import Image
 
 from lamina.errors import DatasetError
+from lamina.folders.model import Model
 from lamina.geometry import corner_distance
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.workflows import predict as workflow
-from lamina.workflows.load import Model
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def segment(monkeypatch, tmp_path):
         model = Model(SimpleNamespace(plan=chosen.plan, training={}), chosen)
         monkeypatch.setattr(workflow, "load", lambda *_, **__: model)
         (tmp_path / "model.lamina").write_bytes(b"stands for a bundle")
-        done = workflow.predict(tmp_path / "model.lamina", tmp_path / "out", path)
+        done = workflow.predict(tmp_path / "model.lamina", path, out=tmp_path / "out")
         assert not done.failures
         (outcome,) = done.outcomes
         assert {p.name for p in (tmp_path / "out").iterdir()} == {

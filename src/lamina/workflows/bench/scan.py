@@ -19,14 +19,14 @@ from lamina.data.intensity import normalise
 from lamina.data.phantom import make_large_scan
 from lamina.data.preprocess import Alignment
 from lamina.errors import ResourceError
+from lamina.folders.model import load
 from lamina.inference.memory import held, taken_by
 from lamina.io import read_volume, write_volume
 from lamina.volume import Volume
 from lamina.workflows import no_progress
-from lamina.workflows.batch import Batch
-from lamina.workflows.load import load
 from lamina.workflows.predict import scans_in
-from lamina.workflows.written import output_of
+from lamina.workflows.steps.batch import Batch
+from lamina.workflows.steps.output import output_of
 
 PARTS = ("read", "prepare", "network", "assemble", "write")
 

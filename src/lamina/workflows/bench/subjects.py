@@ -10,10 +10,10 @@ import torch
 from lamina.bundle import Bundle, load_bundle, save_bundle
 from lamina.data.plan import Normalisation, Plan
 from lamina.errors import ConfigError
+from lamina.folders.model import find_bundle
 from lamina.labels import LabelSet
 from lamina.models import NETWORKS, configure
 from lamina.pretrained import shipped
-from lamina.workflows.load import find_bundle
 
 log = logging.getLogger(__name__)
 

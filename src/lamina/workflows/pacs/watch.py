@@ -9,14 +9,14 @@ from typing import Any
 from lamina.data.case import Case
 from lamina.errors import ConfigError
 from lamina.files import locked, sha256
+from lamina.folders.model import Model, find_bundle, load
 from lamina.io.pacs import Access, archive_at
-from lamina.workflows.load import Model, find_bundle, load
 from lamina.workflows.pacs.loop import Pace, Tell, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import STORED, Entry, State, read_state
 from lamina.workflows.pacs.transfer import web_archive
-from lamina.workflows.quality import Watched
-from lamina.workflows.written import OBJECTS, Output, output_of
+from lamina.workflows.steps.output import OBJECTS, Output, output_of
+from lamina.workflows.steps.quality import Watched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def watch(
         once: End when what is there is done, rather than go on.
         retry_failed: Try again what was given up.
         tell: Is told what goes on.
-        loading: As for :func:`lamina.workflows.load.load`.
+        loading: As for :func:`lamina.folders.model.load`.
 
     Raises:
         BundleError: The model cannot be loaded.

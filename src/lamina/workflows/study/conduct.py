@@ -11,18 +11,18 @@ from typing import Any
 from lamina.data.datasets import load_description
 from lamina.errors import ConfigError, LaminaError
 from lamina.files import read_json, write_json
+from lamina.folders.work import WorkFolder
 from lamina.study.complexity import counted
 from lamina.study.filling import Filled, fill
 from lamina.study.schema import Study, read_study
 from lamina.study.scored import Scored
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.earlier import made_from, read_earlier
-from lamina.workflows.fan_out import run_jobs
+from lamina.workflows.steps.beginning import LENGTH
+from lamina.workflows.steps.earlier import made_from, read_earlier
+from lamina.workflows.steps.fan_out import run_jobs
 from lamina.workflows.study.plan import length_of, plan_runs, refusal, remarks, shared_out
 from lamina.workflows.study.runs import StudyRun, read_scored, train_and_score, unseen_cases
 from lamina.workflows.study.table import write
-from lamina.workflows.train import LENGTH
-from lamina.workflows.work import WorkFolder
 
 RECORD = "study.json"
 
@@ -135,7 +135,7 @@ def study(
         time_budget_s: Seconds of training, of all runs together.
         epochs: Length of each run instead; without both, the recipe's.
         unseen: Another prepared dataset, whose scans are scored instead of the run's own.
-        cluster: Where to train, as for :func:`~lamina.workflows.fan_out.run_jobs`.
+        cluster: Where to train, as for :func:`~lamina.workflows.steps.fan_out.run_jobs`.
         cpus: Cores of a run on a cluster.
         gpus: GPUs of a run on a cluster; ``None``: one where there are any.
         dry_run: Train and write nothing; tell what would be trained, and for how long.

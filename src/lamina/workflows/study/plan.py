@@ -10,16 +10,16 @@ from lamina.config import layered, load_recipe
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError, LaminaError, UnknownNameError
 from lamina.files import read_json
+from lamina.folders.run import read_history
+from lamina.folders.transformer import transformer_for
+from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.models.complexity import complexity
 from lamina.study.schema import Row, Study
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
-from lamina.workflows.assembly import completed, configured, loss_of, network_of
-from lamina.workflows.run import read_history
+from lamina.workflows.steps.assembly import completed, configured, loss_of, network_of
 from lamina.workflows.study.runs import StudyRun, side_of
-from lamina.workflows.transformer import transformer_for
-from lamina.workflows.work import WorkFolder
 
 _SHORTEST_S = 1.0
 

@@ -12,16 +12,16 @@ from lamina.data.case import Case, patient_of
 from lamina.errors import DatasetError
 from lamina.evaluation.metrics import METRICS
 from lamina.files import read_json, sha256, write_json
+from lamina.folders.evaluation import SCORES, read_evaluation
+from lamina.folders.prediction import read_record
+from lamina.folders.run import RunFolder
+from lamina.folders.work import WorkFolder
 from lamina.signals import ENDING
 from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
-from lamina.workflows.record import read_record
-from lamina.workflows.run import RunFolder
-from lamina.workflows.scored import SCORES, read_evaluation
 from lamina.workflows.sweep import finish_run
-from lamina.workflows.work import WorkFolder
 
 _CHANNELS_FILE = "channels.json"
 _AS_PAPER = "as_the_paper"
@@ -106,7 +106,7 @@ def train_and_score(
     side = None if cases else side_of(study, WorkFolder(work), run.fold)
     predict(
         run.run.root,
-        run.scores,
+        out=run.scores,
         split=side,
         cases=cases,
         device=run.settings.get("device"),

@@ -9,7 +9,9 @@ from typing import Any
 from lamina.data.case import Case
 from lamina.errors import FileError
 from lamina.files import read_json
-from lamina.workflows import RECORD
+
+RECORD = "prediction.json"
+"""Its name."""
 
 _ENTRY: Mapping[str, Any] = {
     "case_id": str,

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from lamina.data.ranges import Ranges, ranges_of
 from lamina.explain.quality import flags, sizes
 from lamina.explain.uncertainty import Agreeing, views_of
+from lamina.folders.model import Model
 from lamina.inference.predictor import Predictor, Progress
 from lamina.volume import Volume
-from lamina.workflows.load import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

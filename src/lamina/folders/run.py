@@ -18,7 +18,7 @@ from lamina.data.ranges import KEY
 from lamina.data.workers import num_cores
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import read_json
-from lamina.workflows.transformer import VIT_FILE, read_vit
+from lamina.folders.transformer import VIT_FILE, read_vit
 
 ALL = "all"
 """What a folder that holds a run of every fold says in place of its fold."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lamina.errors import DatasetError
 from lamina.evaluation.statistics.pairing import Paired
-from lamina.workflows.scored import Evaluation
+from lamina.folders.evaluation import Evaluation
 
 _NAMED = 5
 """Cases that are listed before the others are only counted."""

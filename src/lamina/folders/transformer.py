@@ -24,9 +24,9 @@ from lamina.data.slices import intensity_range, slice_axis, to_unit
 from lamina.data.views import normalised
 from lamina.errors import BundleError, ConfigError, LaminaError, TrainingError
 from lamina.files import atomic_path, sha256
+from lamina.folders.work import WorkFolder
 from lamina.models import NetworkConfig, input_channels
 from lamina.models.vit import ViT, ViTConfig, attention_maps
-from lamina.workflows.work import WorkFolder
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from lamina.data.case import Case, Cohort
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.folds import Fold, drop_cases, given_fold, given_folds, make_folds
+from lamina.data.protocols import Assignment, follow
 from lamina.errors import ConfigError
-from lamina.workflows.datasets import Assignment, follow
 
 _NUM_FOLDS = 5
 
@@ -24,7 +24,7 @@ def assign(
 
     Raises:
         ConfigError: A public dataset is named, but no protocol.
-        UnknownNameError, DatasetError: As :func:`~lamina.workflows.datasets.follow`.
+        UnknownNameError, DatasetError: As :func:`~lamina.data.protocols.follow`.
     """
     if protocol is None:
         if public:

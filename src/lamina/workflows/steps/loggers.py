@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from lamina.data.cache import PreparedCase
 from lamina.data.plan import Plan
+from lamina.folders.run import RunFolder
 from lamina.geometry import affine_along
 from lamina.report.frame import Frames
 from lamina.training.callbacks import EpochReport
 from lamina.training.history import HistoryLogger
 from lamina.training.mlflow import mlflow_logger
 from lamina.volume import Volume
-from lamina.workflows.run import RunFolder
 
 log = logging.getLogger(__name__)
 

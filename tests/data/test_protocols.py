@@ -7,9 +7,10 @@ import pytest
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.datasets import load_description
+from lamina.data.protocols import apply_protocol, follow, match, used_by
 from lamina.errors import DatasetError, UnknownNameError
 from lamina.labels import LabelSet
-from lamina.workflows.datasets import apply_protocol, follow, list_datasets, match, used_by
+from lamina.workflows.datasets import list_datasets
 
 
 def cohort_of(ids, values=(1, 2, 3), licence="") -> Cohort:

@@ -23,7 +23,7 @@ from lamina.models import input_channels, own_precision
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.device import has_bf16
 from lamina.training.fit import fit
-from lamina.workflows.assembly import completed, loss_of, network_of, patches_of
+from lamina.workflows.steps.assembly import completed, loss_of, network_of, patches_of
 
 _WARM_UP = 1
 _FEWEST, _MOST = 2, 12

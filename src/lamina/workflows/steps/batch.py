@@ -13,14 +13,14 @@ from typing import Any
 from lamina.data.case import Case
 from lamina.errors import LaminaError
 from lamina.files import atomic_path, sha256, write_json
+from lamina.folders.model import Model
+from lamina.folders.prediction import RECORD, Outcome, place_of, stamp_of
+from lamina.folders.probabilities import hidden_place, room_for
 from lamina.volume import Volume
-from lamina.workflows import RECORD, Progress
-from lamina.workflows.apart import Elsewhere, own_folder
-from lamina.workflows.load import Model
-from lamina.workflows.probabilities import hidden_place, room_for
-from lamina.workflows.quality import Watched
-from lamina.workflows.record import Outcome, place_of, stamp_of
-from lamina.workflows.written import Output
+from lamina.workflows import Progress
+from lamina.workflows.steps.cluster import Elsewhere, own_folder
+from lamina.workflows.steps.output import Output
+from lamina.workflows.steps.quality import Watched
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,14 @@ from lamina.data.cache import preparation_of
 from lamina.data.plan import Plan
 from lamina.errors import FileError, LaminaError, TrainingError
 from lamina.files import check_folder, locked, remove_parts, sha256, write_json, write_text
-from lamina.workflows.run import RunFolder, machine, software
-from lamina.workflows.work import WorkFolder
+from lamina.folders.run import RunFolder, machine, software
+from lamina.folders.work import WorkFolder
+
+LENGTH = (
+    *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
+    *("device", "devices", "nodes", "sharded", "activation_checkpointing", "compile"),
+)
+"""Settings that may change when a run is resumed."""
 
 
 def check_new(run: RunFolder) -> None:

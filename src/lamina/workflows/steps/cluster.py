@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from lamina.data.case import Case
 from lamina.errors import LaminaError
+from lamina.folders.prediction import Outcome, read_record
 from lamina.workflows import no_progress
-from lamina.workflows.fan_out import spread
-from lamina.workflows.record import Outcome, read_record
+from lamina.workflows.steps.fan_out import spread
 
 if TYPE_CHECKING:
-    from lamina.workflows.batch import Batch
+    from lamina.workflows.steps.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Elsewhere:
     """A cluster, and how a batch comes to be there."""
 
     cluster: str
-    """As for :func:`~lamina.workflows.fan_out.run_jobs`."""
+    """As for :func:`~lamina.workflows.steps.fan_out.run_jobs`."""
     make: "Callable[[], Batch]"
     """Makes the batch anew in another process, and loads its model there; picklable."""
 

@@ -20,7 +20,7 @@ from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.training.device import is_here, require_device
 
 if TYPE_CHECKING:
-    from lamina.workflows.rehearsal import Rehearsal
+    from lamina.workflows.steps.rehearsal import Rehearsal
 
 AUTO = "auto"
 """Stands for the network that suits scans and budget."""
@@ -180,7 +180,7 @@ class _Rehearse:
     scratch: Path
 
     def __call__(self, plan: Plan) -> "Rehearsal":
-        from lamina.workflows.rehearsal import rehearse
+        from lamina.workflows.steps.rehearsal import rehearse
 
         return rehearse(plan, self.cache, self.case_ids, self.scratch, self.device)
 

@@ -7,8 +7,8 @@ import pytest
 
 from lamina.errors import DatasetError
 from lamina.files import read_json, write_json
-from lamina.workflows.unseen import training_scans, unseen_scans
-from lamina.workflows.work import WorkFolder
+from lamina.folders.unseen import training_scans, unseen_scans
+from lamina.folders.work import WorkFolder
 from small_bundles import small_bundle
 
 

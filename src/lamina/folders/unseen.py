@@ -8,8 +8,8 @@ from lamina.data.case import Case
 from lamina.data.folds import Fold
 from lamina.errors import DatasetError
 from lamina.files import sha256
-from lamina.workflows.all_folds import kept_by_all
-from lamina.workflows.work import WorkFolder
+from lamina.folders.all_folds import kept_by_all
+from lamina.folders.work import WorkFolder
 
 
 def training_scans(work: Path, bundle: Bundle) -> Sequence[Case]:

@@ -9,9 +9,9 @@ from PIL import Image
 
 from lamina.errors import FileError
 from lamina.files import read_json
-from lamina.workflows.run import RunFolder, read_history
+from lamina.folders.run import RunFolder, read_history
+from lamina.workflows.steps.loggers import Board
 from lamina.workflows.train import train
-from lamina.workflows.watching import Board
 
 PLAIN = {"anchors": False, "lspm": False, "router": False}
 SHORT = {

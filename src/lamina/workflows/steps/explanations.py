@@ -17,12 +17,12 @@ from lamina.explain.gradcam import GradCAM
 from lamina.explain.layers import default_layer, find_layer, layers_of, unknown
 from lamina.explain.scan import Prepared
 from lamina.explain.uncertainty import Uncertainty, by_structure, views_of
+from lamina.folders.model import Model
 from lamina.inference.backend import fast_network
 from lamina.models import configure
 from lamina.report.heat import Heat
 from lamina.volume import Volume
 from lamina.workflows import Progress
-from lamina.workflows.load import Model
 
 Method = Literal["gradcam", "attention", "uncertainty"]
 METHODS: tuple[Method, ...] = ("gradcam", "attention", "uncertainty")

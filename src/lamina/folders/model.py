@@ -18,6 +18,8 @@ from lamina.export.container import is_exported
 from lamina.export.graphs import graphs_of
 from lamina.export.targets import Network
 from lamina.files import sha256
+from lamina.folders.run import RunFolder, write_bundle
+from lamina.folders.transformer import carried_maps
 from lamina.geometry import affine_from
 from lamina.inference.backend import fast_network, is_out_of_memory
 from lamina.inference.postprocess import Step, steps_from
@@ -26,8 +28,6 @@ from lamina.inference.sparing import Sparing
 from lamina.pretrained import quantised, shipped
 from lamina.training.device import chosen_device, has_bf16, require_device
 from lamina.volume import Volume
-from lamina.workflows.run import RunFolder, write_bundle
-from lamina.workflows.transformer import carried_maps
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from lamina.errors import LaminaError
 from lamina.evaluation.calibration import probabilities_around, reliability
 from lamina.evaluation.comparison import MM3_PER_ML, Comparison
 from lamina.evaluation.scores import Scores
+from lamina.folders.pairs import ReadPair, paired
+from lamina.folders.prediction import read_record
+from lamina.folders.probabilities import find_probabilities, read_probabilities
 from lamina.geometry import check_same_grid
 from lamina.io import read_volume
 from lamina.labels import IGNORE_INDEX
 from lamina.report.cases import Pair, ranked
 from lamina.volume import Volume
 from lamina.workflows import Progress
-from lamina.workflows.evaluate import ReadPair, paired
-from lamina.workflows.probabilities import find_probabilities, read_probabilities
-from lamina.workflows.record import read_record
 
 log = logging.getLogger(__name__)
 

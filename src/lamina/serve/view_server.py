@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 HOST = "127.0.0.1"
-STATIC = Path(__file__).parents[1] / "serve" / "static"
+STATIC = Path(__file__).parent / "static"
 """The page, which ``lamina serve`` shows too."""
 
 POLICY = (

@@ -13,9 +13,8 @@ from lamina.errors import DatasetError, FileError
 from lamina.evaluation.records import read_recorded
 from lamina.evaluation.scores import Scores
 from lamina.files import read_json
+from lamina.folders.prediction import RECORD, read_record
 from lamina.volume import Volume
-from lamina.workflows import RECORD
-from lamina.workflows.record import read_record
 
 SCORES = "scores.json"
 CASES = "cases.json"

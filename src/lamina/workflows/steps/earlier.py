@@ -7,7 +7,7 @@ from typing import Any
 
 from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.files import check_folder, read_json, sha256
-from lamina.workflows.work import WorkFolder
+from lamina.folders.work import WorkFolder
 
 
 def made_from(folder: WorkFolder, base: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Folders: what a verb leaves on disk for the next, and how that is read back."""

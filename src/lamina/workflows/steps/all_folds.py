@@ -1,0 +1,94 @@
+"""Trainings of all folds: how they begin, and how they go on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lamina.config import layered
+from lamina.data.folds import Fold
+from lamina.errors import TrainingError
+from lamina.files import sha256, write_json
+from lamina.folders.all_folds import AllFolds, kept_by_all
+from lamina.folders.run import ALL, RunFolder
+from lamina.folders.work import WorkFolder
+from lamina.workflows.steps.assembly import completed, configured, loss_of, network_of
+from lamina.workflows.steps.beginning import (
+    LENGTH,
+    check_new,
+    check_same_start,
+    check_unchanged,
+    origin_of,
+)
+
+
+def begin(
+    work: WorkFolder,
+    out: Path,
+    folds: tuple[Fold, ...],
+    settings: Mapping[str, Any],
+    start: Path | None,
+) -> AllFolds:
+    """Record new work.
+
+    Raises:
+        TrainingError, FileError: ``out`` holds something, or is a file; ``start`` is missing.
+        ConfigError: Settings are wrong, as they would be in every fold.
+    """
+    whole = RunFolder(out)
+    check_new(whole)
+    plan = work.plan()
+    config = completed(configured(settings, plan), plan)
+    for make in (network_of, loss_of):
+        make(config, plan)
+    kept = kept_by_all(folds)
+    record = {
+        **origin_of(work),
+        "fold": ALL,
+        "num_folds": len(folds),
+        "test_cases": [case.as_dict() for case in work.cohort().cases if case.case_id in kept],
+        "settings": json.loads(json.dumps(settings)),
+        "start": _identified(start) if start else None,
+        "trained": {},
+    }
+    write_json(whole.manifest_file, record)
+    return AllFolds(work, whole, folds, record)
+
+
+def resume(
+    work: WorkFolder,
+    out: Path,
+    folds: tuple[Fold, ...],
+    settings: Mapping[str, Any],
+    start: Path | None,
+) -> AllFolds:
+    """Read the record of work to go on with; where it is to be longer, no fold is trained yet.
+
+    Raises:
+        TrainingError: ``out`` holds no such work, or it is of something else than is asked for.
+    """
+    whole = RunFolder(out)
+    record = whole.manifest()
+    if record["fold"] != ALL:
+        raise TrainingError(f"{out}: is a run of fold {record['fold']}, not of all.")
+    if record["hashes"] != work.hashes():
+        raise TrainingError(
+            f"{work.root}: was prepared or planned anew since {out} was begun.",
+            remedy="Start again, into another --out.",
+        )
+    if start is not None:
+        given, then = _identified(start), record["start"] or {}
+        check_same_start(whole, given["sha256"], then.get("sha256"))
+        record["start"] = given
+    before = record["settings"]
+    record["settings"] = layered(before, json.loads(json.dumps(settings)))
+    check_unchanged(whole, before, record["settings"], LENGTH)
+    if record["settings"] != before:
+        record["trained"] = {}
+    write_json(whole.manifest_file, record)
+    return AllFolds(work, whole, folds, record)
+
+
+def _identified(start: Path) -> dict[str, str]:
+    """Return where weights lie, and what they are."""
+    return {"file": str(start.resolve()), "sha256": sha256(start)}
