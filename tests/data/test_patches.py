@@ -15,7 +15,6 @@ from lamina.data.cache import PreparedCase
 from lamina.data.motion import Motion, draw_motion
 from lamina.data.patches import PatchDataset, StepSampler, cut, cut_moved, exchange
 from lamina.data.sampling import PatchSampler, random_for
-from lamina.errors import ConfigError
 from lamina.files import write_json
 
 SPACING = (1.0, 1.5, 3.0)
@@ -251,8 +250,6 @@ def test_a_list_may_choose_its_own_mirror_axes(patches):
     how = only(p_mirror=1, mirror_axes=(2,))
     plain = replace(patches, augmentation=NO_AUGMENTATION)[3]
     assert torch.equal(replace(patches, augmentation=how)[3][0], plain[0].flip(3))
-    with pytest.raises(ConfigError, match=r"mirror_axes = \(0, 3\): a patch has 3 axes"):
-        replace(patches, augmentation=only(mirror_axes=(0, 3)))
 
 
 def test_steps_go_on_where_they_stopped():

@@ -44,6 +44,20 @@ def test_settings_of_inference_become_those_of_the_plan(tiny_work, tmp_path):
         train(tiny_work, tmp_path / "other", SETTINGS | {"roi_size": [32, 32]})
 
 
+def test_a_model_knows_which_mirror_images_it_was_shown(tiny_work, tmp_path):
+    for name, augmentation, shown in (
+        ("more", {"mirror_axes": [0, 2]}, (0, 2)),
+        ("none", {"p_mirror": 0.0}, ()),
+    ):
+        train(tiny_work, tmp_path / name, SETTINGS | {"augmentation": augmentation})
+        plan = load_bundle(tmp_path / name / "model.lamina").plan
+        assert plan.mirror_axes == shown
+        assert plan.reasons["mirror_axes"] == "Set by hand."
+    with pytest.raises(ConfigError, match=r"mirror_axes = \(0, 3\): a patch has 3 axes"):
+        train(tiny_work, tmp_path / "run", SETTINGS | {"augmentation": {"mirror_axes": [0, 3]}})
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_epoch_can_be_so_many_passes_over_the_cases(tiny_work, tmp_path):
     cases = len(read_json(tiny_work / "splits.json")[0]["train"])
     passes = {"steps_per_epoch": None, "passes_per_epoch": 1.5, "batch_size": 4}

@@ -20,7 +20,6 @@ from lamina.data.augment import Augmentation, change_intensities
 from lamina.data.cache import PreparedCase
 from lamina.data.motion import Motion, draw_motion
 from lamina.data.sampling import PatchSampler, random_for
-from lamina.errors import ConfigError
 from lamina.signals import ignore_terminal
 
 
@@ -40,13 +39,6 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """Axis of the case whose slices are the patches; all other axes are counted without it."""
     untouched_channels: int = 0
     """Channels at the end that move with the image and keep their values: attention maps."""
-
-    def __post_init__(self) -> None:
-        axes = self.augmentation.mirror_axes or ()
-        if any(axis >= self.spatial_dims for axis in axes):
-            raise ConfigError(
-                f"augmentation: mirror_axes = {axes}: a patch has {self.spatial_dims} axes."
-            )
 
     @property
     def spatial_dims(self) -> int:

@@ -15,6 +15,7 @@ from torch import nn
 
 from lamina.bundle import load_bundle
 from lamina.config import resolve
+from lamina.data.augment import Augmentation
 from lamina.data.cache import PreparedCase
 from lamina.data.patches import PatchDataset
 from lamina.data.plan import Plan
@@ -81,6 +82,9 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
                 remedy="A network asked for by name is planned in volumes where it can see them: "
                 f"lamina plan WORK --model {config.model or plan.network}.",
             )
+    axes, num_axes = config.augmentation.mirror_axes or (), len(plan.seen_axes)
+    if any(axis >= num_axes for axis in axes):
+        raise ConfigError(f"augmentation: mirror_axes = {axes}: a patch has {num_axes} axes.")
     device = chosen_device(config.device)
     require_device(device)
     batch = config.batch_size or plan.batch_size
@@ -116,10 +120,20 @@ def overruled(plan: Plan, config: TrainConfig) -> Plan:
         "overlap": plan.overlap if config.overlap is None else config.overlap,
         "blending": config.blending or plan.blending,
         "batch_size": config.batch_size,
+        "mirror_axes": _mirror_axes(config.augmentation, plan),
     }
     changed = {name: value for name, value in settings.items() if value != getattr(plan, name)}
     reasons = plan.reasons | dict.fromkeys(changed, "Set by hand.")
     return replace(plan, **changed, reasons=reasons)
+
+
+def _mirror_axes(augmentation: Augmentation, plan: Plan) -> tuple[int, ...]:
+    """Return the axes of the scan along which training mirrors it."""
+    if not augmentation.p_mirror:
+        return ()
+    if augmentation.mirror_axes is None:
+        return plan.mirror_axes
+    return tuple(plan.seen_axes[place] for place in augmentation.mirror_axes)
 
 
 def loss_of(config: TrainConfig, plan: Plan) -> DeepSupervision:
