@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lamina.workflows.run import machine, software
+from lamina.workflows.steps.provenance import machine, software
 
 NEAREST = {
     "lgmsnet-kvasir": "kvasir_seg_256",

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lamina.workflows.plan import read_plan
-from lamina.workflows.run import machine, software
+from lamina.workflows.steps.provenance import machine, software
 
 _NNUNET = {
     "model_options.channels": [32, 64, 128, 256],

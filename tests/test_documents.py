@@ -95,6 +95,14 @@ def test_the_page_of_the_server_shows_its_record():
     assert shown == with_section(shown, record)
 
 
+def test_the_page_of_statistics_shows_its_record():
+    """Made by ``tools/interval_coverage.py``; run it again where this fails."""
+    with_section = runpy.run_path(str(ROOT / "tools" / "interval_coverage.py"))["with_section"]
+    record = json.loads((ROOT / "docs" / "interval_coverage.json").read_text("utf-8"))
+    shown = (ROOT / "docs" / "statistics.md").read_text("utf-8")
+    assert shown == with_section(shown, record)
+
+
 def test_the_pages_of_training_show_their_records():
     """Made by ``tools/training.py``; run it again where this fails."""
     tool = runpy.run_path(str(ROOT / "tools" / "training.py"))

@@ -34,7 +34,7 @@ def scores(tmp_path_factory):
             array = np.zeros((1, 16, 12), np.uint8)
             array[0, 2 : 2 + columns, 2:8] = 1
             write_volume(Volume(array, AFFINE, unit="px"), folder / kind / f"{name}.png")
-    evaluate(folder / "found", folder / "masks", folder / "scores")
+    evaluate(folder / "found", folder / "masks", out=folder / "scores")
     return folder / "scores"
 
 

@@ -129,7 +129,7 @@ def folds_of(run: Path) -> list[RunFolder]:
     count, trained = manifest["num_folds"], len(manifest["trained"])
     if trained < count:
         raise SystemExit(f"{run}: {trained} of {count} folds are trained.")
-    folds = [RunFolder(run / f"fold_{fold}") for fold in range(count)]
+    folds = [RunFolder(run).fold(fold) for fold in range(count)]
     first, *others = (fold.manifest() for fold in folds)
     for fold, other in enumerate(others, start=1):
         for what in ("network", "plan"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from textwrap import fill
 
 from lamina.bundle import Bundle, load_bundle, save_bundle
-from lamina.folders.model import find_bundle
+from lamina.folders.bundle import find_bundle
 from lamina.pretrained import FOLDER, INT8, SUFFIX, shipped
 from lamina.workflows.export import export
 

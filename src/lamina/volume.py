@@ -38,6 +38,8 @@ class Volume:
     """The file it was read from, for messages."""
     unit: Literal["mm", "px"] = "mm"
     """What the affine measures in: pixels where a picture does not tell their size."""
+    in_colour: bool = False
+    """Whether it was read from one picture in colour, whose channels are red, green and blue."""
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4):

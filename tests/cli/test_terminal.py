@@ -3,7 +3,10 @@
 import io
 import json
 import logging
+import re
 import warnings
+from importlib.metadata import metadata
+from pathlib import Path
 
 import pytest
 import typer
@@ -13,6 +16,7 @@ from rich.table import Table
 from lamina.cli.terminal import FAILED, INTERRUPTED, REFUSED, Terminal
 from lamina.errors import DatasetError
 
+ROOT = Path(__file__).parents[2]
 PATH = "/a/rather/long/way/to/the/folder/with/all/the/scans/subject-0004_session-02_T1w.nii.gz"
 
 
@@ -46,6 +50,32 @@ def test_an_error_is_its_message_and_its_remedy(terminal):
     shown = (REFUSED, "Error: [red]odd.nii: is empty.\n  Send it again.\n")
     assert error_of(terminal(), error) == shown
     assert error_of(terminal(quiet=True), error) == shown
+
+
+def test_a_missing_package_is_told_with_the_extra_that_declares_it(terminal):
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    modules = {"scikit-image": "skimage", "pytorch-ignite": "ignite"}
+    declared = project["optional-dependencies"]
+    del declared["dev"], declared["docs"]
+    for extra, requirements in declared.items():
+        for name in (requirement.partition(">")[0] for requirement in requirements):
+            module = modules.get(name, name.replace("-", "_"))
+            _, shown = error_of(terminal(), ModuleNotFoundError(name=f"{module}.part"))
+            (told,) = re.findall(r"pip install 'lamina\[(\w+)\]'", shown)
+            assert told == extra or name in {r.partition(">")[0] for r in declared[told]}
+    _, shown = error_of(terminal(), ModuleNotFoundError(name="starlette"))
+    assert "lamina[serve]" in shown
+    with pytest.raises(ModuleNotFoundError), terminal().guard():
+        raise ModuleNotFoundError(name="torch")
+
+
+@pytest.mark.parametrize("folder", ["src/lamina", "docs"])
+def test_every_extra_that_is_told_can_be_installed(folder):
+    extras = set(metadata("lamina").get_all("Provides-Extra"))
+    files = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).glob("*.md")]
+    told = [re.findall(r"lamina\[([a-z,]+)\]", file.read_text("utf-8")) for file in files]
+    assert {extra for found in told for each in found for extra in each.split(",")} <= extras
 
 
 def test_long_paths_are_never_cut(terminal):

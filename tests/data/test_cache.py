@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from lamina.data.cache import PreparedCase, open_cases, prepare_case
+from lamina.data.case import Case
 from lamina.data.fingerprint import survey
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Normalisation
@@ -57,6 +59,27 @@ def test_a_prepared_case_holds_image_label_and_spacing(case, cache, plan_with):
     assert np.corrcoef(found.image.ravel(), image[0].transpose(1, 2, 0).ravel())[0, 1] > 0.99
     assert found.image.mean() == pytest.approx(0, abs=1e-5)
     assert not any(path.name.startswith(".") for path in cache.iterdir())
+
+
+def test_what_was_one_picture_in_colour_is_known_once_prepared(tmp_path, plan_with, cache):
+    plan = plan_with(
+        spatial_dims=2,
+        channels=("red", "green", "blue"),
+        normalisation=(Normalisation(scheme="zscore"),) * 3,
+        orientation="LP",
+        unit="px",
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for channel in range(3):
+        Image.fromarray(pixels[..., channel]).save(tmp_path / f"b_{channel}.png")
+    Image.new("L", (9, 12), 2).save(tmp_path / "mask.png")
+    one = ((tmp_path / "a.png",), True)
+    three = (tuple(tmp_path / f"b_{channel}.png" for channel in range(3)), False)
+    for images, in_colour in (one, three):
+        case = Case(case_id="c", group="c", images=images, label=tmp_path / "mask.png")
+        prepared = prepare_case(case, plan, cache)
+        assert prepared.in_colour == in_colour
 
 
 def test_a_case_is_stored_without_its_empty_border(tmp_path, cache, plan_with, write_case):

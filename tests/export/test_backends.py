@@ -65,12 +65,12 @@ def image():
 
 
 def test_a_model_is_exported_once_and_segments_as_in_torch(model, targets):
-    first = lamina.load(model, "cpu", backend="onnx")
+    first = lamina.load(model, device="cpu", backend="onnx")
     assert first.backend == "onnx"
     assert targets == ["write onnx", "load onnx", "load onnx"]
-    again = lamina.load(model, "cpu", backend="onnx")
+    again = lamina.load(model, device="cpu", backend="onnx")
     assert targets.count("write onnx") == 1
-    expected = lamina.load(model, "cpu").predict(image()).array
+    expected = lamina.load(model, device="cpu").predict(image()).array
     np.testing.assert_array_equal(again.predict(image()).array, expected)
 
 
@@ -78,7 +78,7 @@ def test_an_export_that_is_not_kept_tells_the_way_without(model, targets, monkey
     monkeypatch.setattr(backends, "cache_folder", lambda: tmp_path / "file" / "below")
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="--backend torch"):
-        lamina.load(model, "cpu", backend="onnx")
+        lamina.load(model, device="cpu", backend="onnx")
 
 
 @pytest.mark.parametrize("fault", ["a file is in the way", "no home"])
@@ -92,40 +92,40 @@ def test_auto_does_without_a_place_for_exports_and_says_so(
 
     (tmp_path / "file").touch()
     monkeypatch.setattr(backends.Path, "home", home)
-    assert lamina.load(model, "cpu", backend="auto").backend == "torch"
+    assert lamina.load(model, device="cpu", backend="auto").backend == "torch"
     (said,) = caplog.messages
     assert said.endswith("Going on with torch.")
     with pytest.raises(FileError, match="--backend torch"):
-        lamina.load(model, "cpu", backend="onnx")
+        lamina.load(model, device="cpu", backend="onnx")
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next(model, targets):
     left = backends.cache_folder() / ".part-0a1b2c3d-export"
     left.mkdir(parents=True)
     (left / "model.onnx").write_bytes(b"half")
-    lamina.load(model, "cpu", backend="onnx")
+    lamina.load(model, device="cpu", backend="onnx")
     assert not left.exists()
 
 
 def test_a_damaged_export_is_made_anew(model, targets):
-    lamina.load(model, "cpu", backend="onnx")
+    lamina.load(model, device="cpu", backend="onnx")
     (kept,) = backends.cache_folder().glob("*-onnx-*")
     (kept / "model.txt").write_text("something else")
-    lamina.load(model, "cpu", backend="onnx")
+    lamina.load(model, device="cpu", backend="onnx")
     assert targets.count("write onnx") == 2
 
 
 def test_auto_measures_once_and_does_not_take_the_slowest(model, targets):
-    chosen = lamina.load(model, "cpu", backend="auto").backend
+    chosen = lamina.load(model, device="cpu", backend="auto").backend
     assert chosen in ("torch", "onnx")
     before = len(targets)
-    assert lamina.load(model, "cpu", backend="auto").backend == chosen
+    assert lamina.load(model, device="cpu", backend="auto").backend == chosen
     assert targets[before:] in ([], [f"load {chosen}"])
 
 
 def test_nothing_is_exported_for_a_precision_that_the_runtime_lacks(model, targets):
     with pytest.raises(ExportError, match="precision bf16: this export computes in fp32"):
-        lamina.load(model, "cpu", backend="onnx", precision="bf16")
+        lamina.load(model, device="cpu", backend="onnx", precision="bf16")
     assert targets == []
 
 
@@ -142,38 +142,38 @@ def test_auto_leaves_out_what_does_not_run_here(model, targets, monkeypatch, fau
         whole = TARGETS.get(name)
         broken = Target(packages=(), write=whole.write, load=load)
         monkeypatch.setitem(TARGETS._members, name, broken)
-    assert lamina.load(model, "cpu", backend="auto").backend == "torch"
+    assert lamina.load(model, device="cpu", backend="auto").backend == "torch"
 
 
 def test_auto_remembers_one_model_beside_another(model, targets, tmp_path):
     other = tmp_path / "other.lamina"
     save_bundle(small_bundle("tinyunet", channels=2), other)
     for file in (model, other):
-        lamina.load(file, "cpu", backend="auto")
+        lamina.load(file, device="cpu", backend="auto")
     before = len(targets)
     for file in (model, other):
-        lamina.load(file, "cpu", backend="auto")
+        lamina.load(file, device="cpu", backend="auto")
     assert len(targets) - before <= 2, "nothing is measured again"
 
 
 def test_auto_survives_a_damaged_measurement(model, targets):
-    lamina.load(model, "cpu", backend="auto")
+    lamina.load(model, device="cpu", backend="auto")
     (kept,) = backends.cache_folder().glob("*.json")
     for content in ("[", "null", '{"abacus": 1.0}'):
         kept.write_text(content)
-        assert lamina.load(model, "cpu", backend="auto").backend != "openvino"
+        assert lamina.load(model, device="cpu", backend="auto").backend != "openvino"
 
 
 def test_measuring_keeps_no_memory_where_it_is_limited(model, targets, monkeypatch):
     asked = []
     monkeypatch.setattr("lamina.inference.backend.keep_freed_memory", lambda: asked.append("keep"))
-    lamina.load(model, "cpu", backend="auto", ram_bytes=8e9)
+    lamina.load(model, device="cpu", backend="auto", ram_bytes=8e9)
     assert asked == []
 
 
 def test_an_unknown_backend_is_refused(model):
     with pytest.raises(ConfigError, match="must be one of torch, onnx, openvino, auto"):
-        lamina.load(model, "cpu", backend="tensorrt")
+        lamina.load(model, device="cpu", backend="tensorrt")
 
 
 def test_other_runtimes_are_for_the_processor():

@@ -525,6 +525,7 @@ def test_pictures_have_two_axes_and_keep_their_colours(tmp_path, syntax, spacing
     volume = read_volume(_write(tmp_path / "us.dcm", header, stored, syntax, samples=3))
     np.testing.assert_array_equal(volume.array, stored.T)
     assert (volume.unit, volume.orientation, volume.spacing[0]) == (unit, "LP", size)
+    assert volume.in_colour
 
 
 def test_colours_of_16_bits_are_decoded_in_runs(tmp_path):

@@ -56,6 +56,14 @@ def _meta(tmp_path, voxels=VOXELS, **changes):
     return path
 
 
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_a_picture_in_colour_stays_one_and_other_channels_are_none(tmp_path, suffix):
+    for channels, kind, in_colour in ((3, "u1", True), (3, "i2", False), (2, "u1", False)):
+        picture = sitk.GetImageFromArray(np.zeros((5, 4, channels), kind), isVector=True)
+        sitk.WriteImage(picture, tmp_path / f"a{suffix}")
+        assert read_volume(tmp_path / f"a{suffix}").in_colour == in_colour
+
+
 @pytest.mark.parametrize(
     ("space", "diagonal", "origin"),
     [

@@ -85,6 +85,8 @@ def test_colours_are_the_channels(tmp_path):
     volume = read_volume(_save(tmp_path / "a.png", pixels))
     assert volume.array.shape == (3, 7, 5)
     assert volume.array[:, 1, 4].tolist() == [10, 20, 30]
+    assert volume.in_colour
+    assert not read_volume(_save(tmp_path / "grey.png", GREY)).in_colour
 
 
 def test_simpleitk_finds_each_pixel_at_the_same_place(tmp_path):

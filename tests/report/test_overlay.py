@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from lamina.data.case import Case
 from lamina.data.phantom import PHANTOM_LABELS, make_phantom
 from lamina.data.plan import Normalisation
 from lamina.errors import FileError, GeometryError, LabelError
@@ -221,7 +222,7 @@ def test_a_large_scan_is_looked_at_in_all_its_slices():
 def test_a_photograph_is_shown_in_its_colours_and_lies_nowhere(tmp_path, monkeypatch, size):
     colour = np.array([200, 60, 10], np.uint8)
     picture = np.broadcast_to(colour[:, None, None], (3, 60, 40))
-    image = Volume(picture, np.diag([-1.0, -1, 1, 1]), unit="px")
+    image = Volume(picture, np.diag([-1.0, -1, 1, 1]), unit="px", in_colour=True)
     image = image if size is None else image.sized(size)
     label = Volume(np.zeros((1, 60, 40), np.uint8), image.affine, unit=image.unit)
     label.array[0, 20:30, 10:20] = 3
@@ -232,6 +233,19 @@ def test_a_photograph_is_shown_in_its_colours_and_lies_nowhere(tmp_path, monkeyp
     assert count_near(tmp_path / "photo.png", tuple(colour / 255)) > 10_000
     assert not {"L", *(plane.name for plane in PLANES)} & {*told}
     assert window_told(image) == ""
+
+
+def test_three_grey_pictures_of_a_case_are_no_photograph(tmp_path):
+    files = []
+    for number, grey in enumerate((200, 60, 10)):
+        files.append(tmp_path / f"x_000{number}.png")
+        Image.new("L", (60, 40), grey).save(files[-1])
+    case = Case(case_id="x", group="x", images=tuple(files))
+    image = case.read_image(("before", "during", "after"))
+    label = replace(image, array=np.zeros((1, 60, 40), np.uint8))
+    save_overlay(tmp_path / "x.png", image, label, ONE)
+    assert count_near(tmp_path / "x.png", (200 / 255, 60 / 255, 10 / 255)) == 0
+    assert window_told(image) == "200 to 201"
 
 
 @pytest.mark.parametrize(

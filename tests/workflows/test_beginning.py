@@ -9,13 +9,12 @@ from lamina.files import locked, write_json
 from lamina.folders.all_folds import folds_of
 from lamina.folders.run import RunFolder, read_history
 from lamina.folders.work import WorkFolder
-from lamina.workflows.cross_validation import cross_validate
+from lamina.workflows.cross_validation import cross_validate, record
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.prepare import prepare
 from lamina.workflows.pretrain import pretrain
-from lamina.workflows.steps import all_folds
 from lamina.workflows.steps.assembly import net_of
-from lamina.workflows.steps.beginning import check_unchanged
+from lamina.workflows.steps.run_record import check_unchanged
 from lamina.workflows.sweep import sweep
 from lamina.workflows.train import train
 
@@ -39,7 +38,7 @@ def test_neither_is_it_for_scores_or_prepared_cases(tiny_dataset, tmp_path):
         seen.append(about)
 
     with pytest.raises(FileError, match="Give a folder to --out"):
-        evaluate(tiny_dataset / LABELS, tiny_dataset / LABELS, out, progress=see)
+        evaluate(tiny_dataset / LABELS, tiny_dataset / LABELS, out=out, progress=see)
     with pytest.raises(FileError, match="Give a folder to --out"):
         prepare(tiny_dataset, out, progress=see)
     assert not seen  # hours of work would have been lost
@@ -58,11 +57,11 @@ def test_what_was_said_of_all_folds_may_be_said_again_in_part(tiny_work, tmp_pat
     work, out = WorkFolder(tiny_work), tmp_path / "run"
     folds = folds_of(work)
     settings = {"optimiser": {"lr": 0.01, "weight_decay": 0.1}}
-    all_folds.begin(work, out, folds, settings, None)
-    again = all_folds.resume(work, out, folds, {"epochs": 3, "optimiser": {"lr": 0.01}}, None)
+    record.begin(work, out, folds, settings, None)
+    again = record.resume(work, out, folds, {"epochs": 3, "optimiser": {"lr": 0.01}}, None)
     assert again.record["settings"] == settings | {"epochs": 3}
     with pytest.raises(TrainingError, match="optimiser cannot change when a run is resumed"):
-        all_folds.resume(work, out, folds, {"optimiser": {"lr": 0.02}}, None)
+        record.resume(work, out, folds, {"optimiser": {"lr": 0.02}}, None)
 
 
 @pytest.mark.parametrize("begin", [train, cross_validate])
@@ -96,15 +95,15 @@ def test_folds_begin_from_the_weights_that_were_given(tiny_work, tiny_run, tmp_p
     work, out, start = WorkFolder(tiny_work), tmp_path / "run", tmp_path / "start.lamina"
     folds, bundle = folds_of(work), RunFolder(tiny_run).bundle_file
     shutil.copyfile(bundle, start)
-    ours = all_folds.begin(work, out, folds, {}, start)
+    ours = record.begin(work, out, folds, {}, start)
     assert ours.start == start.resolve()
     start.write_bytes(b"others")
     with pytest.raises(TrainingError, match=r"start\.lamina: holds other weights than those"):
         _ = ours.start
     with pytest.raises(TrainingError, match="did not begin from these weights"):
-        all_folds.resume(work, out, folds, {}, start)
-    assert all_folds.resume(work, out, folds, {}, bundle).start == bundle.resolve()
-    assert all_folds.resume(work, out, folds, {}, None).start == bundle.resolve()
+        record.resume(work, out, folds, {}, start)
+    assert record.resume(work, out, folds, {}, bundle).start == bundle.resolve()
+    assert record.resume(work, out, folds, {}, None).start == bundle.resolve()
 
 
 def test_a_run_that_goes_on_has_its_own_weights(tiny_work, tiny_run, tmp_path):

@@ -324,7 +324,9 @@ def scored_twice(tmp_path):
         array[:, 1:size, 1:4] = 1
         write_volume(Volume(array, affine, name), tmp_path / name / "scan_1.nii.gz")
     for name in ("one", "two"):
-        evaluate(tmp_path / "seg", tmp_path / name, tmp_path / f"scores {name}", metrics=["dice"])
+        evaluate(
+            tmp_path / "seg", tmp_path / name, out=tmp_path / f"scores {name}", metrics=["dice"]
+        )
         folders.append(tmp_path / f"scores {name}")
     return folders
 

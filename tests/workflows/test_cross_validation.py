@@ -20,8 +20,8 @@ from lamina.folders.model import load
 from lamina.folders.run import RunFolder, read_history
 from lamina.inference.postprocess import postprocess
 from lamina.io import read_labels
-from lamina.workflows import cross_validation, ensembles
-from lamina.workflows.cross_validation import cross_validate
+from lamina.workflows import cross_validation
+from lamina.workflows.cross_validation import cross_validate, ensembles
 from lamina.workflows.predict import predict
 from lamina.workflows.train import train
 

@@ -22,7 +22,7 @@ from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.models.vit import ViTConfig
 from lamina.workflows.attention_maps import draw_maps
-from lamina.workflows.ensembles import ensemble
+from lamina.workflows.cross_validation.ensembles import ensemble
 from lamina.workflows.prepare import prepare
 from lamina.workflows.train import train
 

@@ -7,6 +7,7 @@ from lamina.errors import ConfigError
 from lamina.training.device import chosen_device, is_here, placement, require_device
 from lamina.workflows.plan import replan
 from lamina.workflows.predict import predict
+from lamina.workflows.pretrain import pretrain
 from lamina.workflows.steps.planner import budget_of
 from lamina.workflows.train import train
 
@@ -55,6 +56,8 @@ def test_training_on_a_gpu_that_is_not_here_is_refused_before_anything_is_writte
 ):
     with pytest.raises(ConfigError, match="--device cuda: torch finds 0 GPUs here"):
         train(tiny_work, tmp_path / "run", {"device": "cuda"})
+    with pytest.raises(ConfigError, match="--device cuda:1: torch finds 0 GPUs here"):
+        pretrain(tiny_work, tmp_path / "run", {"device": "cuda:1"})
     assert not (tmp_path / "run").exists()
 
 

@@ -48,7 +48,7 @@ def test_scores_every_pair_and_leaves_both_files(folders, tmp_path):
     calls = []
     scores = evaluate(
         *folders,
-        tmp_path / "out",
+        out=tmp_path / "out",
         labels=ORGANS,
         progress=lambda done, total, case: calls.append((done, total, case)),
     )

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 import lamina
 from lamina.bundle import build_network, load_bundle, save_bundle
 from lamina.data.intensity import normalise
+from lamina.data.scans import scans_in
 from lamina.errors import BundleError, ConfigError, UnknownNameError
 from lamina.folders.transformer import read_vit
 from lamina.models import configure
 from lamina.models.reference import REFERENCES, fit_reference, load_reference
 from lamina.models.vit import ViTConfig
 from lamina.workflows.import_weights import import_weights
-from lamina.workflows.predict import scans_in
 
 
 def names_of(shared, network):

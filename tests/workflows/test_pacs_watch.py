@@ -23,7 +23,7 @@ from lamina.workflows.pacs import transfer
 from lamina.workflows.pacs.loop import Pace, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import LONGEST_DELAY_S, State
-from lamina.workflows.pacs.watch import Segmenter, status, watch
+from lamina.workflows.pacs.watch import SeriesSegmenter, status, watch
 from lamina.workflows.steps.output import output_of
 from small_bundles import small_bundle
 
@@ -47,7 +47,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segment(model):
-    return Segmenter(model=load(model), sha256="f" * 64, output=output_of("seg"))
+    return SeriesSegmenter(model=load(model), sha256="f" * 64, output=output_of("seg"))
 
 
 class Stop(Exception):
@@ -142,7 +142,7 @@ def test_a_series_is_segmented_and_stored_once(ward, segment):
 def test_a_scan_unlike_those_of_training_is_told_of(ward):
     model = load(Path("hippocampus"))
     ward.arrives()
-    (entry,) = ward.once(Segmenter(model=model, sha256="f" * 64, output=output_of("seg")))
+    (entry,) = ward.once(SeriesSegmenter(model=model, sha256="f" * 64, output=output_of("seg")))
     assert entry.status == "stored"
     assert "in training" in entry.flags
     assert any("unlike the scans of training" in line for line in ward.lines)
@@ -332,7 +332,7 @@ def test_an_archive_that_refuses_is_not_waited_for_at_the_start(ward, segment):
 
 
 KILLS = [
-    *((State, "begin"), (WebArchive, "fetch"), (Segmenter, "__call__")),
+    *((State, "begin"), (WebArchive, "fetch"), (SeriesSegmenter, "__call__")),
     *((State, "segmented"), (WebArchive, "store"), (State, "stored")),
 ]
 """After each of these the program may be killed; the fifth is between store and record."""

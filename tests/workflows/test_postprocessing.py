@@ -9,7 +9,7 @@ from lamina.geometry import affine_from
 from lamina.io import write_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
-from lamina.workflows.postprocessing import MARGIN, choose_postprocessing
+from lamina.workflows.cross_validation.postprocessing import MARGIN, choose_postprocessing
 
 LABELS = LabelSet(values={"organ": 3, "lesion": 7}, regions={"both": ("organ", "lesion")})
 FOLDS = {"a": 0, "b": 0, "c": 1, "d": 1}

@@ -18,7 +18,8 @@ import lamina
 from lamina.errors import BundleError, DatasetError, GeometryError, TrainingError
 from lamina.files import read_json, sha256
 from lamina.folders import model as loading
-from lamina.folders.model import find_bundle, load
+from lamina.folders.bundle import find_bundle
+from lamina.folders.model import load
 from lamina.geometry import affine_from
 from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
@@ -336,7 +337,7 @@ def test_weights_that_do_not_fit_onto_the_gpu_are_loaded_on_the_cpu(
 
     monkeypatch.setattr(loading, "fast_network", full)
     monkeypatch.setattr(loading, "require_device", lambda device: None)
-    found = load(tiny_run, "cuda").predict(scan)
+    found = load(tiny_run, device="cuda").predict(scan)
     assert asked == ["cuda", "cpu"]
     assert "CUDA out of memory.; going on on the CPU, which takes longer." in caplog.messages
     np.testing.assert_array_equal(found.array, model.predict(scan).array)
@@ -344,7 +345,7 @@ def test_weights_that_do_not_fit_onto_the_gpu_are_loaded_on_the_cpu(
 
 def test_bf16_on_a_processor_without_it_is_warned_of(tiny_run, monkeypatch, caplog):
     monkeypatch.setattr(loading, "has_bf16", lambda: False)
-    load(tiny_run, "cpu", precision="bf16")
+    load(tiny_run, device="cpu", precision="bf16")
     assert "only imitates bf16" in caplog.text
 
 

@@ -166,6 +166,19 @@ def test_a_run_from_before_a_setting_goes_on_with_its_default(tiny_work, whole, 
         pretrain(tiny_work, out, {"seed": 1}, resume=True)
 
 
+def test_a_run_of_a_gpu_goes_on_without_one_when_asked_to(tiny_work, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = shutil.copytree(whole.out, tmp_path / "run")
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    (out / "config.yaml").write_text(
+        yaml.safe_dump(settings | {"device": "cuda", "precision": "fp16"})
+    )
+    with pytest.raises(ConfigError, match="--device cuda: torch finds 0 GPUs here"):
+        pretrain(tiny_work, out, {"epochs": 3}, resume=True)
+    assert pretrain(tiny_work, out, {"epochs": 3, "device": "cpu"}, resume=True).epochs == 3
+    assert read_json(out / "manifest.json")["config"]["precision"] == "fp32"
+
+
 def test_a_run_is_resumed_on_its_own_scans_alone(tiny_work, whole, tmp_path):
     work = shutil.copytree(tiny_work, tmp_path / "work")
     plan = read_json(work / "plan.json")
@@ -197,7 +210,7 @@ def test_the_program_pretrains_and_says_what_comes_next(cli, tiny_work, tmp_path
     settings += ["views.global_size=16", "views.local_size=8"]
     flags = [part for setting in settings for part in ("--set", setting)]
     common = ("pretrain", tiny_work, "--out", tmp_path / "vit")
-    said = cli(*common, "--small", "--epochs", 1, "--seed", 3, *flags)
+    said = cli(*common, "--small", "--epochs", 1, "--seed", 3, "--device", "cpu", *flags)
     assert (said.exit_code, said.stderr) == (0, "")
     assert "Next: lamina attention-maps" in said.stdout
     assert "KL" in said.stdout
@@ -205,6 +218,7 @@ def test_the_program_pretrains_and_says_what_comes_next(cli, tiny_work, tmp_path
     assert json.loads(more.stdout)["epochs"] == 2
     manifest = read_json(tmp_path / "vit" / "manifest.json")
     assert (manifest["config"]["batch_size"], manifest["seed"]) == (16, 3)
+    assert manifest["config"]["device"] == "cpu"
     refused = cli(*common)
     assert refused.exit_code == 2
     assert "already holds a run" in refused.stderr

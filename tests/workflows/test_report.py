@@ -65,7 +65,7 @@ def test_other_scores_within_the_run_are_not_called_its_validation(run, tmp_path
 def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny_dataset, tmp_path):
     found, scored = tmp_path / "found", tmp_path / "scored"
     predict(run, tiny_dataset / "imagesTr", out=found)
-    evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice"])
+    evaluate(found, tiny_dataset / "labelsTr", out=scored, metrics=["dice"])
     done = cli("report", scored, "--json")
     assert (done.exit_code, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -85,7 +85,7 @@ def test_scans_are_found_from_wherever_the_report_is_made(run, tiny_dataset, tmp
     found, scored = tmp_path / "found", tmp_path / "scored"
     monkeypatch.chdir(tiny_dataset)
     predict(run, Path("imagesTr"), out=found, probabilities=True)
-    evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice", "ece"])
+    evaluate(found, tiny_dataset / "labelsTr", out=scored, metrics=["dice", "ece"])
     monkeypatch.chdir(tmp_path)
     text = report(scored).page.read_text("utf-8")
     assert text.count("<image ") >= 3 * 3
@@ -109,7 +109,7 @@ def test_sizes_on_slanted_grids_are_true(tmp_path):
 def test_what_was_moved_since_is_left_out_with_a_warning(run, tiny_dataset, tmp_path, caplog):
     found, scored = tmp_path / "found", tmp_path / "scored"
     predict(run, tiny_dataset / "imagesTr", out=found)
-    evaluate(found, tiny_dataset / "labelsTr", scored, metrics=["dice"])
+    evaluate(found, tiny_dataset / "labelsTr", out=scored, metrics=["dice"])
     shutil.rmtree(found)
     page = report(scored).page.read_text("utf-8")
     assert "No case is shown" in caplog.text

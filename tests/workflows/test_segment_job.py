@@ -1,5 +1,6 @@
 """What a server's worker does with an upload is what predict does with the file."""
 
+import base64
 import io
 import json
 import re
@@ -23,10 +24,10 @@ from lamina.pretrained import FOLDER
 from lamina.report.structures import describe_structures
 from lamina.serve.jobs import Cancelled, Work
 from lamina.volume import Volume
-from lamina.workflows import segment_job
 from lamina.workflows.predict import predict
-from lamina.workflows.segment_job import Segmenter
 from lamina.workflows.serve import described, find_models, read_token
+from lamina.workflows.serve import segmenter as job
+from lamina.workflows.serve.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,23 @@ def test_a_picture_comes_back_as_predict_writes_it_and_for_the_viewer(segment, m
     for structure in result["structures"]:
         found = np.count_nonzero(shown == structure["value"])
         assert (structure["size"], structure["unit"]) == (found, "px")
+
+
+@pytest.mark.parametrize("in_colour", [True, False])
+def test_only_a_picture_in_colour_is_shown_in_colour(segment, in_colour):
+    channels = np.broadcast_to(np.array([200, 60, 10], np.uint8), (40, 33, 3))
+    parts = {"mole": channels} if in_colour else {f"echo_{i}": channels[..., i] for i in range(3)}
+    files = {}
+    for name, pixels in parts.items():
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "png")
+        files[f"{name}.png"] = content.getvalue()
+    _, out, _ = segment(files, "pictures")
+    assert (nibabel.load(out / "scan.nii.gz").get_data_dtype().names is not None) == in_colour
+    (drawn,) = re.findall('data:image/png;base64,([^"]+)', (out / "report.html").read_text())
+    with Image.open(io.BytesIO(base64.b64decode(drawn))) as page:
+        shown = np.asarray(page.convert("RGB"))
+    assert ((shown == (200, 60, 10)).all(-1).sum() > 1000) == in_colour
 
 
 def test_a_picture_whose_pixels_are_told_stays_a_picture(segment, models, tmp_path):
@@ -319,7 +337,7 @@ def test_a_scan_that_claims_more_than_is_granted_is_refused_unread(
     segmenter._model("volumes")
     monkeypatch.setattr(Case, "read_image", lambda *_: pytest.fail("it was read"))
     size = 512 * 512 * 4 * 2  # bytes
-    monkeypatch.setattr(segment_job, "held", lambda: 1e12 - size + 1)
+    monkeypatch.setattr(job, "held", lambda: 1e12 - size + 1)
     work = Work(job_id="1", model="volumes", name="mine", files=files, out=out)
     said = (
         r"^mine.*: reading takes 0\.00 GB of memory; 1000\.00 GB are granted, and the program "
@@ -327,6 +345,6 @@ def test_a_scan_that_claims_more_than_is_granted_is_refused_unread(
     )
     with pytest.raises(ResourceError, match=said):
         segmenter(work, lambda *_: None)
-    monkeypatch.setattr(segment_job, "held", lambda: 2e12)
+    monkeypatch.setattr(job, "held", lambda: 2e12)
     with pytest.raises(ResourceError, match=r"holds 2000\.00 GB already\. Ask whoever"):
         segmenter(work, lambda *_: None)

@@ -17,7 +17,7 @@ from lamina.cli import listings
 from lamina.errors import BundleError
 from lamina.export.container import read_exported
 from lamina.files import sha256
-from lamina.folders.model import find_bundle
+from lamina.folders.bundle import find_bundle
 from lamina.workflows.export import MAX_DROP
 from lamina.workflows.shipped import Quantised, ShippedModel, list_shipped
 

@@ -15,7 +15,8 @@ from lamina.errors import ConfigError, DatasetError
 from lamina.files import read_json, write_json
 from lamina.folders.run import RunFolder, read_history
 from lamina.workflows import sweep as workflow
-from lamina.workflows.sweep import finish_run, sweep
+from lamina.workflows.sweep import sweep
+from lamina.workflows.train import finish_run
 
 SETTINGS = {
     "model_options": {

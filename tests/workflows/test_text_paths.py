@@ -23,7 +23,7 @@ SMALL = {
 
 def compare():
     for name in ("a", "b"):
-        lamina.evaluate(LABELS, LABELS, name, metrics=["dice"])
+        lamina.evaluate(LABELS, LABELS, out=name, metrics=["dice"])
     lamina.compare({"a": ["a"], "b": ["b/scores.json"]}, "out")
 
 
@@ -39,7 +39,7 @@ CALLS = {
     "pretrain": lambda: pretrain("work", "out", SMALL),
     "predict": lambda: lamina.predict("run", SCAN, out="out"),
     "predict of its own": lambda: lamina.predict("run", split="val", out="out"),
-    "evaluate": lambda: lamina.evaluate(LABELS, LABELS, "out", metrics=["dice"]),
+    "evaluate": lambda: lamina.evaluate(LABELS, LABELS, out="out", metrics=["dice"]),
     "compare": compare,
     "explain": lambda: explain("run", SCAN, "out", method="uncertainty"),
     "export": lambda: export("run", "monai", "out", check=SCAN),

@@ -45,6 +45,7 @@ def pretrain(
         typer.Option(parser=duration, metavar="TIME", help="Length of the run by the clock: 2h."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set_: Annotated[
@@ -65,7 +66,7 @@ def pretrain(
         from lamina.training.dino_config import SMALL
         from lamina.workflows import pretrain as workflow
 
-        flags = {"epochs": epochs, "time_budget_s": time_budget, "seed": seed}
+        flags = {"epochs": epochs, "time_budget_s": time_budget, "seed": seed, "device": device}
         settings = layered(
             SMALL if small else {},
             {"epochs": None} if small and time_budget else {},

@@ -9,7 +9,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from lamina.workflows.pacs.transfer import Pull
-    from lamina.workflows.pacs.watch import Outcome
+    from lamina.workflows.pacs.watch import Watch
 
 
 def pulled(result: "Pull") -> Table:
@@ -24,7 +24,7 @@ def pulled(result: "Pull") -> Table:
     return table
 
 
-def watched(result: "Outcome") -> tuple[str, ...]:
+def watched(result: "Watch") -> tuple[str, ...]:
     """List the series that were seen: state, UID, what is wrong, and what is unusual."""
     lines = []
     for entry in result.entries:

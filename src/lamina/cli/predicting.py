@@ -148,7 +148,7 @@ def evaluate(
             scores = workflow.evaluate(
                 predictions,
                 references,
-                out,
+                out=out,
                 metrics=None if "all" in names else names,
                 protocol=protocol,
                 probabilities=probabilities,

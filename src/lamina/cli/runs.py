@@ -15,7 +15,7 @@ from lamina.cli.units import spoken
 from lamina.cli.watch import TOLERABLE_WAITING
 
 if TYPE_CHECKING:
-    from lamina.workflows.runs import Comparison, RunFacts
+    from lamina.workflows.runs import RunFacts, RunTable
 
 _STYLES = {"running": "cyan", "stopped": "yellow", "killed": "red", "failed": "red"}
 _SHARED = ("network", "data", "fold")
@@ -41,7 +41,7 @@ def runs(
         terminal.failures(result.unreadable, "Unreadable")
 
 
-def comparison(found: "Comparison") -> tuple[RenderableType, ...]:
+def comparison(found: "RunTable") -> tuple[RenderableType, ...]:
     """Show the runs, why some came to no end, and the settings that differ."""
     if not found.runs:
         return ()
@@ -102,7 +102,7 @@ def _waits(share: float | None) -> Text:
     return Text(f"{share:.0%}", "yellow" * (share > TOLERABLE_WAITING))
 
 
-def _differences(found: "Comparison") -> Table:
+def _differences(found: "RunTable") -> Table:
     """Show each setting that differs with its values, and the runs that have them."""
     from lamina.workflows.runs import as_text
 

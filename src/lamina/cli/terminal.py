@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -25,31 +26,8 @@ REFUSED = 2
 """Exit status when nothing could be done as asked."""
 INTERRUPTED = 130
 
-_EXTRAS = {
-    "lightning": "train",
-    "tensorboard": "train",
-    "matplotlib": "report",
-    "jinja2": "report",
-    "skimage": "report",
-    "trimesh": "report",
-    "fast_simplification": "report",
-    "mlflow": "mlflow",
-    "ray": "cluster",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "onnxscript": "onnx",
-    "openvino": "openvino",
-    "nncf": "openvino",
-    "fastapi": "serve",
-    "starlette": "serve",
-    "uvicorn": "serve",
-    "python_multipart": "serve",
-    "dicomweb_client": "dicom",
-    "pydicom": "dicom",
-    "pynetdicom": "dicom",
-    "requests": "dicom",
-}
-"""Packages that only an extra brings."""
+_BROUGHT_BY = {"ignite": "pytorch-ignite", "skimage": "scikit-image", "starlette": "fastapi"}
+"""Modules and the distributions that bring them, where their names differ."""
 
 
 def is_follower(*, several: bool) -> bool:
@@ -120,7 +98,7 @@ class Terminal:
         except LaminaError as error:
             self._refuse(error)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get((error.name or "").partition(".")[0])
+            extra = _extra_of(error.name or "")
             if extra is None:
                 raise
             self._refuse(
@@ -199,6 +177,19 @@ class _ToGo(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = task.time_remaining if task.fields["to_go"] is None else task.fields["to_go"]
         return Text(f"{spoken(seconds)} to go" if seconds else "", style="progress.remaining")
+
+
+def _extra_of(module: str) -> str | None:
+    """Return the extra that brings a module, as the installed Lamina declares it; else ``None``."""
+    from importlib.metadata import requires
+
+    package = module.partition(".")[0]
+    name = _BROUGHT_BY.get(package, package.replace("_", "-"))
+    for requirement in requires("lamina") or ():
+        declared = re.fullmatch(r"([\w.-]+).*; extra == [\"'](\w+)[\"']", requirement)
+        if declared and declared[1] == name:
+            return declared[2]
+    return None
 
 
 def _printable(text: str) -> str:

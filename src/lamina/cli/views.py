@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from lamina.data.fingerprint import Fingerprint
     from lamina.data.plan import Plan
     from lamina.workflows.cross_validation import CrossValidation
+    from lamina.workflows.cross_validation.postprocessing import Choice
     from lamina.workflows.demo import Demonstration
     from lamina.workflows.doctor import Diagnosis
     from lamina.workflows.import_weights import Imported
     from lamina.workflows.plan import Replanning
-    from lamina.workflows.postprocessing import Choice
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
     from lamina.workflows.to_nnunet import Conversion

@@ -207,7 +207,7 @@ def _waiting(share: float) -> str:
 def _memory() -> str:
     import torch
 
-    from lamina.workflows.steps.rehearsal import peak_bytes
+    from lamina.inference.memory import peak_bytes
 
     return f"{peak_bytes('cuda' if torch.cuda.is_initialized() else 'cpu') / 1e9:.1f} GB"
 

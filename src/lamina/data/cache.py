@@ -85,6 +85,11 @@ class PreparedCase:
         """Voxel size in mm of the prepared grid."""
         return tuple(read_json(self.folder / "case.json")["spacing"])
 
+    @property
+    def in_colour(self) -> bool:
+        """Whether it was one picture in colour; not told of cases that older versions prepared."""
+        return bool(read_json(self.folder / "case.json").get("in_colour"))
+
     def check(self) -> None:
         """Open the arrays once.
 
@@ -137,7 +142,9 @@ def prepare_case(
         np.save(part / "image.npy", prepared)
         np.save(part / "label.npy", indices)
         np.save(part / "positions.npy", _positions(indices[0]))
-        write_json(part / "case.json", {"key": key, "spacing": spacing})
+        write_json(
+            part / "case.json", {"key": key, "spacing": spacing, "in_colour": image.in_colour}
+        )
     return PreparedCase(folder)
 
 

@@ -105,3 +105,9 @@ def divide(
     }
     exact = num_folds is not None
     return make_folds((*cohort.cases, *test), num_folds or _NUM_FOLDS, strata=volumes, exact=exact)
+
+
+def kept_by_all(folds: tuple[Fold, ...]) -> set[str]:
+    """Return the cases that every fold keeps for the end."""
+    seen = {case for fold in folds for case in (*fold.train, *fold.val)}
+    return set.intersection(*(set(fold.test) for fold in folds)) - seen

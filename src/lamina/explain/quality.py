@@ -56,8 +56,8 @@ def flags(
     plan: Plan,
     ranges: Ranges | None,
     agreement: Mapping[str, float] | None = None,
-) -> tuple[Flag, ...]:
-    """Return what is unlike the training of a model.
+) -> tuple[Flag, ...] | None:
+    """Return what is unlike the training of a model; ``None`` where nothing could be looked at.
 
     Spacing, extent, intensities and volumes are flagged where fewer than one in a thousand scans
     like those of training would have them; of few training scans this cannot be told of much.
@@ -71,6 +71,8 @@ def flags(
             looked at.
         agreement: Structure -> Dice between views of the scan, such as its mirror images.
     """
+    if ranges is None and not agreement:
+        return None
     found: list[Flag] = []
     if ranges is not None:
         found += [*_of_grid(image, ranges), *_of_intensities(image, plan, ranges)]

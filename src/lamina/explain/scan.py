@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lamina.data.preprocess import Alignment
 from lamina.data.straighten import require_orthogonal
-from lamina.inference.predictor import Predictor, Progress, logits_of
+from lamina.inference.predictor import OnWindow, Predictor, logits_of
 from lamina.inference.sliding_window import Network
 from lamina.inference.windows import Tiling, cut
 from lamina.volume import Volume
@@ -53,7 +53,7 @@ class Prepared:
         out: NDArray[np.float32],
         *,
         finish: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
-        progress: Progress | None = None,
+        progress: OnWindow | None = None,
     ) -> None:
         """Fill ``out``, ``(N, *source)``, with maps of the scan; what was cropped stays as it is.
 

@@ -24,7 +24,7 @@ class AllFolds:
 
     def run(self, fold: int) -> RunFolder:
         """Return the run of a fold."""
-        return RunFolder(self.whole.root / f"fold_{fold}")
+        return self.whole.fold(fold)
 
     @property
     def start(self) -> Path | None:
@@ -89,9 +89,3 @@ def folds_of(work: WorkFolder) -> tuple[Fold, ...]:
             remedy="Train with --fold 0 and so on, or prepare with other splits.",
         )
     return folds
-
-
-def kept_by_all(folds: tuple[Fold, ...]) -> set[str]:
-    """Return the cases that every fold keeps for the end."""
-    seen = {case for fold in folds for case in (*fold.train, *fold.val)}
-    return set.intersection(*(set(fold.test) for fold in folds)) - seen

@@ -14,13 +14,14 @@ from lamina.evaluation.records import read_recorded
 from lamina.evaluation.scores import Scores
 from lamina.files import read_json
 from lamina.folders.prediction import RECORD, read_record
+from lamina.folders.run import BUNDLE, OUT_OF_FOLD
 from lamina.volume import Volume
 
 SCORES = "scores.json"
 CASES = "cases.json"
 """Beside the scores: each case's patient, where known, and what its reference was."""
 
-_INSIDE = (SCORES, f"scores/{SCORES}", f"out_of_fold/{SCORES}")
+_INSIDE = (SCORES, f"scores/{SCORES}", f"{OUT_OF_FOLD}/{SCORES}")
 """Where a folder of scores, of a demonstration or of a cross-validation has them."""
 
 
@@ -142,7 +143,7 @@ def _find(place: Path) -> Path:
     for name in _INSIDE:
         if (place / name).is_file():
             return place / name
-    if (place / "model.lamina").is_file():
+    if (place / BUNDLE).is_file():
         raise DatasetError(
             f"{place}: a run without scores.",
             remedy=f"Score it first: lamina predict -m {place} --split val -o SEG; "

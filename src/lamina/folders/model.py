@@ -1,4 +1,4 @@
-"""Load: bring a trained model into memory, ready for use from Python."""
+"""A trained model in memory: loaded for a device and a backend, ready for use from Python."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -14,18 +14,16 @@ from lamina.bundle import Bundle, build_network, load_bundle
 from lamina.data.case import Case
 from lamina.errors import BundleError, ConfigError, GeometryError
 from lamina.export.backends import backend_of
-from lamina.export.container import is_exported
 from lamina.export.graphs import graphs_of
 from lamina.export.targets import Network
 from lamina.files import sha256
-from lamina.folders.run import RunFolder, write_bundle
+from lamina.folders.bundle import find_bundle
 from lamina.folders.transformer import carried_maps
 from lamina.geometry import affine_from
 from lamina.inference.backend import fast_network, is_out_of_memory
 from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
-from lamina.pretrained import quantised, shipped
 from lamina.training.device import chosen_device, has_bf16, require_device
 from lamina.volume import Volume
 
@@ -90,8 +88,8 @@ class Model:
 
 def load(
     path: str | Path,
-    device: str | None = None,
     *,
+    device: str | None = None,
     backend: str = "torch",
     precision: Literal["fp32", "bf16"] = "fp32",
     resample_oblique: bool = False,
@@ -188,46 +186,3 @@ def _postprocessing(bundle: Bundle) -> tuple[Step, ...]:
         return steps_from(bundle.postprocessing, bundle.plan.labels)
     except ConfigError as error:
         raise BundleError(f"{bundle.source}: {error}") from error
-
-
-def find_bundle(path: Path) -> Path:
-    """Return the bundle that a path means, made anew when its run has gone on since.
-
-    Args:
-        path: A file; a run folder; or, where there is neither, the name of a shipped model.
-
-    Raises:
-        BundleError: The folder holds no model, or there is nothing of that name.
-    """
-    if not path.exists() and str(path) not in quantised():
-        return _shipped(path)
-    if not path.exists() or is_exported(path):
-        raise BundleError(
-            f"{path}: is an exported model.",
-            remedy=f"Run it with lamina-runtime -m {path}, or give the model it was made from.",
-        )
-    if not path.is_dir():
-        return path
-    run = RunFolder(path)
-    best = run.checkpoints / "best.ckpt"
-    if best.is_file() and (
-        not run.bundle_file.is_file() or run.bundle_file.stat().st_mtime < best.stat().st_mtime
-    ):
-        return write_bundle(run)
-    if not run.bundle_file.is_file():
-        raise BundleError(
-            f"{path}: holds neither a model nor a checkpoint.",
-            remedy="Give a .lamina file, or a folder in which lamina train finished an epoch.",
-        )
-    return run.bundle_file
-
-
-def _shipped(name: Path) -> Path:
-    models = shipped()
-    if str(name) in models:
-        return models[str(name)]
-    listed = f"; or one that comes with Lamina: {', '.join(models)}" if models else ""
-    raise BundleError(
-        f"{name}: no such file or folder.",
-        remedy=f"Give the path of a .lamina file or of a run folder{listed}.",
-    )

@@ -129,8 +129,8 @@ def _find(path: Path) -> dict[str, Path]:
 
 def declared_labels(predictions: Path, references: Path) -> LabelSet | None:
     """Return the labels that a file beside the predictions or the references declares."""
-    folder = _folder(references)
-    record = _folder(predictions) / RECORD
+    folder = folder_of(references)
+    record = folder_of(predictions) / RECORD
     for path in (record, folder / "dataset.json", folder.parent / "dataset.json"):
         if path.is_file() and "labels" in (data := read_json(path)):
             try:
@@ -156,9 +156,10 @@ def _values(path: Path) -> Iterator[int]:
         return
 
 
-def _folder(path: Path) -> Path:
-    return path.resolve() if path.is_dir() else path.resolve().parent
-
-
 def _some(cases: Mapping[str, Path]) -> str:
     return f"{', '.join(list(cases)[:3]) or 'no file'}{', ...' if len(cases) > 3 else ''}"
+
+
+def folder_of(path: Path) -> Path:
+    """Return a folder of label maps, or that of one of them."""
+    return path.resolve() if path.is_dir() else path.resolve().parent

@@ -26,6 +26,11 @@ def is_probabilities(path: Path) -> bool:
     return strip_suffix(path).endswith(SUFFIX)
 
 
+def probabilities_of(case: str) -> str:
+    """Return the name of the file that ``predict`` writes them to."""
+    return f"{case}{SUFFIX}{_ENDINGS[0]}"
+
+
 def find_probabilities(folder: Path, case: str) -> Path | None:
     """Return the case's file of probabilities in ``folder``, if it is there."""
     paths = (folder / f"{case}{SUFFIX}{ending}" for ending in _ENDINGS)

@@ -1,29 +1,26 @@
 """The files of a run folder, which ``train`` writes and ``predict`` reads."""
 
 import json
-import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
-from lamina.bundle import VIT, Bundle, save_bundle
 from lamina.data.case import Case
-from lamina.data.plan import Plan
-from lamina.data.ranges import KEY
-from lamina.data.workers import num_cores
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import read_json
-from lamina.folders.transformer import VIT_FILE, read_vit
+
+VIT_FILE = "vit.safetensors"
+"""Name of a transformer in the folder of its pretraining, in work folders that have its maps, and
+in those of runs that read them."""
+
+BUNDLE = "model.lamina"
+"""Name of the portable model in the folder of a run, or of all folds."""
+
+OUT_OF_FOLD = "out_of_fold"
+"""Folder of the segmentations and scores of all folds, in that of their runs."""
 
 ALL = "all"
 """What a folder that holds a run of every fold says in place of its fold."""
-
-_PACKAGES = ("lamina", "torch", "lightning", "monai", "numpy", "scipy", "nibabel", "SimpleITK")
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,16 @@ class RunFolder:
     @property
     def bundle_file(self) -> Path:
         """The portable model."""
-        return self.root / "model.lamina"
+        return self.root / BUNDLE
+
+    def fold(self, number: int) -> "RunFolder":
+        """Return the run of one fold, in the folder of all."""
+        return RunFolder(self.root / f"fold_{number}")
+
+    @property
+    def out_of_fold(self) -> Path:
+        """What all folds say of the scans that they never saw."""
+        return self.root / OUT_OF_FOLD
 
     def holds_other_files(self) -> bool:
         """Tell whether there is anything in the folder that a run would not leave there."""
@@ -96,69 +102,6 @@ class RunFolder:
         return found
 
 
-def software() -> dict[str, str]:
-    """Return the versions of everything that decides a result."""
-    found = {name: version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found}
-
-
-def machine() -> dict[str, Any]:
-    """Return what a run's speed depends on."""
-    return {
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cores": num_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def write_bundle(run: RunFolder) -> Path:
-    """Make the portable model from the best checkpoint of a run.
-
-    Raises:
-        TrainingError: There is no checkpoint yet.
-    """
-    from lamina.training.checkpoints import BEST, read_checkpoint
-
-    manifest = run.manifest()
-    checkpoint = read_checkpoint(run.checkpoints / BEST)
-    state = checkpoint["state_dict"]
-    prefix = "average.module." if "average.n_averaged" in state else "network."
-    weights = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
-    if "attention" in manifest["network"]:
-        carried = read_vit(run.root).vit.state_dict()
-        weights |= {f"{VIT}{name}": tensor for name, tensor in carried.items()}
-    history = [
-        line for line in read_history(run) if line["epoch"] == checkpoint["run"]["best_epoch"]
-    ]
-    bundle = Bundle(
-        network=manifest["network"],
-        weights=weights,
-        plan=Plan.from_dict(manifest["plan"]),
-        training={
-            "config": manifest["config"],
-            "fold": manifest["fold"],
-            "num_training_cases": manifest["num_training_cases"],
-            "num_validation_cases": len(manifest["val_cases"]),
-            "epochs": checkpoint["run"]["epochs_done"],
-            "steps": int(state["steps_done"]),
-            "seconds": round(checkpoint["run"]["elapsed_s"]),
-            **({KEY: manifest[KEY]} if KEY in manifest else {}),
-        },
-        metrics=_metrics(history[-1]) if history else {},
-        provenance={
-            key: manifest[key] for key in ("created", "software", "seed", "dataset", "hashes")
-        },
-    )
-    save_bundle(bundle, run.bundle_file)
-    return run.bundle_file
-
-
 def read_history(run: RunFolder, score: str = "dice") -> list[dict[str, Any]]:
     """Return the finished epochs of a run, oldest first.
 
@@ -186,8 +129,3 @@ def read_history(run: RunFolder, score: str = "dice") -> list[dict[str, Any]]:
                 remedy="Remove the line.",
             ) from error
     return lines
-
-
-def _metrics(line: Mapping[str, Any]) -> dict[str, Any]:
-    dice = {key.removeprefix("dice/"): line[key] for key in line if key.startswith("dice/")}
-    return {"mean_dice": line["dice"], "dice": dice}

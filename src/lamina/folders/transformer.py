@@ -24,15 +24,13 @@ from lamina.data.slices import intensity_range, slice_axis, to_unit
 from lamina.data.views import normalised
 from lamina.errors import BundleError, ConfigError, LaminaError, TrainingError
 from lamina.files import atomic_path, sha256
+from lamina.folders.run import VIT_FILE
 from lamina.folders.work import WorkFolder
 from lamina.models import NetworkConfig, input_channels
 from lamina.models.vit import ViT, ViTConfig, attention_maps
 
 log = logging.getLogger(__name__)
 
-VIT_FILE = "vit.safetensors"
-"""Name of a transformer in the folder of its pretraining, in work folders that have its maps, and
-in those of runs that read them."""
 
 _BATCH = 8
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,9 +6,9 @@ from pathlib import Path
 from lamina.bundle import Bundle
 from lamina.data.case import Case
 from lamina.data.folds import Fold
+from lamina.data.splits import kept_by_all
 from lamina.errors import DatasetError
 from lamina.files import sha256
-from lamina.folders.all_folds import kept_by_all
 from lamina.folders.work import WorkFolder
 
 

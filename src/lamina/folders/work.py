@@ -1,6 +1,6 @@
 """The files of a work folder, which ``prepare`` writes and ``train`` reads."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,18 @@ class WorkFolder:
         found = resolve(Fingerprint, read_json(self.fingerprint_file))
         ranges = training_ranges(found, plan, cases)
         return {KEY: ranges.as_dict()} if ranges else {}
+
+    def fold_numbers(self, asked: Sequence[int] | None) -> Sequence[int]:
+        """Return the folds that are asked for, all by default, sure that each is there.
+
+        Raises:
+            DatasetError: As :meth:`fold`.
+        """
+        self.fold(0)
+        numbers = range(len(read_json(self.splits_file))) if asked is None else asked
+        for number in numbers:
+            self.fold(number)
+        return numbers
 
     def fold(self, number: int, share: float = 1.0) -> Fold:
         """Read one fold.

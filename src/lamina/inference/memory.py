@@ -82,8 +82,28 @@ def taken_by(job: Callable[[], Any]) -> int:
     except OSError:  # not on Linux
         return _watched(job) - before
     job()
+    return max(0, _high_water() - before)
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """Return the most memory that this process, or its tensors on a GPU, have taken so far."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    if _STATUS.is_file():
+        # Not getrusage: what it says a new process inherits from the one that started it.
+        return _high_water()
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _high_water() -> int:
     line = next(s for s in _STATUS.read_text("ascii").splitlines() if s.startswith("VmHWM"))
-    return max(0, 1024 * int(line.split()[1]) - before)
+    return 1024 * int(line.split()[1])
 
 
 def _watched(job: Callable[[], Any]) -> int:

@@ -25,7 +25,7 @@ from lamina.inference.sliding_window import Network, SlidingWindow
 from lamina.inference.windows import Tiling
 from lamina.volume import Volume
 
-Progress = Callable[[int, int], None]
+OnWindow = Callable[[int, int], None]
 """Called with windows done and windows in all."""
 
 _BATCH_VOXELS = 2**18
@@ -60,7 +60,7 @@ class Predictor:
     def __call__(
         self,
         image: Volume,
-        progress: Progress | None = None,
+        progress: OnWindow | None = None,
         probabilities: NDArray[np.floating[Any]] | None = None,
     ) -> Volume:
         """Segment one scan.
@@ -108,7 +108,7 @@ class Predictor:
     def _on_own_grid(
         self,
         image: Volume,
-        progress: Progress | None,
+        progress: OnWindow | None,
         probabilities: NDArray[np.floating[Any]] | None,
     ) -> Volume:
         if not is_sheared(image.affine):
@@ -126,7 +126,7 @@ class Predictor:
     def _segment(
         self,
         image: Volume,
-        progress: Progress | None,
+        progress: OnWindow | None,
         probabilities: NDArray[np.floating[Any]] | None,
     ) -> Volume:
         alignment = Alignment.of(image, self.plan)
@@ -215,7 +215,7 @@ def logits_of(
     plan: Plan,
     rows: Callable[[int], int],
     sw_batch_size: int,
-    progress: Progress | None = None,
+    progress: OnWindow | None = None,
     *,
     threads: int = 1,
 ) -> SlidingWindow:

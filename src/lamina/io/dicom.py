@@ -59,7 +59,8 @@ def read_series(
     source, frames, decode = _slices(folder_or_files, series_uid)
     if len(frames) == 1 and frames[0].is_picture:
         affine, unit = picture_affine(frames[0])
-        return Volume(stacked(frames, decode)[..., 0], affine, source, unit)
+        array = stacked(frames, decode)[..., 0]
+        return Volume(array, affine, source, unit, in_colour=len(array) == 3)
     return Volume(stacked(frames, decode), affine_of(frames, source), source)
 
 

@@ -48,7 +48,10 @@ def _read(image_io: str, read_header: Callable[[Path], Header], path: Path) -> V
             image = reader.Execute()
     if not header.oriented and image.GetDimension() > 2:
         _log.warning("%s: does not say how it lies in the body; LPS axes are assumed.", path)
-    return Volume(_array(image, path), _affine(image, path), str(path))
+    array = _array(image, path)
+    # ITK keeps no names of channels; three bytes a pixel are how it stores pictures in colour.
+    in_colour = array.dtype == np.uint8 and len(array) == 3 and array.ndim == 3
+    return Volume(array, _affine(image, path), str(path), in_colour=in_colour)
 
 
 def _claim(image_io: str, read_header: Callable[[Path], Header], path: Path) -> Claim:

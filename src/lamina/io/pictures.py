@@ -141,7 +141,7 @@ def _read(path: Path, pixels_of: Callable[[Image.Image, str, Path], NDArray[Any]
         except _FAULTS as error:
             cause = shorten(str(error), 200)
             raise FileError(f"{path}: cannot be read: {cause}.", remedy=_RECOPY) from error
-    return Volume(pixels.T, _AFFINE, str(path), "px")
+    return Volume(pixels.T, _AFFINE, str(path), "px", in_colour=pixels.shape[2] == 3)
 
 
 def _raw_mode(picture: Image.Image, path: Path) -> str:

@@ -68,9 +68,8 @@ class View:
 
 
 def is_photograph(image: Volume) -> bool:
-    """Tell whether the channels are the red, green and blue of a picture, not one scan each."""
-    three = image.spatial_dims == 2 and image.num_channels == _COLOURS
-    return three and (image.unit == "px" or image.array.dtype == np.uint8)
+    """Tell whether the channels are the red, green and blue of a picture, not one image each."""
+    return image.in_colour and image.num_channels == _COLOURS
 
 
 def in_body(image: Volume) -> bool:

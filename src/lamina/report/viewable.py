@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.files import atomic_path
-from lamina.geometry import Affine
 from lamina.io import smallest_integer, write_volume
+from lamina.report.slices import is_photograph
 from lamina.volume import Volume
 
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
 def write_viewable(volume: Volume, path: Path) -> None:
-    """Write a scan for the viewer: 2D ones as one slice, in colour, of an unknown unit.
+    """Write a scan for the viewer: 2D ones as one slice, photographs in colour, of no known unit.
 
     By that unit the viewer knows what does not tell how it lies in the body. Voxels that are no
     number get the lowest value; doubles become single.
@@ -30,7 +30,7 @@ def write_viewable(volume: Volume, path: Path) -> None:
     """
     array = _finite(volume.array) if volume.array.dtype.kind == "f" else volume.array
     if volume.spatial_dims == 2:
-        _write_slice(array[..., None], volume.affine, path)
+        _write_slice(replace(volume, array=array[..., None]), path)
     else:
         write_volume(replace(volume, array=array), path)
 
@@ -43,15 +43,15 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
     return single
 
 
-def _write_slice(array: NDArray[Any], affine: Affine, path: Path) -> None:
+def _write_slice(volume: Volume, path: Path) -> None:
     from nibabel.nifti1 import Nifti1Image
 
-    stored = np.ascontiguousarray(np.moveaxis(array, 0, -1))
-    if array.dtype == np.uint8 and len(array) == 3:
+    stored = np.ascontiguousarray(np.moveaxis(volume.array, 0, -1))
+    if stored.dtype == np.uint8 and is_photograph(volume):
         stored = stored.view(_RGB)[..., 0]
-    elif array.dtype.kind in "biu":
+    elif stored.dtype.kind in "biu":
         stored = stored.astype(smallest_integer(stored))
-    image = Nifti1Image(stored, affine)
+    image = Nifti1Image(stored, volume.affine)
     image.header.set_xyzt_units("unknown")
     with atomic_path(path) as part:
         image.to_filename(part)

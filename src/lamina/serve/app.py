@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -15,12 +14,11 @@ from lamina.serve.guard import Guard
 from lamina.serve.interface import describe
 from lamina.serve.jobs import Job, Pool, Store
 from lamina.serve.metrics import Requests
+from lamina.serve.page import STATIC
 from lamina.serve.schemas import Error, Model
 from lamina.serve.settings import Settings
 from lamina.serve.slicer import Datastore
 from lamina.serve.slicer import routes as slicer_routes
-
-STATIC = Path(__file__).parent / "static"
 
 _STOP_GRACE_S = 10.0
 _ABOUT = """\

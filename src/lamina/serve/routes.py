@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,6 +14,7 @@ from lamina.serve import schemas
 from lamina.serve.errors import Refusal
 from lamina.serve.jobs.store import ENDED
 from lamina.serve.metrics import CONTENT_TYPE, exposition
+from lamina.serve.page import INDEX
 from lamina.serve.receiving import take_upload
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ router = APIRouter()
 _POLL_S = 0.25
 _BEAT_S = 15.0
 _HISTORY = 200
-_INDEX = Path(__file__).parent / "static" / "index.html"
 _PAGE_POLICY = (
     "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -70,9 +69,9 @@ JobId = Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]
 @router.get("/", include_in_schema=False)
 async def page(service: Shared) -> Response:
     """The page; a token in its address becomes a cookie."""
-    if not _INDEX.is_file():
+    if not INDEX.is_file():
         raise Refusal(404, "This installation has no page.", "Use the interface under /api.")
-    response = FileResponse(_INDEX)
+    response = FileResponse(INDEX)
     if service.settings.token is not None:
         response.set_cookie(
             service.settings.cookie, service.settings.token, httponly=True, samesite="strict"

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-HOST = "127.0.0.1"
-STATIC = Path(__file__).parent / "static"
-"""The page, which ``lamina serve`` shows too."""
+from lamina.serve.page import INDEX, STATIC
 
-POLICY = (
+HOST = "127.0.0.1"
+
+_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": _POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self._is_known(given):
             self._refuse(HTTPStatus.UNAUTHORIZED, "The address lacks its token.")
         elif path == "/":
-            self._send_file(STATIC / "index.html", given)
+            self._send_file(INDEX, given)
         elif path.startswith("/static/") and path[8:] in {file.name for file in STATIC.iterdir()}:
             self._send_file(STATIC / path[8:])
         elif path in self.server.answers:

@@ -94,7 +94,7 @@ class _Run:
         resume: bool,
         began: float,
     ) -> None:
-        device = chosen_device(None)
+        device = chosen_device(config.device)
         precision = resolve_precision(config.precision, device)
         self.fabric = Fabric(**placement(device), precision=_FORMATS[precision])
         self.fabric.to_device(module)
@@ -220,7 +220,7 @@ def distil(
     Ctrl-C, SIGTERM and a terminal that is closed end it between two steps.
 
     Args:
-        module: In its initial state; moved to a GPU if there is one.
+        module: In its initial state; moved to the device.
         views: The training views.
         config: Settings, with ``epochs`` or ``time_budget_s``.
         folder: For the checkpoint.
@@ -263,7 +263,7 @@ def _loader(
     return DataLoader(
         views,
         batch_sampler=StepSampler(first_step, last_step, config.batch_size),
-        **loading(config.workers, chosen_device(None)),
+        **loading(config.workers, chosen_device(config.device)),
     )
 
 

@@ -50,6 +50,8 @@ class DINOConfig:
     """Length of the run; 800 unless it is timed."""
     time_budget_s: float | None = None
     """Wall-clock length of the run in seconds; the schedules follow the clock."""
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:1``; ``None``: a GPU if there is one."""
     precision: Precision = "auto"
     """``auto``: fp32 on a CPU, bf16 where a GPU has it, else fp16."""
     seed: int = 0

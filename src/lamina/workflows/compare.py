@@ -15,7 +15,7 @@ from lamina.evaluation.statistics.comparison import Comparison, Subject, compare
 from lamina.evaluation.statistics.pairing import ByCase, Paired, pair
 from lamina.files import write_json, write_text
 from lamina.folders.evaluation import Evaluation, read_evaluation
-from lamina.workflows.steps.comparable import check_comparable, remarks
+from lamina.workflows.steps.comparability import check_comparable, remarks
 
 DEFAULT_METRIC = "dice"
 _UNITS: tuple[Unit, ...] = ("mm", "px")

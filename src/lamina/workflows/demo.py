@@ -93,7 +93,7 @@ def demo(
     prepare(scans, work, model="lightmedseg", rehearse=False, progress=progress)
     training = train(work, run, chosen, on_epoch=on_epoch, on_step=on_step)
     predict(run, scans / "imagesTs", out=predicted, progress=progress)
-    scores = evaluate(predicted, scans / "labelsTs", scored, progress=progress)
+    scores = evaluate(predicted, scans / "labelsTs", out=scored, progress=progress)
     name = scores.cases[0] + ".nii.gz"
     overlay = out / "overlay.png"
     save_overlay(

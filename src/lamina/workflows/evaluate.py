@@ -10,7 +10,7 @@ from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
 from lamina.files import check_folder, write_json
 from lamina.folders.evaluation import CASES, fingerprint, recorded_patients
-from lamina.folders.pairs import paired
+from lamina.folders.pairs import folder_of, paired
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import (
     find_probabilities,
@@ -24,8 +24,8 @@ from lamina.workflows import Progress, no_progress
 def evaluate(
     predictions: str | Path,
     references: str | Path | None = None,
-    out: str | Path | None = None,
     *,
+    out: str | Path | None = None,
     labels: LabelSet | None = None,
     metrics: Sequence[str] | None = None,
     protocol: str | None = None,
@@ -68,7 +68,7 @@ def evaluate(
     for name in metrics or ():
         find_metric(name, protocol)
     pairs, expected, labels = paired(predictions, references, labels)
-    folder = Path(probabilities) if probabilities else _folder(predictions)
+    folder = Path(probabilities) if probabilities else folder_of(predictions)
     names = tuple(metrics or _all_metrics(protocol, folder, pairs, probabilities is not None))
     uncertain = any(find_metric(name, protocol).needs_probability for name in names)
     rows: list[Score] = []
@@ -144,7 +144,3 @@ def _unsegmented(predictions: Path) -> dict[str, str]:
     """Return the scans that were tried and failed, which must not vanish from the scores."""
     cases = read_record(predictions)["cases"]
     return {c["case_id"]: c["error"] for c in cases if c["segmentation"] is None}
-
-
-def _folder(path: Path) -> Path:
-    return path.resolve() if path.is_dir() else path.resolve().parent

@@ -11,18 +11,19 @@ import numpy as np
 
 from lamina.data.case import Case
 from lamina.data.ranges import ranges_of
+from lamina.data.scans import scans_in, sized
 from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.explain.quality import Flag, flags, sizes, unit_of
 from lamina.explain.scan import Prepared
 from lamina.files import file_names, sha256, write_json
-from lamina.folders.model import find_bundle, load
+from lamina.folders.bundle import find_bundle
+from lamina.folders.model import load
 from lamina.io import write_volume
 from lamina.report.heat import Heat, save_heat
 from lamina.report.slices import is_ct
 from lamina.training.device import chosen_device
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.predict import scans_in, sized
 from lamina.workflows.steps.explanations import METHODS, Found, Method, Subject, explained
 
 
@@ -99,7 +100,7 @@ def explain(
     """
     _check(method, layer, structures)
     model, scan, out = Path(model), Path(scan), Path(out)
-    loaded = load(model, device)
+    loaded = load(model, device=device)
     plan = loaded.bundle.plan
     case = _one(scan, len(plan.channels))
     if pixel_size is not None:
@@ -143,7 +144,7 @@ def explain(
         sheet=sheet,
         structures=_told(found, sizes(found.segmentation, plan.labels)),
         unit=unit_of(image),
-        flags=raised if ranges or raised else None,
+        flags=raised,
         remarks=(*found.notes, *found.remarks, *flat),
     )
     about = {"model": {"file": loaded.bundle.source, "sha256": sha256(find_bundle(model))}}

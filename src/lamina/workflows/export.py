@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, load_bundle, transformer_weights
 from lamina.data.case import Case
+from lamina.data.scans import scans_in
 from lamina.errors import ConfigError, ExportError, FileError
 from lamina.evaluation.scores import score_case
 from lamina.export.container import is_exported
@@ -21,8 +22,7 @@ from lamina.export.parity import paired_dice
 from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision
 from lamina.export.writing import write_exported
 from lamina.files import sha256
-from lamina.folders.model import find_bundle
-from lamina.folders.run import software
+from lamina.folders.bundle import find_bundle
 from lamina.folders.transformer import carried_maps, make_maker
 from lamina.folders.unseen import training_scans, unseen_scans
 from lamina.folders.work import WorkFolder
@@ -31,7 +31,7 @@ from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.predict import scans_in
+from lamina.workflows.steps.provenance import software
 
 log = logging.getLogger(__name__)
 

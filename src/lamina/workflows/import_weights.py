@@ -18,11 +18,11 @@ from lamina.config import load_yaml
 from lamina.data.plan import Plan
 from lamina.errors import BundleError, ConfigError
 from lamina.files import sha256
-from lamina.folders.run import software
 from lamina.folders.transformer import MapMaker, write_vit
 from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.models.reference import Fit, fit_reference
 from lamina.models.vit import ViT
+from lamina.workflows.steps.provenance import software
 
 _TASKS = Path(__file__).parents[1] / "recipes" / "checkpoints"
 _STATES = ("state_dict", "teacher", "model")

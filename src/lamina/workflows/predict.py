@@ -1,26 +1,23 @@
 """Predict: segment scans with a trained model, each on its own grid."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 from lamina.data.case import Case
-from lamina.data.layouts.nnunet import CHANNEL
-from lamina.errors import ConfigError, DatasetError
+from lamina.data.scans import scans_in, sized
+from lamina.errors import DatasetError
 from lamina.files import locked, remove_parts, sha256
-from lamina.folders.model import Model, find_bundle, load
+from lamina.folders.bundle import find_bundle
+from lamina.folders.model import Model, load
 from lamina.folders.prediction import RECORD, Outcome, read_record
 from lamina.folders.run import RunFolder
-from lamina.io import FORMATS, is_scan, strip_suffix
-from lamina.io.dicom_series import has_dicom_suffix, holds_series, is_series
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.batch import Batch, names_of
-from lamina.workflows.steps.cluster import Elsewhere
+from lamina.workflows.steps.cluster import Cluster
 from lamina.workflows.steps.output import Output, output_of
 
 
@@ -136,7 +133,7 @@ def predict(
         read_ahead=ram_bytes is None,
         resume=resume,
     )
-    batch = replace(make(), elsewhere=Elsewhere(cluster, make) if cluster else None)
+    batch = replace(make(), elsewhere=Cluster(cluster, make) if cluster else None)
     if not cases and split:
         cases = RunFolder(model).cases(split)
     elif not cases and inputs:
@@ -177,84 +174,6 @@ def _batch(
 def _check_asked(inputs: Path | None, split: str | None) -> None:
     if (inputs is None) == (split is None) or split not in (None, "val", "test"):
         raise DatasetError("Give either scans (-i) or --split, which is val or test.")
-
-
-def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
-    """Return a scan, or those of a folder, as cases named after their files or series' folders.
-
-    Args:
-        inputs: The scan or folder.
-        num_channels: How many the model takes; files that hold one each are put together.
-
-    Raises:
-        DatasetError: There are none.
-    """
-    if not inputs.exists():
-        raise DatasetError(f"{inputs}: no such file or folder.", remedy="Give a scan or a folder.")
-    paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]
-    if inputs.is_dir() and all(map(has_dicom_suffix, paths)) and is_series(inputs):
-        return (Case(case_id=inputs.resolve().name, group="", images=(inputs,)),)
-    if not paths:
-        return _series_in(inputs)
-    cases = [Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths]
-    return _by_channel(cases, num_channels)
-
-
-def _series_in(inputs: Path) -> tuple[Case, ...]:
-    """Return the folders in a folder as cases where at least one holds a DICOM series."""
-    folders = sorted(p for p in inputs.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not any(map(holds_series, folders)):
-        raise DatasetError(
-            f"{inputs}: holds no scans.",
-            remedy="Give a scan, a folder of scans, the folder of a DICOM series, or one of such.",
-        )
-    return tuple(Case(case_id=p.name, group="", images=(p,)) for p in folders)
-
-
-def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
-    """Put together files that hold one channel of a scan each, as nnU-Net numbers them.
-
-    Pictures hold all their colours, and numbers at their end are those of frames.
-
-    Args:
-        cases: Of one file each; those of which a channel is missing stay as they are.
-        num_channels: How many the model takes.
-    """
-    files: dict[str, dict[int, Path]] = defaultdict(dict)
-    for case in cases:
-        name, number = _numbered(case)
-        files[name][number] = case.images[0]
-    numbers = range(num_channels if num_channels > 1 else 0)
-    whole = {name for name, found in files.items() if found.keys() == {*numbers}}
-    joined = []
-    for case in cases:
-        name, number = _numbered(case)
-        if name not in whole:
-            joined.append(case)
-        elif number == 0:
-            images = tuple(files[name][number] for number in numbers)
-            joined.append(replace(case, case_id=name, images=images))
-    return tuple(joined)
-
-
-def _numbered(case: Case) -> tuple[str, int]:
-    """Return the scan that a file is of, and the channel; -1 where its name tells none."""
-    match = CHANNEL.fullmatch(case.case_id)
-    if match is None or case.images[0].suffix.lower() in FORMATS.get("picture").suffixes:
-        return case.case_id, -1
-    return match[1], int(match[2])
-
-
-def sized(cases: Sequence[Case], pixel_size: float) -> tuple[Case, ...]:
-    """Tell the cases that do not know it how large the pixels of pictures are.
-
-    Raises:
-        ConfigError: It is no length above 0.
-    """
-    if not 0 < pixel_size < inf:
-        raise ConfigError(f"pixel_size = {pixel_size}: must be a length above 0, in mm.")
-    spacing = (pixel_size, pixel_size)
-    return tuple(replace(case, spacing=case.spacing or spacing) for case in cases)
 
 
 def _protect(

@@ -15,31 +15,35 @@ from lamina.data.slices import slice_axis
 from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
 from lamina.files import sha256
-from lamina.folders.run import RunFolder, read_history
-from lamina.folders.transformer import VIT_FILE, MapMaker, make_maker, read_vit, write_vit
+from lamina.folders.run import VIT_FILE, RunFolder, read_history
+from lamina.folders.transformer import MapMaker, make_maker, read_vit, write_vit
 from lamina.folders.work import WorkFolder
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST
-from lamina.training.device import chosen_device
+from lamina.training.device import chosen_device, require_device
 from lamina.training.dino import DINOReport, DINOState, distil
 from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
 from lamina.training.fit import resolve_precision
 from lamina.training.history import HistoryLogger
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.steps.beginning import (
+from lamina.workflows.steps.provenance import origin_of
+from lamina.workflows.steps.run_record import (
     begun_with,
     check_new,
     check_same_start,
     check_unchanged,
-    origin_of,
     plain,
     recorded,
     undisturbed,
 )
 
 _EPOCHS = 800
-_LENGTH = ("epochs", "time_budget_s", "workers", "checkpoint_every_s", "collapse_patience")
+_MAY_CHANGE = (
+    *("epochs", "time_budget_s", "workers", "checkpoint_every_s", "collapse_patience"),
+    "device",
+)
+"""Settings that may change when a run is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +94,14 @@ def pretrain(
             it; random weights by default.
         fold: Whose training cases; 0 if not given, or that of the run to resume.
         resume: Go on with the run in ``out`` from its last checkpoint, with its own settings; only
-            its length may be changed.
+            its length and device may be changed.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1, loss and seconds to go.
         progress: Called while slices are looked for.
 
     Raises:
-        ConfigError: Settings are unknown or wrong; all of them are listed.
+        ConfigError: Settings are unknown or wrong, all of them are listed; or the device is not
+            here.
         BundleError: ``start`` cannot be read.
         TrainingError: ``out`` already holds a run, there is nothing to resume, the cases or
             ``start`` are others now, a loss is not finite, or the transformer has collapsed.
@@ -151,11 +156,13 @@ def pretrain(
 def _completed(config: DINOConfig, plan: Plan) -> DINOConfig:
     """Fill in what the settings leave open."""
     ct = any(how.scheme == "ct" for how in plan.normalisation)
+    device = chosen_device(config.device)
+    require_device(device)
     return replace(
         config,
         views=replace(config.views, tone=config.views.tone or ("gamma" if ct else "solarise")),
         epochs=config.epochs or (None if config.time_budget_s else _EPOCHS),
-        precision=resolve_precision(config.precision, chosen_device(None)),
+        precision=resolve_precision(config.precision, device),
     )
 
 
@@ -181,10 +188,13 @@ def _resumed(
         )
     plan, fold = begun_with(run, folder, fold)
     recorded = load_yaml(run.config_file)
+    device = chosen_device(settings.get("device", recorded.get("device")))
+    if device == "cpu" and recorded.get("precision") == "fp16":  # which only GPUs have
+        recorded["precision"] = "auto"
     config = _completed(resolve(DINOConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
-    then = _completed(resolve(DINOConfig, recorded), plan)
-    check_unchanged(run, plain(then), plain(config), _LENGTH)
+    then = _completed(resolve(DINOConfig, recorded, {"device": config.device}), plan)
+    check_unchanged(run, plain(then), plain(config), _MAY_CHANGE)
     return plan, fold, config
 
 

@@ -15,8 +15,8 @@ from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import intervals_of
 from lamina.evaluation.table import shown_metrics
 from lamina.files import read_json, sha256, write_text
+from lamina.folders.bundle import find_bundle
 from lamina.folders.evaluation import SCORES, Evaluation, read_evaluation
-from lamina.folders.model import find_bundle
 from lamina.folders.prediction import read_record
 from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.folders.work import WorkFolder
@@ -35,7 +35,6 @@ from lamina.workflows.steps.reported_cases import (
     sizes_of,
 )
 
-_OUT_OF_FOLD = "out_of_fold"
 _VALIDATION = "validation"
 """Where a run's validation scans are segmented and scored for its report."""
 
@@ -113,7 +112,7 @@ def _validated(run: RunFolder, progress: Progress) -> Path:
     """Return the folder with a run's own segmentations and scores, made where they are missing."""
     manifest = run.manifest()
     if manifest["fold"] == ALL:
-        return run.root / _OUT_OF_FOLD
+        return run.out_of_fold
     folder = run.root / _VALIDATION
     find_bundle(run.root)
     before = _stamp(folder)
@@ -195,7 +194,7 @@ def _about_run(run: RunFolder, record: Mapping[str, Any], bundle: Bundle) -> dic
     """Return what only a run can tell: training, data, plan, cost."""
     runs = [run]
     if record["fold"] == ALL:
-        runs = [RunFolder(run.root / f"fold_{fold}") for fold in sorted(record["trained"], key=int)]
+        runs = [run.fold(fold) for fold in sorted(record["trained"], key=int)]
     return {
         "histories": {each.root.name: read_history(each) for each in runs},
         "select_by": record.get("config", {}).get("select_by", "dice"),
@@ -219,7 +218,7 @@ def _spent(run: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
     outcome = record.get("outcome", {})
     if "seconds" in outcome:
         facts["Training"] = f"{outcome['seconds'] / 60:.3g} min, {outcome['epochs']} epochs"
-    folder = run.root / (_OUT_OF_FOLD if record["fold"] == ALL else _VALIDATION)
+    folder = run.out_of_fold if record["fold"] == ALL else run.root / _VALIDATION
     if times := [entry["seconds"] for entry in read_record(folder)["cases"]]:
         facts["Time to segment a scan"] = f"median {median(times):.3g} s"
     return facts

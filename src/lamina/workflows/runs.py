@@ -16,7 +16,7 @@ from lamina.config import resolve
 from lamina.errors import LaminaError, TrainingError
 from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.training.config import TrainConfig
-from lamina.workflows.steps.beginning import plain
+from lamina.workflows.steps.run_record import plain
 
 _DEPTH = 4
 _SILENT_S = 900.0
@@ -67,7 +67,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunTable:
     """Several runs side by side."""
 
     runs: tuple[RunFacts, ...]
@@ -94,7 +94,7 @@ class Comparison:
         }
 
 
-def compare_runs(places: Sequence[Path]) -> Comparison:
+def compare_runs(places: Sequence[Path]) -> RunTable:
     """Read training runs; one that is damaged is named with its fault and stops no other.
 
     Args:
@@ -115,7 +115,7 @@ def compare_runs(places: Sequence[Path]) -> Comparison:
             f"{where}: holds no training run.", remedy="Give folders that train wrote."
         )
     runs.sort(key=lambda run: (run.data, run.fold, -(run.best_dice or 0.0), run.name))
-    return Comparison(tuple(runs), unreadable)
+    return RunTable(tuple(runs), unreadable)
 
 
 def as_text(value: Any) -> str:

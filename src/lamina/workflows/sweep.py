@@ -12,16 +12,15 @@ from typing import Any
 
 from lamina.config import layered, resolve
 from lamina.errors import ConfigError, LaminaError
-from lamina.files import read_json, write_json
+from lamina.files import write_json
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
-from lamina.signals import ENDING
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.steps.earlier import made_from, read_earlier
 from lamina.workflows.steps.fan_out import run_jobs
-from lamina.workflows.train import Training, train
+from lamina.workflows.steps.run_set import made_from, read_earlier
+from lamina.workflows.train import Training, finish_run
 
 RECORD = "sweep.json"
 
@@ -121,11 +120,7 @@ def sweep(
         ClusterError: The cluster cannot be started or reached.
     """
     folder, out, base = WorkFolder(Path(work).resolve()), Path(out), dict(settings or {})
-    if folds is None:
-        folder.fold(0)
-        folds = range(len(read_json(folder.splits_file)))
-    for fold in folds:
-        folder.fold(fold)
+    folds = folder.fold_numbers(folds)
     planned = _planned(base, grid or {}, seeds, folds)
     record = _Record(out.resolve(), made_from(folder, base))
     open_runs = [run for run in planned if not record.has(run)]
@@ -146,22 +141,6 @@ def sweep(
     runs = tuple(record.of(run) for run in planned)
     result = Sweep(out=out, runs=runs, rows=_rows(runs))
     record.close(result)
-    return result
-
-
-def finish_run(
-    work: Path, out: Path, settings: Mapping[str, Any], fold: int, **listeners: Any
-) -> Training:
-    """Begin a run, or go on with it where it was killed.
-
-    Raises:
-        KeyboardInterrupt: It was told to stop: it is not finished.
-        LaminaError: As :func:`~lamina.train` does.
-    """
-    begun = RunFolder(out).manifest_file.is_file()
-    result = train(work, out, settings, fold=fold, resume=begun, **listeners)
-    if result.stopped_because in ENDING:  # and is to go on later
-        raise KeyboardInterrupt(result.stopped_because)
     return result
 
 

@@ -16,10 +16,12 @@ from lamina.data.folds import Fold
 from lamina.data.plan import Plan
 from lamina.errors import TrainingError
 from lamina.files import sha256
-from lamina.folders.run import ALL, RunFolder, read_history, write_bundle
+from lamina.folders.bundle import write_bundle
+from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.folders.transformer import carry, transformer_for
 from lamina.folders.work import WorkFolder
 from lamina.models import NetworkConfig
+from lamina.signals import ENDING
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device
@@ -37,18 +39,18 @@ from lamina.workflows.steps.assembly import (
     validation_steps,
     validator_of,
 )
-from lamina.workflows.steps.beginning import (
-    LENGTH,
+from lamina.workflows.steps.loggers import Board, Pictures, loggers_of
+from lamina.workflows.steps.provenance import origin_of
+from lamina.workflows.steps.run_record import (
+    MAY_CHANGE,
     begun_with,
     check_new,
     check_same_start,
     check_unchanged,
-    origin_of,
     plain,
     recorded,
     undisturbed,
 )
-from lamina.workflows.steps.loggers import Board, Pictures, loggers_of
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +197,22 @@ def train(
     return result
 
 
+def finish_run(
+    work: Path, out: Path, settings: Mapping[str, Any], fold: int, **listeners: Any
+) -> Training:
+    """Begin a run, or go on with it where it was killed.
+
+    Raises:
+        KeyboardInterrupt: It was told to stop: it is not finished.
+        LaminaError: As :func:`train` does.
+    """
+    begun = RunFolder(out).manifest_file.is_file()
+    result = train(work, out, settings, fold=fold, resume=begun, **listeners)
+    if result.stopped_because in ENDING:  # and is to go on later
+        raise KeyboardInterrupt(result.stopped_because)
+    return result
+
+
 def _unrecorded(**outcome: Any) -> None:
     """Keep nothing: the first process does."""
 
@@ -229,7 +247,7 @@ def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> 
     config = completed(resolve(TrainConfig, recorded, settings), plan)
     # Settings that are younger than the run had their defaults in it.
     before = resolve(TrainConfig, recorded, {"device": config.device})
-    check_unchanged(run, plain(completed(before, plan)), plain(config), LENGTH)
+    check_unchanged(run, plain(completed(before, plan)), plain(config), MAY_CHANGE)
     return config
 
 

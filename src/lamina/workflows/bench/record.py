@@ -9,8 +9,8 @@ from typing import Any
 
 from lamina.errors import ConfigError
 from lamina.files import atomic_path, read_json, write_json
-from lamina.folders.run import machine, software
 from lamina.report.benchmarks import page
+from lamina.workflows.steps.provenance import machine, software
 
 NAME = "benchmarks"
 _RUNTIMES = ("onnxruntime", "openvino")

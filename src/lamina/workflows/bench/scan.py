@@ -18,13 +18,13 @@ from lamina.data.case import Case
 from lamina.data.intensity import normalise
 from lamina.data.phantom import make_large_scan
 from lamina.data.preprocess import Alignment
+from lamina.data.scans import scans_in
 from lamina.errors import ResourceError
 from lamina.folders.model import load
 from lamina.inference.memory import held, taken_by
 from lamina.io import read_volume, write_volume
 from lamina.volume import Volume
 from lamina.workflows import no_progress
-from lamina.workflows.predict import scans_in
 from lamina.workflows.steps.batch import Batch
 from lamina.workflows.steps.output import output_of
 
@@ -93,7 +93,7 @@ def segmented(model: Path, image: Path, out: Path, *, bfloat16: bool) -> dict[st
     Raises:
         LaminaError: It fails.
     """
-    loaded, clock = load(model, "cpu", precision="bf16" if bfloat16 else "fp32"), Clock()
+    loaded, clock = load(model, device="cpu", precision="bf16" if bfloat16 else "fp32"), Clock()
     network = clock.timed("network", loaded.predictor.network)
     timed = replace(loaded, predictor=replace(loaded.predictor, network=network))
     batch = _TimedBatch(

@@ -10,7 +10,8 @@ import torch
 from lamina.bundle import Bundle, load_bundle, save_bundle
 from lamina.data.plan import Normalisation, Plan
 from lamina.errors import ConfigError
-from lamina.folders.model import find_bundle
+from lamina.folders.bundle import find_bundle
+from lamina.folders.run import BUNDLE
 from lamina.labels import LabelSet
 from lamina.models import NETWORKS, configure
 from lamina.pretrained import shipped
@@ -128,7 +129,7 @@ def subject(name: str, size: Sequence[int] | None, folder: Path) -> Subject:
             log.warning("%s: the network is measured; ./%s would be what lies here.", name, name)
         in_channels, num_classes, usual = _usual(name)
         bundle = untrained(name, in_channels, num_classes, size or usual)
-    file = folder / "model.lamina"
+    file = folder / BUNDLE
     save_bundle(bundle, file)
     return Subject(name, file, load_bundle(file))
 

@@ -9,18 +9,19 @@ from typing import Any
 from lamina.data.case import Case
 from lamina.errors import ConfigError
 from lamina.files import locked, sha256
-from lamina.folders.model import Model, find_bundle, load
+from lamina.folders.bundle import find_bundle
+from lamina.folders.model import Model, load
 from lamina.io.pacs import Access, archive_at
 from lamina.workflows.pacs.loop import Pace, Tell, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import STORED, Entry, State, read_state
 from lamina.workflows.pacs.transfer import web_archive
 from lamina.workflows.steps.output import OBJECTS, Output, output_of
-from lamina.workflows.steps.quality import Watched
+from lamina.workflows.steps.quality import CheckedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Watch:
     """What a loop knows of all its series."""
 
     entries: tuple[Entry, ...]
@@ -43,7 +44,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmenter:
+class SeriesSegmenter:
     """Makes a DICOM object of a series."""
 
     model: Model
@@ -51,8 +52,8 @@ class Segmenter:
     output: Output
 
     @cached_property
-    def _watched(self) -> Watched:
-        return Watched.of(self.model)
+    def _checked(self) -> CheckedModel:
+        return CheckedModel.of(self.model)
 
     def __call__(self, folder: Path, path: Path) -> tuple[str, ...]:
         """Segment the series in ``folder`` and write what was found to ``path``.
@@ -67,9 +68,9 @@ class Segmenter:
         case = Case(case_id=folder.name, group="", images=(folder,))
         self.output.check(case, plan.labels)
         image = case.read_image(plan.channels)
-        found = self._watched.segment(image)
+        found, quality = self._checked.segment(image)
         self.output.write(found, case, plan.labels, self.sha256, path)
-        return tuple(flag["text"] for flag in self._watched.judge(image, found)["flags"] or ())
+        return tuple(flag["text"] for flag in quality["flags"] or ())
 
 
 def watch(
@@ -88,7 +89,7 @@ def watch(
     retry_failed: bool = False,
     tell: Tell,
     **loading: Any,
-) -> Outcome:
+) -> Watch:
     """Segment each new series that a rule means, and store what was found; see :class:`Watcher`.
 
     Args:
@@ -125,7 +126,7 @@ def watch(
     loaded = load(bundle, **loading)
     _check_fit(model, loaded)
     digest = sha256(bundle)
-    segmenter = Segmenter(
+    segmenter = SeriesSegmenter(
         model=loaded, sha256=digest, output=output_of(output_format, anonymise=anonymise)
     )
     with locked(state), closing(State(state, output_format)) as table:
@@ -143,7 +144,7 @@ def watch(
         if retry_failed:
             table.retry(watcher.clock())
         watcher.once() if once else watcher.forever()
-        return Outcome(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
+        return Watch(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
 
 
 def _check_fit(path: Path, model: Model) -> None:
@@ -154,10 +155,10 @@ def _check_fit(path: Path, model: Model) -> None:
         raise ConfigError(f"{path}: needs {len(plan.channels)} channels, and a series has one.")
 
 
-def status(state: Path) -> Outcome:
+def status(state: Path) -> Watch:
     """Return what a loop knows, though it may be running.
 
     Raises:
         FileError: The folder is not a loop's.
     """
-    return Outcome(entries=tuple(read_state(state)))
+    return Watch(entries=tuple(read_state(state)))

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -15,16 +15,19 @@ from lamina.errors import LaminaError
 from lamina.files import atomic_path, sha256, write_json
 from lamina.folders.model import Model
 from lamina.folders.prediction import RECORD, Outcome, place_of, stamp_of
-from lamina.folders.probabilities import hidden_place, room_for
+from lamina.folders.probabilities import hidden_place, probabilities_of, room_for
 from lamina.volume import Volume
 from lamina.workflows import Progress
-from lamina.workflows.steps.cluster import Elsewhere, own_folder
 from lamina.workflows.steps.output import Output
-from lamina.workflows.steps.quality import Watched
+from lamina.workflows.steps.quality import CheckedModel
 
 log = logging.getLogger(__name__)
 
 _Tell = Callable[[float, str], None]
+
+
+Elsewhere = Callable[[Sequence[Case]], Iterator[tuple[Case, Outcome | LaminaError]]]
+"""Yields every case with what became of it."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,11 @@ class Batch:
     resume: bool = False
     """Whether scans are left out that were segmented just so before."""
     elsewhere: Elsewhere | None = None
-    """The cluster that segments, if not this process."""
+    """What segments them, each in its :func:`own_folder`, if not this process."""
 
     @cached_property
-    def _watched(self) -> Watched:
-        return Watched.of(self.model)
+    def _checked(self) -> CheckedModel:
+        return CheckedModel.of(self.model)
 
     def run(
         self,
@@ -136,7 +139,7 @@ class Batch:
         note: Callable[[Outcome], None],
         tell: _Tell,
     ) -> None:
-        for done, (case, outcome) in enumerate(elsewhere.segmented(cases), start=1):
+        for done, (case, outcome) in enumerate(elsewhere(cases), start=1):
             self._clear(case)
             if isinstance(outcome, LaminaError):
                 note(replace(self._outcome(case), error=str(outcome)))
@@ -166,17 +169,15 @@ class Batch:
             filled = None
             if self.with_probabilities:
                 shape = self.model.bundle.plan.num_outputs, *image.spatial_shape
-                filled = room_for(self.out / _probabilities_of(case), shape)
-            found = self._watched.segment(image, on_window, filled)
-            placed = found.laid_on(stored)
-            quality = self._watched.judge(image, found)
-            return _Step(placed, quality=quality, stamp=read.stamp)
+                filled = room_for(self.out / probabilities_of(case.case_id), shape)
+            found, quality = self._checked.segment(image, on_window, filled)
+            return _Step(found.laid_on(stored), quality=quality, stamp=read.stamp)
 
         return _attempted(case, segment, read)
 
     def _write(self, case: Case, found: _Step, note: Callable[[Outcome], None]) -> None:
         began = time.perf_counter()
-        outcome, told = self._outcome(case), self.out / _probabilities_of(case)
+        outcome, told = self._outcome(case), self.out / probabilities_of(case.case_id)
 
         def write() -> _Step:
             assert found.volume is not None
@@ -228,7 +229,7 @@ class Batch:
     def _is_done(self, case: Case, entries: Mapping[str, Mapping[str, Any]]) -> bool:
         """Tell whether a segmentation is what this batch would make again."""
         entry = entries[case.case_id]
-        made = [entry["segmentation"], *[_probabilities_of(case)] * self.with_probabilities]
+        made = [entry["segmentation"], *[probabilities_of(case.case_id)] * self.with_probabilities]
         if (
             None in made
             or entry.get("model") != self.about["sha256"]
@@ -249,11 +250,7 @@ class Batch:
 
 def names_of(case: Case, output: Output) -> set[str]:
     """Return all names that a case may leave files under."""
-    return {*output.names(case), _probabilities_of(case)}
-
-
-def _probabilities_of(case: Case) -> str:
-    return f"{case.case_id}_probabilities.npy"
+    return {*output.names(case), probabilities_of(case.case_id)}
 
 
 def _attempted(case: Case, job: Callable[[], _Step], before: _Step) -> _Step:
@@ -272,3 +269,8 @@ def _attempted(case: Case, job: Callable[[], _Step], before: _Step) -> _Step:
 
 def _within(tell: _Tell, done: int, what: str, windows: int, in_all: int) -> None:
     tell(done + windows / in_all, what)
+
+
+def own_folder(out: Path, case: Case) -> Path:
+    """Return the folder that a case has to itself while others are segmented."""
+    return out / f".part-{case.case_id}"

@@ -3,39 +3,30 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lamina.data.case import Case
 from lamina.errors import LaminaError
 from lamina.folders.prediction import Outcome, read_record
 from lamina.workflows import no_progress
+from lamina.workflows.steps.batch import Batch, own_folder
 from lamina.workflows.steps.fan_out import spread
-
-if TYPE_CHECKING:
-    from lamina.workflows.steps.batch import Batch
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class Cluster:
     """A cluster, and how a batch comes to be there."""
 
-    cluster: str
+    address: str
     """As for :func:`~lamina.workflows.steps.fan_out.run_jobs`."""
-    make: "Callable[[], Batch]"
+    make: Callable[[], Batch]
     """Makes the batch anew in another process, and loads its model there; picklable."""
 
-    def segmented(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Outcome | LaminaError]]:
-        """Yield every case with what became of it; its files lie in :func:`own_folder`."""
-        yield from spread(partial(_alone, self.make), cases, workers=0, cluster=self.cluster)
+    def __call__(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Outcome | LaminaError]]:
+        """Yield every case with what became of it; its files lie in its :func:`own_folder`."""
+        yield from spread(partial(_alone, self.make), cases, workers=0, cluster=self.address)
 
 
-def own_folder(out: Path, case: Case) -> Path:
-    """Return the folder that a case has to itself while others are segmented."""
-    return out / f".part-{case.case_id}"
-
-
-def _alone(make: "Callable[[], Batch]", case: Case) -> Outcome:
+def _alone(make: Callable[[], Batch], case: Case) -> Outcome:
     """Segment a case; once, however often it is asked for."""
     batch = _made(make)
     folder = own_folder(batch.out, case)
@@ -45,5 +36,5 @@ def _alone(make: "Callable[[], Batch]", case: Case) -> Outcome:
 
 
 @cache
-def _made(make: "Callable[[], Batch]") -> "Batch":
+def _made(make: Callable[[], Batch]) -> Batch:
     return make()

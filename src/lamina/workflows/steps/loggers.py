@@ -90,9 +90,8 @@ class Pictures:
             case = max(cases, key=lambda case: len(case.positions))
             affine = affine_along(plan.orientation, case.spacing)
             self.case_id = case.case_id
-            self.frames = Frames(
-                Volume(case.image, affine, unit=plan.unit), case.label, plan.labels
-            )
+            image = Volume(case.image, affine, unit=plan.unit, in_colour=case.in_colour)
+            self.frames = Frames(image, case.label, plan.labels)
 
     def first(self, cases: list[PreparedCase]) -> list[PreparedCase]:
         """Return the cases with the one to show in front: of several processes the first has it."""

@@ -10,12 +10,12 @@ from lamina.data.ranges import Ranges, ranges_of
 from lamina.explain.quality import flags, sizes
 from lamina.explain.uncertainty import Agreeing, views_of
 from lamina.folders.model import Model
-from lamina.inference.predictor import Predictor, Progress
+from lamina.inference.predictor import OnWindow, Predictor
 from lamina.volume import Volume
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Watched:
+class CheckedModel:
     """A model whose views of a scan, where it takes several, are compared while it segments."""
 
     predictor: Predictor
@@ -24,8 +24,8 @@ class Watched:
     """``None`` where the model looks at a scan once."""
 
     @classmethod
-    def of(cls, model: Model) -> "Watched":
-        """Watch a model; what it predicts stays the same.
+    def of(cls, model: Model) -> "CheckedModel":
+        """Check what a model says; what it predicts stays the same.
 
         Raises:
             ConfigError: The model's ranges are damaged.
@@ -35,29 +35,25 @@ class Watched:
             return cls(predictor=predictor, ranges=ranges, seer=None)
         plan = predictor.plan
         seer = Agreeing(views_of([predictor.network], plan, tta=True), plan)
-        watched = replace(predictor, network=seer, tta=False)
-        return cls(predictor=watched, ranges=ranges, seer=seer)
+        compared = replace(predictor, network=seer, tta=False)
+        return cls(predictor=compared, ranges=ranges, seer=seer)
 
     def segment(
         self,
         image: Volume,
-        progress: Progress | None = None,
+        on_window: OnWindow | None = None,
         probabilities: NDArray[np.floating[Any]] | None = None,
-    ) -> Volume:
-        """Segment a scan, as the predictor does."""
+    ) -> tuple[Volume, dict[str, Any]]:
+        """Segment a scan, as the predictor does; return sizes and flags, too, as plain data."""
         if self.seer is not None:
             if self.predictor.ram_bytes is not None:
                 self.predictor.predicted_memory(image)  # looks at a window that is of no scan
             self.seer.tally.take()
-        return self.predictor(image, progress, probabilities)
-
-    def judge(self, image: Volume, segmentation: Volume) -> dict[str, Any]:
-        """Return sizes and flags of the scan that was just segmented, as plain data."""
+        segmentation = self.predictor(image, on_window, probabilities)
         plan = self.predictor.plan
         agreement = None if self.seer is None else self.seer.tally.take()
         found = flags(image, segmentation, plan, self.ranges, agreement)
-        looked = self.ranges is not None or agreement
-        return {
+        return segmentation, {
             "sizes": sizes(segmentation, plan.labels),
-            "flags": [flag.as_dict() for flag in found] if looked else None,
+            "flags": None if found is None else [flag.as_dict() for flag in found],
         }

@@ -1,6 +1,5 @@
 """Rehearsal: train a few steps as planned, to know what a run will take before it begins."""
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from lamina.data.cache import open_cases
 from lamina.data.plan import Plan
 from lamina.errors import ResourceError
 from lamina.inference.backend import TorchNetwork
+from lamina.inference.memory import peak_bytes
 from lamina.inference.predictor import segment_prepared
 from lamina.models import input_channels, own_precision
 from lamina.training.config import Precision, TrainConfig
@@ -157,18 +157,3 @@ def _predict_s(net: torch.nn.Module, channels: int, plan: Plan, device: str) -> 
         segment_prepared(TorchNetwork(net, device), image, replace(plan, overlap=0.0))
         taken.append(time.perf_counter() - began)
     return min(taken) / _WINDOWS
-
-
-def peak_bytes(device: str = "cpu") -> int:
-    """Return the most memory that this process, or its tensors on a GPU, have taken so far."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not getrusage: what it says a new process inherits from the one that started it.
-        line = next(s for s in status.read_text("ascii").splitlines() if s.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

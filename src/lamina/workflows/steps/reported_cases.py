@@ -13,7 +13,7 @@ from lamina.errors import LaminaError
 from lamina.evaluation.calibration import probabilities_around, reliability
 from lamina.evaluation.comparison import MM3_PER_ML, Comparison
 from lamina.evaluation.scores import Scores
-from lamina.folders.pairs import ReadPair, paired
+from lamina.folders.pairs import ReadPair, folder_of, paired
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import find_probabilities, read_probabilities
 from lamina.geometry import check_same_grid
@@ -142,11 +142,6 @@ def shown(
         )
 
 
-def _folder(scores: Scores) -> Path:
-    path = Path(scores.predictions)
-    return path if path.is_dir() else path.parent
-
-
 def _image(entry: Mapping[str, Any], wanted: Volume) -> Volume | None:
     """Read the scan of a case where the record says where it is, and it is still there."""
     if not entry:
@@ -164,3 +159,7 @@ def _image(entry: Mapping[str, Any], wanted: Volume) -> Volume | None:
         log.warning("%s is shown without its scan: %s", case.case_id, error)
         return None
     return image
+
+
+def _folder(scores: Scores) -> Path:
+    return folder_of(Path(scores.predictions))

@@ -10,16 +10,16 @@ from typing import Any
 
 from lamina.data.datasets import load_description
 from lamina.errors import ConfigError, LaminaError
-from lamina.files import read_json, write_json
+from lamina.files import write_json
 from lamina.folders.work import WorkFolder
 from lamina.study.complexity import counted
 from lamina.study.filling import Filled, fill
 from lamina.study.schema import Study, read_study
 from lamina.study.scored import Scored
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.steps.beginning import LENGTH
-from lamina.workflows.steps.earlier import made_from, read_earlier
 from lamina.workflows.steps.fan_out import run_jobs
+from lamina.workflows.steps.run_record import MAY_CHANGE
+from lamina.workflows.steps.run_set import made_from, read_earlier
 from lamina.workflows.study.plan import length_of, plan_runs, refusal, remarks, shared_out
 from lamina.workflows.study.runs import StudyRun, read_scored, train_and_score, unseen_cases
 from lamina.workflows.study.table import write
@@ -165,7 +165,7 @@ def study(
         unseen=unseen.resolve() if unseen else None,
         counts=counts,
     )
-    task = _planned(task, rows, seeds, _folds(task.folder, folds))
+    task = _planned(task, rows, seeds, task.folder.fold_numbers(folds))
     origin = _origin(task)
     read_earlier(task.out / RECORD, origin, "study")
     task = replace(task, runs=shared_out(task.runs, time_budget_s, epochs))
@@ -197,14 +197,6 @@ def _check(study: Study, out: Path | None, unseen: Path | None) -> None:
         )
 
 
-def _folds(folder: WorkFolder, folds: Sequence[int] | None) -> Sequence[int]:
-    folder.fold(0)
-    chosen = range(len(read_json(folder.splits_file))) if folds is None else folds
-    for fold in chosen:
-        folder.fold(fold)
-    return chosen
-
-
 def _planned(
     task: _Work, rows: Sequence[str] | None, seeds: Sequence[int], folds: Sequence[int]
 ) -> _Work:
@@ -224,7 +216,7 @@ def _planned(
 def _origin(task: _Work) -> dict[str, Any]:
     """Return what a folder's earlier work must have in common with this."""
     told = json.dumps(asdict(task.study), sort_keys=True)
-    lasting = {name: value for name, value in task.given.items() if name not in LENGTH}
+    lasting = {name: value for name, value in task.given.items() if name not in MAY_CHANGE}
     return made_from(task.folder, lasting) | {
         "study": f"{task.study.name} {sha256(told.encode()).hexdigest()[:8]}",
         "recipe": task.recipe,

@@ -21,7 +21,7 @@ from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
-from lamina.workflows.sweep import finish_run
+from lamina.workflows.train import finish_run
 
 _CHANNELS_FILE = "channels.json"
 _AS_PAPER = "as_the_paper"

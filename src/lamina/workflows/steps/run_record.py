@@ -5,7 +5,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import datetime, timezone
 from typing import Any
 
 import psutil
@@ -15,10 +14,10 @@ from lamina.data.cache import preparation_of
 from lamina.data.plan import Plan
 from lamina.errors import FileError, LaminaError, TrainingError
 from lamina.files import check_folder, locked, remove_parts, sha256, write_json, write_text
-from lamina.folders.run import RunFolder, machine, software
+from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
 
-LENGTH = (
+MAY_CHANGE = (
     *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
     *("device", "devices", "nodes", "sharded", "activation_checkpointing", "compile"),
 )
@@ -41,18 +40,6 @@ def check_new(run: RunFolder) -> None:
         raise TrainingError(
             f"{run.root}: holds files that no run wrote.", remedy="Choose another --out."
         )
-
-
-def origin_of(work: WorkFolder) -> dict[str, Any]:
-    """Return how each manifest begins: when, with what and from which prepared cases."""
-    return {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "software": software(),
-        "machine": machine(),
-        "dataset": work.cohort().origin,
-        "work": str(work.root.resolve()),
-        "hashes": work.hashes(),
-    }
 
 
 def plain(settings: Any) -> dict[str, Any]:

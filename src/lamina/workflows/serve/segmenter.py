@@ -27,7 +27,7 @@ from lamina.serve.intake.uploads import base_name
 from lamina.serve.jobs import Tell, Work
 from lamina.volume import Volume
 from lamina.workflows.mesh import mesh
-from lamina.workflows.steps.quality import Watched
+from lamina.workflows.steps.quality import CheckedModel
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +111,12 @@ class Segmenter:
             first, end = _SHARES["segmenting"], _SHARES["writing"]
             tell("segmenting", first + (end - first) * done / in_all)
 
-        watched = Watched.of(model)
-        found = watched.segment(image, on_window)
-        unusual = watched.judge(image, found)["flags"] or []
+        found, quality = CheckedModel.of(model).segment(image, on_window)
         tell("writing", _SHARES["writing"])
         flags = [*scan.flags, *_guessed(scan, work, plan.channels)]
         if image is not stored:
             flags.append(f"Pixels were said to be {work.pixel_size:g} mm wide.")
-        flags += [flag["text"] for flag in unusual]
+        flags += [flag["text"] for flag in quality["flags"] or ()]
         result = _Result(segmentation=found, scan=image, flags=flags)
         _write_volumes(result, work.out, stored)
         if scan.is_dicom and image.unit == "mm" and image.spatial_dims == 3:

@@ -11,10 +11,11 @@ from typing import Any
 
 from lamina.bundle import save_bundle
 from lamina.config import resolve
+from lamina.data.splits import kept_by_all
 from lamina.errors import ConfigError, LaminaError, TrainingError
 from lamina.evaluation.scores import Scores
 from lamina.files import check_folder, locked, sha256, write_json
-from lamina.folders.all_folds import AllFolds, folds_of, kept_by_all
+from lamina.folders.all_folds import AllFolds, folds_of
 from lamina.folders.prediction import read_record
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
@@ -24,11 +25,11 @@ from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.training.stopping import BY_FILE, STOP_FILE
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.ensembles import cook_soup, device_of, ensemble, metrics_of
+from lamina.workflows.cross_validation import record
+from lamina.workflows.cross_validation.ensembles import cook_soup, device_of, ensemble, metrics_of
+from lamina.workflows.cross_validation.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.predict import predict
-from lamina.workflows.steps import all_folds
 from lamina.workflows.train import Training, train
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class CrossValidation:
     """Of the out-of-fold segmentations, before any postprocessing."""
     postprocessing: Choice = field(default_factory=Choice)
     soup: Mapping[str, Any] | None = None
-    """What :func:`~lamina.workflows.ensembles.cook_soup` told, where it was asked for."""
+    """What :func:`~lamina.workflows.cross_validation.ensembles.cook_soup` told, where it was asked
+    for."""
 
     @property
     def all_failures(self) -> dict[str, str]:
@@ -117,7 +119,7 @@ def cross_validate(
             "soup: cannot be measured: every scan was seen by one of the folds.",
             remedy="Prepare the dataset with a test side, or use the ensemble alone.",
         )
-    enter = all_folds.resume if resume else all_folds.begin
+    enter = record.resume if resume else record.begin
     check_folder(out)
     with locked(out):
         ours = enter(folder, out, folds, settings or {}, Path(start) if start else None)
@@ -148,7 +150,7 @@ def _train_folds(
             result = _train_fold(ours, fold, on_epoch, on_step)
         except LaminaError as problem:
             log.warning("Fold %d failed: %s", fold, problem)
-            failures[f"fold_{fold}"] = problem
+            failures[ours.run(fold).root.name] = problem
         else:
             why = result.stopped_because
             if why in ENDING:
@@ -163,7 +165,7 @@ def _train_folds(
 
 def _join(ours: AllFolds, progress: Progress) -> CrossValidation:
     """Segment and score every case out of fold, choose postprocessing, write the ensemble."""
-    out, trained = ours.whole.root / "out_of_fold", ours.best_dice
+    out, trained = ours.whole.out_of_fold, ours.best_dice
     for fold in trained:
         predict_fold(ours.run(fold), ours.folds[fold].val, out, progress)
     fold_of = {case: number for number, fold in enumerate(ours.folds) for case in fold.val}

@@ -146,7 +146,7 @@ def _tested(whole: RunFolder, model: Path, out: Path, progress: Progress) -> Sco
     cases, device = whole.cases("test"), device_of(whole.manifest()["settings"])
     # A scan that was not to be resampled was not prepared.
     predict(model, out=out, cases=cases, device=device, resample_oblique=True, progress=progress)
-    return evaluate(out, None, out)
+    return evaluate(out, out=out)
 
 
 def _sign(out: Path, model: Path) -> None:

@@ -7,18 +7,19 @@ from typing import Any
 
 from lamina.config import layered
 from lamina.data.folds import Fold
+from lamina.data.splits import kept_by_all
 from lamina.errors import TrainingError
 from lamina.files import sha256, write_json
-from lamina.folders.all_folds import AllFolds, kept_by_all
+from lamina.folders.all_folds import AllFolds
 from lamina.folders.run import ALL, RunFolder
 from lamina.folders.work import WorkFolder
 from lamina.workflows.steps.assembly import completed, configured, loss_of, network_of
-from lamina.workflows.steps.beginning import (
-    LENGTH,
+from lamina.workflows.steps.provenance import origin_of
+from lamina.workflows.steps.run_record import (
+    MAY_CHANGE,
     check_new,
     check_same_start,
     check_unchanged,
-    origin_of,
 )
 
 
@@ -82,7 +83,7 @@ def resume(
         record["start"] = given
     before = record["settings"]
     record["settings"] = layered(before, json.loads(json.dumps(settings)))
-    check_unchanged(whole, before, record["settings"], LENGTH)
+    check_unchanged(whole, before, record["settings"], MAY_CHANGE)
     if record["settings"] != before:
         record["trained"] = {}
     write_json(whole.manifest_file, record)

@@ -11,17 +11,17 @@ from lamina.bundle import load_bundle, model_card
 from lamina.data.workers import num_cores
 from lamina.errors import BundleError, ConfigError, DatasetError, FileError
 from lamina.export.backends import cache_folder
+from lamina.folders.run import BUNDLE
 from lamina.pretrained import FOLDER
 from lamina.report.structures import describe_labels
 from lamina.serve.app import create_app
 from lamina.serve.schemas import Label, Model
 from lamina.serve.server import run
 from lamina.serve.settings import Settings
-from lamina.workflows.segment_job import Segmenter
+from lamina.workflows.serve.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
-_BUNDLE = "model.lamina"
 _TOKEN_BYTES = 24
 
 
@@ -87,10 +87,10 @@ def find_models(models: Path) -> dict[str, Path]:
     """
     if models.is_file():
         candidates = {models.stem: models}
-    elif (models / _BUNDLE).is_file():
-        candidates = {models.resolve().name: models / _BUNDLE}
+    elif (models / BUNDLE).is_file():
+        candidates = {models.resolve().name: models / BUNDLE}
     else:
-        runs = {file.parent.name: file for file in sorted(models.glob(f"*/{_BUNDLE}"))}
+        runs = {file.parent.name: file for file in sorted(models.glob(f"*/{BUNDLE}"))}
         candidates = runs | {file.stem: file for file in sorted(models.glob("*.lamina"))}
     sound = {name: file.resolve() for name, file in candidates.items() if _is_sound(file)}
     if not sound:
