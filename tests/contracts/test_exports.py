@@ -18,7 +18,7 @@ from lamina.export import graphs
 from lamina.export.graphs import graphs_of
 from lamina.export.parity import compare
 from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graph, running
-from lamina.folders.transformer import make_maker
+from lamina.inference.attention_maps import make_maker
 from lamina.inference.backend import TorchNetwork
 from small_bundles import small_bundle
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lamina.cli.scores import render_scores
 from lamina.errors import ConfigError, UnknownNameError
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.protocols import PROTOCOLS, find_metric
 from lamina.evaluation.scores import Scores, score_case
-from lamina.evaluation.table import render_scores
 from lamina.labels import LabelSet
 
 LABELS = LabelSet(values={"liver": 1})

@@ -6,7 +6,7 @@ import torch
 
 from lamina.export.attention import MapDrawer
 from lamina.export.graphs import AttentionMaps
-from lamina.folders.transformer import make_maker
+from lamina.inference.attention_maps import make_maker
 from lamina.inference.backend import TorchNetwork
 from small_bundles import small_vit
 

@@ -204,7 +204,7 @@ def test_an_exported_model_segments_as_predict_does(target, name, options, scan,
     if absent := [package for package in packages if find_spec(package) is None]:
         pytest.skip(f"{', '.join(absent)} not installed")
     from lamina.bundle import transformer_weights
-    from lamina.folders.transformer import make_maker
+    from lamina.inference.attention_maps import make_maker
 
     bundle = small_bundle(name, **options)
     save_bundle(bundle, tmp_path / "model.lamina")

@@ -13,7 +13,8 @@ from lamina.data.cache import PreparedCase
 from lamina.data.views import intensity_range, normalised, to_unit
 from lamina.errors import BundleError, ConfigError, DatasetError
 from lamina.files import read_json, write_json
-from lamina.folders.transformer import MapMaker, read_vit, write_vit
+from lamina.folders.transformer import read_vit, write_vit
+from lamina.inference.attention_maps import MapMaker
 from lamina.models.vit import ViTConfig, attention_maps
 from lamina.workflows.attention_maps import draw_maps
 

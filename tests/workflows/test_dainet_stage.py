@@ -17,8 +17,9 @@ from lamina.errors import BundleError, ConfigError, DatasetError, TrainingError
 from lamina.files import read_json, sha256, write_json
 from lamina.folders.all_folds import AllFolds
 from lamina.folders.run import RunFolder
-from lamina.folders.transformer import MapMaker, read_vit, transformer_for, write_vit
+from lamina.folders.transformer import read_vit, transformer_for, write_vit
 from lamina.folders.work import WorkFolder
+from lamina.inference.attention_maps import MapMaker
 from lamina.models import NETWORKS
 from lamina.models.vit import ViTConfig
 from lamina.workflows.attention_maps import draw_maps

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from lamina.errors import BundleError, ConfigError, TrainingError
 from lamina.files import read_json, write_json
-from lamina.folders.transformer import MapMaker, read_vit, write_vit
+from lamina.folders.transformer import read_vit, write_vit
+from lamina.inference.attention_maps import MapMaker
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.workflows.attention_maps import draw_maps

@@ -12,12 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lamina.cli.blocks import Blocks
 from lamina.cli.options import OUT
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import names as names_of
 from lamina.errors import ConfigError
-from lamina.evaluation.blocks import Blocks
 
 if TYPE_CHECKING:
     from lamina.evaluation.statistics.comparison import Comparison

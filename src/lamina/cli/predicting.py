@@ -140,7 +140,7 @@ def evaluate(
     """Score segmentations against references, per case and structure."""
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.evaluation.table import render_scores
+        from lamina.cli.scores import render_scores
         from lamina.workflows import evaluate as workflow
 
         names = [name for given in metrics or () for name in names_of("--metrics", given)]

@@ -10,10 +10,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lamina.cli.scores import render_scores
 from lamina.cli.units import spoken
 from lamina.cli.watch import TOLERABLE_WAITING
 from lamina.data.doctor.groups import condensed
-from lamina.evaluation.table import render_scores
 
 if TYPE_CHECKING:
     from lamina.data.fingerprint import Fingerprint

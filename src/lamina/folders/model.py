@@ -18,8 +18,8 @@ from lamina.export.graphs import graphs_of
 from lamina.export.targets import Network
 from lamina.files import sha256
 from lamina.folders.bundle import find_bundle
-from lamina.folders.transformer import carried_maps
 from lamina.geometry import affine_from
+from lamina.inference.attention_maps import carried_maps
 from lamina.inference.backend import fast_network, is_out_of_memory
 from lamina.inference.postprocess import Step, steps_from
 from lamina.inference.predictor import Predictor

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.evaluation.figures import number, shown_metrics
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
-from lamina.evaluation.table import number, shown_metrics
 from lamina.geometry import Affine, spacing_of
 from lamina.labels import LabelSet
 from lamina.report.mesh import surfaces_of

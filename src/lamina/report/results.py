@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.evaluation.figures import number, shown_metrics
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.summary import Summary
-from lamina.evaluation.table import number, shown_metrics
 from lamina.files import atomic_path, write_text
 from lamina.report.cases import Pair, colours_of, ranked_by, show
 from lamina.report.charts import MUTED, Chart, agreement_chart, curve_chart, score_chart

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from lamina.evaluation.figures import cell, number, shown_metrics
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics import LEVEL
 from lamina.evaluation.statistics.intervals import Interval, caution_of
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
-from lamina.evaluation.table import cell, number, shown_metrics
 from lamina.report.sheets import latex_text
 
 _ARROWS = {True: " ↑", False: " ↓", None: ""}

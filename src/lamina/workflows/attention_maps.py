@@ -15,8 +15,9 @@ from lamina.data.slices import slice_axis
 from lamina.errors import BundleError, ConfigError, DatasetError
 from lamina.files import atomic_path, read_json, remove_parts, write_json
 from lamina.folders.run import VIT_FILE
-from lamina.folders.transformer import MapMaker, read_vit, write_vit
+from lamina.folders.transformer import read_vit, write_vit
 from lamina.folders.work import WorkFolder
+from lamina.inference.attention_maps import MapMaker
 from lamina.training.device import chosen_device, require_device
 from lamina.workflows import Progress, no_progress
 

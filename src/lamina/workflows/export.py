@@ -23,9 +23,9 @@ from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision
 from lamina.export.writing import write_exported
 from lamina.files import sha256
 from lamina.folders.bundle import find_bundle
-from lamina.folders.transformer import carried_maps, make_maker
 from lamina.folders.unseen import training_scans, unseen_scans
 from lamina.folders.work import WorkFolder
+from lamina.inference.attention_maps import carried_maps, make_maker
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor

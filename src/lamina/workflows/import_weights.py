@@ -18,7 +18,8 @@ from lamina.config import load_yaml
 from lamina.data.plan import Plan
 from lamina.errors import BundleError, ConfigError
 from lamina.files import sha256
-from lamina.folders.transformer import MapMaker, write_vit
+from lamina.folders.transformer import write_vit
+from lamina.inference.attention_maps import MapMaker
 from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.models.reference import Fit, fit_reference
 from lamina.models.vit import ViT

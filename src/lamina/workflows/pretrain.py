@@ -16,8 +16,9 @@ from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
 from lamina.files import sha256
 from lamina.folders.run import VIT_FILE, RunFolder, read_history
-from lamina.folders.transformer import MapMaker, make_maker, read_vit, write_vit
+from lamina.folders.transformer import read_vit, write_vit
 from lamina.folders.work import WorkFolder
+from lamina.inference.attention_maps import MapMaker, make_maker
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST
 from lamina.training.device import chosen_device, require_device

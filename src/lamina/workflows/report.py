@@ -11,9 +11,9 @@ from lamina.config import resolve
 from lamina.data.case import patient_of
 from lamina.data.fingerprint import Fingerprint
 from lamina.errors import DatasetError
+from lamina.evaluation.figures import shown_metrics
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import intervals_of
-from lamina.evaluation.table import shown_metrics
 from lamina.files import read_json, sha256, write_text
 from lamina.folders.bundle import find_bundle
 from lamina.folders.evaluation import SCORES, Evaluation, read_evaluation

@@ -1,6 +1,5 @@
 """The printed table of an evaluation."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -9,8 +8,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lamina.evaluation.blocks import Blocks
-from lamina.evaluation.metrics import METRICS, Metric, Outcome
+from lamina.cli.blocks import Blocks
+from lamina.evaluation.figures import cell, number, shown_metrics
+from lamina.evaluation.metrics import Metric, Outcome
 from lamina.evaluation.protocols import PROTOCOLS
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.summary import Summary
@@ -19,11 +19,6 @@ ARROWS = {True: " ↑", False: " ↓", None: ""}
 CASES_SHOWN = 10
 MEAN = "Mean foreground"
 IF_FOUND = "  if found"
-HEADLINE = ("dice", "hd95", "nsd", "volume_error_ml")
-"""Metrics that are shown of many unless others are asked for; the files hold all. IoU follows from
-Dice case by case."""
-_FEW_METRICS = 5
-"""So many metrics, and no more, are all shown, those of calibration aside."""
 
 
 def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
@@ -50,20 +45,6 @@ def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
         Padding(_counts(scores, metrics, summary), (0, 0, 0, 2)),
         _rules(metrics),
     )
-
-
-def shown_metrics(scores: Scores, every: bool = False) -> Sequence[Metric]:
-    """Return the headline metrics of the scores, and the others if asked for or few in all."""
-    if scores.protocol:
-        return scores.measures
-    names = [METRICS.get(name).measured_in(scores.unit).name for name in HEADLINE]
-    found = {metric.name: metric for metric in scores.measures}
-    headline = [found.pop(name) for name in names if name in found]
-    others = [*found.values()]
-    if headline and not every:  # calibration has a place of its own
-        few = len(scores.measures) <= _FEW_METRICS
-        others = [metric for metric in others if few and not metric.needs_probability]
-    return [*headline, *others]
 
 
 def _captions(scores: Scores, summary: Mapping[str, Mapping[str, Summary]]) -> Iterable[str]:
@@ -124,27 +105,6 @@ def _any_partly_found(summary: Mapping[str, Mapping[str, Summary]]) -> bool:
 def _is_partly_found(row: Mapping[str, Summary]) -> bool:
     """Tell whether means rest on rules for empty masks, so that conditional ones differ."""
     return any(found.missed or found.invented for found in row.values())
-
-
-def cell(mean: float, std: float, metric: Metric) -> str:
-    """Return mean and standard deviation as printed; a dash where the metric never applied."""
-    shown = number(mean, metric)
-    return shown if math.isnan(std) else f"{shown} ± {std:.{_decimals(mean, metric)}f}"
-
-
-def number(value: float, metric: Metric) -> str:
-    """Return a value of a metric with the digits that matter; what rounds to zero has no sign."""
-    if math.isnan(value):
-        return "–"
-    sign = "+" if metric.higher_is_better is None else ""
-    text = f"{value:{sign}.{_decimals(value, metric)}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
-def _decimals(value: float, metric: Metric) -> int:
-    if not metric.unit:
-        return 3
-    return 2 if abs(value) < 100 else 0
 
 
 def _counts(

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from lamina.cli.scores import CASES_SHOWN, render_scores
+from lamina.evaluation.figures import number
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.summary import Score
-from lamina.evaluation.table import CASES_SHOWN, number, render_scores
 from lamina.labels import LabelSet
 
 LABELS = LabelSet(values={"[red]liver": 1, "tumour": 2}, regions={"both": ("[red]liver", "tumour")})
