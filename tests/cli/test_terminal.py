@@ -29,8 +29,8 @@ def _logging_as_before(cli):
 def terminal():
     """Return what makes a terminal of 60 columns, or a log file; ``.err.file`` has what it got."""
 
-    def make(as_json=False, quiet=False, verbose=False, log=False):
-        made = Terminal(as_json, quiet, verbose)
+    def make(as_json=False, quiet=False, verbose=False, log=False, lasting=False):
+        made = Terminal(as_json, quiet, verbose, lasting=lasting)
         for name in ("out", "err"):
             colours = {"force_terminal": not log, "color_system": None, "width": 60}
             setattr(made, name, Console(file=io.StringIO(), legacy_windows=False, **colours))
@@ -163,6 +163,16 @@ class TestMessages:
 
     def test_are_ours_alone_and_each_is_said_once(self, terminal):
         assert self.say(terminal()) == "Warning: a.nii: odd.\n"
+
+    @pytest.mark.parametrize(("lasting", "times"), [(False, 1), (True, 2)])
+    def test_are_said_again_by_what_goes_on_for_days(self, terminal, lasting, times):
+        made = terminal(lasting=lasting)
+        log = logging.getLogger("lamina.serve")
+        for second in (0, 1, 59, 90, 100):
+            record = log.makeRecord(log.name, logging.ERROR, "", 0, "A worker ended.", (), None)
+            record.created += second
+            log.handle(record)
+        assert made.err.file.getvalue() == "Error: A worker ended.\n" * times
 
     def test_are_left_out_when_quiet(self, terminal):
         assert self.say(terminal(quiet=True)) == ""

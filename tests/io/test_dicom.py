@@ -378,6 +378,7 @@ def test_other_files_are_ignored_and_folders_below_not_searched(tmp_path, caplog
     report = _header(Modality="SR")
     report.file_meta = FileMetaDataset()
     report.file_meta.TransferSyntaxUID = syntaxes.ExplicitVRLittleEndian
+    report.SOPClassUID = syntaxes.BasicTextSRStorage
     report.save_as(tmp_path / "series" / "report.dcm", enforce_file_format=True)
     with caplog.at_level(logging.DEBUG, logger="lamina"):
         np.testing.assert_array_equal(read_series(tmp_path / "series").array, array)

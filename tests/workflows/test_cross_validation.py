@@ -337,10 +337,10 @@ def test_a_soup_is_measured_on_test_scans_and_kept_if_it_holds_up(
 def test_a_soup_whose_measuring_breaks_off_is_no_model(tested_work, tmp_path, monkeypatch):
     run, whole = tmp_path / "run", ensembles.evaluate
 
-    def broken(out, *arguments):
-        if out == run / "soup" / "test":
+    def broken(predictions, **options):
+        if predictions == run / "soup" / "test":
             raise KeyboardInterrupt
-        return whole(out, *arguments)
+        return whole(predictions, **options)
 
     monkeypatch.setattr(ensembles, "evaluate", broken)
     with pytest.raises(KeyboardInterrupt):

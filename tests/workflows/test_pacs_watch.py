@@ -239,6 +239,17 @@ def test_a_series_that_cannot_be_segmented_holds_up_nobody(ward, segment):
     assert {entry.status for entry in ward.entries} == {"stored", "waiting"}
 
 
+def test_what_is_wrong_with_a_slice_is_told_without_its_name(ward, segment):
+    ward.arrives()
+
+    def stumble(folder, path):
+        raise FileError(f"{next(folder.iterdir())}: lies askew.", remedy="Send it again.")
+
+    (entry,) = ward.once(stumble, tries=1)
+    assert entry.reason == "lies askew. Send it again."
+    assert not any("spool" in line for line in ward.lines)
+
+
 def test_a_fault_that_nobody_thought_of_is_told_without_what_it_says(ward, segment):
     bad, good = ward.arrives(), ward.arrives()
 

@@ -1,6 +1,7 @@
 """From a DICOM series to a DICOM object: what predict writes, and what it refuses to write."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -137,6 +138,36 @@ def test_series_in_folders_of_their_own_are_done_and_a_broken_one_is_listed(
     result = predict(tiny_run, scans, out=tmp_path / "out")
     assert result.failures.keys() == {"1.2.4"}
     assert names(tmp_path / "out") == ["1.2.3.nii.gz", "prediction.json"]
+
+
+@pytest.mark.parametrize("place", [0, 5, 15])
+def test_a_slice_that_is_cut_within_its_header_is_not_left_out(series, tiny_run, tmp_path, place):
+    folder = shutil.copytree(series[0], tmp_path / "series")
+    cut = sorted(folder.iterdir())[place]
+    content = cut.read_bytes()
+    for end in (content.index(b"\x28\x00\x10\x00"), content.index(b"\x10\x00\x10\x00"), 600):
+        cut.write_bytes(content[:end])
+        (fault,) = predict(tiny_run, folder, out=tmp_path / "out").failures.values()
+        assert cut.name in fault
+        assert "not copied completely" in fault
+
+
+def test_a_series_may_be_segmented_into_its_own_folder(series, tiny_run, tmp_path):
+    folder = shutil.copytree(series[0], tmp_path / "series")
+    (outcome,) = predict(tiny_run, folder, out=folder).outcomes
+    assert (folder / outcome.segmentation).is_file()
+
+
+def test_series_beside_files_are_done_too_and_what_was_made_of_them_is_not(
+    series, tiny_run, tiny_dataset, tmp_path
+):
+    scans = tmp_path / "mixed"
+    shutil.copytree(series[0], scans / "1.2.3")
+    shutil.copy(tiny_dataset / "imagesTr" / "ball_000.nii.gz", scans)
+    for _ in range(2):
+        result = predict(tiny_run, scans, out=scans / "out", output_format="seg")
+        assert sorted(outcome.case_id for outcome in result.outcomes) == ["1.2.3", "ball_000"]
+        assert result.failures.keys() == {"ball_000.nii.gz"}  # no object of DICOM is made of it
 
 
 def test_an_enhanced_series_alone_in_its_folder_is_done(series, tiny_run, tmp_path):

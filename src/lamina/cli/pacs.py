@@ -212,7 +212,7 @@ def watch(
 ) -> None:
     """Segment each new series of an archive that fits, and store what was found."""
     given = _rule_options(locals())
-    terminal = Terminal(json, quiet, verbose)
+    terminal = Terminal(json, quiet, verbose, lasting=True)
     with terminal.guard():
         from lamina.cli import pacs_views as views
         from lamina.workflows.pacs import watch as workflow
@@ -239,7 +239,8 @@ def watch(
             ram_bytes=ram,
             resample_oblique=resample_oblique,
         )
-        terminal.result(result.as_dict(), *views.watched(result))
+        tried = [entry for entry in result.entries if entry.number in result.tried]
+        terminal.result(result.as_dict(), *(views.listed(tried) or ("Nothing was to be done.",)))
         terminal.failures(result.failures, "Failed")
 
 
@@ -257,7 +258,8 @@ def status(
         from lamina.workflows.pacs.watch import status as workflow
 
         result = workflow(state)
-        terminal.result(result.as_dict(), *views.watched(result))
+        none = "No series that the rule means has been seen yet."
+        terminal.result(result.as_dict(), *(views.listed(result.entries) or (none,)))
 
 
 def _access(

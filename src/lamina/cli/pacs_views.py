@@ -1,5 +1,6 @@
 """What came from a PACS, and what became of it, as people read it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from lamina.workflows.pacs.state import Entry
     from lamina.workflows.pacs.transfer import Pull
-    from lamina.workflows.pacs.watch import Watch
 
 
 def pulled(result: "Pull") -> Table:
@@ -24,10 +25,10 @@ def pulled(result: "Pull") -> Table:
     return table
 
 
-def watched(result: "Watch") -> tuple[str, ...]:
-    """List the series that were seen: state, UID, what is wrong, and what is unusual."""
+def listed(entries: "Sequence[Entry]") -> tuple[str, ...]:
+    """List series: state, UID, what is wrong, and what is unusual."""
     lines = []
-    for entry in result.entries:
+    for entry in entries:
         since = datetime.fromtimestamp(entry.changed)
         facts = f"{entry.instances} files, tries: {entry.tries}, since {since:%Y-%m-%d %H:%M:%S}"
         lines.append(f"{entry.number:>5}  {entry.status:<9}  {facts}")
@@ -36,4 +37,4 @@ def watched(result: "Watch") -> tuple[str, ...]:
             for text in (entry.uid, entry.reason, *entry.flags.splitlines())
             if text
         ]
-    return tuple(lines) or ("No series that the rule means has been seen yet.",)
+    return tuple(lines)

@@ -67,7 +67,7 @@ def serve(
     verbose: Verbose = False,
 ) -> None:
     """Offer models to a page in the browser, to programs, and to 3D Slicer."""
-    terminal = Terminal(json, quiet, verbose)
+    terminal = Terminal(json, quiet, verbose, lasting=True)
     with terminal.guard():
         from lamina.workflows import serve as workflow
 

@@ -26,6 +26,8 @@ REFUSED = 2
 """Exit status when nothing could be done as asked."""
 INTERRUPTED = 130
 
+_AGAIN_S = 60
+"""After which a program that goes on for days says the same again."""
 _BROUGHT_BY = {"ignite": "pytorch-ignite", "skimage": "scikit-image", "starlette": "fastapi"}
 """Modules and the distributions that bring them, where their names differ."""
 
@@ -49,10 +51,12 @@ class Terminal:
         as_json: Print one JSON document instead of tables and bars.
         quiet: Print nothing but errors.
         verbose: Print debugging messages, of other packages too.
+        lasting: Go on for days, and say again what happens again.
     """
 
-    def __init__(self, as_json: bool, quiet: bool, verbose: bool) -> None:
+    def __init__(self, as_json: bool, quiet: bool, verbose: bool, *, lasting: bool = False) -> None:
         self.as_json = as_json
+        self.lasting = lasting
         self.quiet = quiet or as_json
         self.out = Console()
         self.err = Console(stderr=True)
@@ -157,17 +161,23 @@ class Terminal:
 
 
 class _Handler(logging.Handler):
-    """Prints log messages, each once: a scan is read more than once, its faults stay the same."""
+    """Prints log messages, each once: a scan is read more than once, its faults stay the same.
+
+    A program that goes on for days says what happens again, but not many times a minute.
+    """
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__()
         self.terminal = terminal
-        self.seen: set[str] = set()
+        self.said: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.terminal.lasting:
+            since = record.created - _AGAIN_S
+            self.said = {text: when for text, when in self.said.items() if when > since}
         message = self.format(record)
-        if message not in self.seen:
-            self.seen.add(message)
+        if message not in self.said:
+            self.said[message] = record.created
             self.terminal._say(record.levelname.capitalize(), message, "yellow")
 
 

@@ -28,21 +28,26 @@ def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
     paths = sorted(p for p in inputs.iterdir() if is_scan(p)) if inputs.is_dir() else [inputs]
     if inputs.is_dir() and all(map(has_dicom_suffix, paths)) and is_series(inputs):
         return (Case(case_id=inputs.resolve().name, group="", images=(inputs,)),)
-    if not paths:
-        return _series_in(inputs)
-    cases = [Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths]
-    return _by_channel(cases, num_channels)
-
-
-def _series_in(inputs: Path) -> tuple[Case, ...]:
-    """Return the folders in a folder as cases where at least one holds a DICOM series."""
-    folders = sorted(p for p in inputs.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not any(map(holds_series, folders)):
+    files = [Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths]
+    series = _series_in(inputs, alone=not files) if inputs.is_dir() else ()
+    cases = (*_by_channel(files, num_channels), *series)
+    if not cases:
         raise DatasetError(
             f"{inputs}: holds no scans.",
             remedy="Give a scan, a folder of scans, the folder of a DICOM series, or one of such.",
         )
-    return tuple(Case(case_id=p.name, group="", images=(p,)) for p in folders)
+    return cases
+
+
+def _series_in(inputs: Path, *, alone: bool) -> tuple[Case, ...]:
+    """Return the folders in a folder that hold a DICOM series, as cases.
+
+    Where they are ``alone``, so that the others were meant to hold one, these are cases, too.
+    """
+    folders = sorted(p for p in inputs.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = list(filter(holds_series, folders))
+    chosen = folders if found and alone else found
+    return tuple(Case(case_id=p.name, group="", images=(p,)) for p in chosen)
 
 
 def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:

@@ -39,6 +39,10 @@ _MOST_LISTED = 8
 Headers = dict[Path, "Dataset"]
 
 
+class _NoImages(FileError):
+    """No file is an image, damaged or not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """The images of a folder that share a SeriesInstanceUID."""
@@ -71,22 +75,24 @@ def has_dicom_suffix(path: Path) -> bool:
 
 
 def holds_series(folder: Path) -> bool:
-    """Tell whether a folder holds images, be it one file, that can be listed."""
+    """Tell whether a folder holds a scan, be it damaged; what was computed from one is none."""
     try:
-        return bool(list_series(folder))
-    except FileError:
-        return False
+        _, found = find(folder)
+    except FileError as error:
+        return not isinstance(error, _NoImages)
+    return not all(map(_are_derived, found.values()))
 
 
 def is_series(folder: Path) -> bool:
     """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
 
-    A single file is a scan by itself, without its folder, if its name says so.
+    A single file is a scan by itself, without its folder, if its name says so. Where a file is
+    damaged, reading the scan will say so.
     """
     try:
         found = list_series(folder)
-    except FileError:
-        return False
+    except FileError as error:
+        return not isinstance(error, _NoImages)
     return any(len(one.files) > 1 or not has_dicom_suffix(one.files[0]) for one in found)
 
 
@@ -115,7 +121,7 @@ def find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, H
         else:
             raise FileError(f"{path}: is no DICOM image.", remedy="Give files that hold images.")
     if not found:
-        raise FileError(
+        raise _NoImages(
             f"{source}: is a folder without DICOM images.",
             remedy="Give the folder that holds the slices themselves.",
         )
@@ -146,6 +152,8 @@ def _header(path: Path) -> "Dataset | None":
             start = stream.read(_PREAMBLE + 4)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
+    from pydicom.uid import UID
+
     has_preamble = start[_PREAMBLE:] == b"DICM"
     if not has_preamble and not start.startswith(_FIRST_TAGS):
         return None
@@ -156,8 +164,15 @@ def _header(path: Path) -> "Dataset | None":
             raise
         return None
     with guarded(path):
-        is_image = header.get("Rows") and header.get("Columns")
-        return header if is_image else None
+        if header.get("Rows") and header.get("Columns"):
+            return header
+        kind = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""
+        if has_preamble and "Image Storage" in UID(kind).name:
+            raise FileError(
+                f"{path}: is an image by its header, which ends before its size.",
+                remedy="It is damaged or was not copied completely; get a fresh copy.",
+            )
+    return None
 
 
 def _described(found: dict[str, Headers]) -> list[Series]:

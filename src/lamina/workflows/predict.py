@@ -137,7 +137,8 @@ def predict(
     if not cases and split:
         cases = RunFolder(model).cases(split)
     elif not cases and inputs:
-        cases = scans_in(inputs, len(batch.model.bundle.plan.channels))
+        found = scans_in(inputs, len(batch.model.bundle.plan.channels))
+        cases = [each for each in found if not _is_inside(inputs, each.images[0], out)]
     _require_own_names(cases)
     if pixel_size is not None:
         cases = sized(cases, pixel_size)
@@ -207,6 +208,11 @@ def _protect(
             remedy="Choose another folder for --out.",
         )
     return others
+
+
+def _is_inside(inputs: Path, scan: Path, out: Path) -> bool:
+    """Tell whether a folder among the inputs is the one that results go to, and no scan."""
+    return scan != inputs and os.path.realpath(scan) == os.path.realpath(out)
 
 
 def _require_own_names(cases: Sequence[Case]) -> None:

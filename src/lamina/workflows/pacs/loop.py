@@ -180,7 +180,7 @@ class Watcher:
             else:
                 self._fail(entry, str(error))
         except LaminaError as error:
-            self._fail(entry, str(error).removeprefix(f"{self._spooled(entry)}: "))
+            self._fail(entry, self._without_spool(str(error), entry))
         except MemoryError:
             self._fail(entry, "out of memory")
         except Exception as error:  # noqa: BLE001 - its text may quote headers, and is not told
@@ -188,6 +188,10 @@ class Watcher:
         except KeyboardInterrupt:
             self.state.postpone(entry, self.clock())
             raise
+
+    def _without_spool(self, reason: str, entry: Entry) -> str:
+        """Leave out which file of the spool it was: it is gone, and its name may be a UID."""
+        return reason.partition(": ")[2] if reason.startswith(str(self._spooled(entry))) else reason
 
     def _segment(self, entry: Entry) -> None:
         began, folder = self.clock(), self._spooled(entry)
