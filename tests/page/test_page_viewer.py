@@ -16,6 +16,8 @@ from lamina.workflows import view
 from lamina.workflows.view import served
 
 READY = "#screen[data-ready]"
+BORDERS = ("left", "right", "top", "bottom")
+OPPOSITE = {"R": "L", "A": "P", "S": "I"}
 
 
 def pixels(page, selector="#planes-box"):
@@ -149,6 +151,7 @@ def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
     ):
         page.wait_for_selector(READY)
         assert page.inner_text("#place").startswith("x ")
+        assert not page.locator("#sides span").count()
         for hidden in ("#views", "#window-box", "#overlay-tools", "#structures-card"):
             assert not page.is_visible(hidden)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -160,6 +163,32 @@ def test_a_picture_is_shown_in_colour_on_a_telephone(tmp_path, visit):
         page.touchscreen.tap(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.4)
         moved = "before => document.querySelector('#place').textContent !== before"
         page.wait_for_function(moved, arg=before)
+
+
+@pytest.mark.parametrize("flipped", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
+def test_letters_stand_on_the_side_of_the_patient_that_they_name(flipped, tmp_path, visit):
+    """A bright ball lies to the right, in front and above, however the voxels run."""
+    image = np.zeros((1, 40, 40, 40), np.float32)
+    image[0, 30:36, 30:36, 30:36] = 1
+    affine = np.eye(4)
+    for axis, sense in enumerate(flipped):
+        if sense < 0:
+            image, affine[axis, axis] = np.flip(image, 1 + axis), -affine[axis, axis]
+    write_volume(Volume(np.ascontiguousarray(image), affine), tmp_path / "scan.nii.gz")
+    with served(tmp_path / "scan.nii.gz") as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+        page.evaluate("document.querySelector('#sides').style.opacity = 0")
+        for key, (across, up) in {"2": "RA", "3": "RS", "4": "AS"}.items():
+            page.keyboard.press(key)
+            page.keyboard.press("0")
+            for _ in range(14):  # from the middle to the ball
+                page.keyboard.press("ArrowUp")
+            seen = pixels(page)
+            rows, columns = np.nonzero(seen.min(axis=2) > 200)
+            borders = {name: page.inner_text(f"#sides .{name}") for name in BORDERS}
+            assert borders["left" if columns.mean() < seen.shape[1] / 2 else "right"] == across
+            assert borders["top" if rows.mean() < seen.shape[0] / 2 else "bottom"] == up
+            assert {*borders.values()} == {across, up, OPPOSITE[across], OPPOSITE[up]}
 
 
 @pytest.mark.parametrize("write", [write_viewable, write_volume], ids=["view", "job"])

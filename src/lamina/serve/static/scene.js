@@ -41,7 +41,7 @@ async function attached(canvas, options) {
     backColor: BACK,
     crosshairColor: CROSS,
     dragAndDropEnabled: false,
-    fontColor: [1, 0.78, 0.2, 1],
+    isOrientationTextVisible: false, // its letters vanish on bright tissue
     isRadiologicalConvention: true,
     loadingText: "",
     logLevel: "silent",
@@ -86,7 +86,6 @@ export class Scene {
     takeTaps(canvases.planes, made.slices);
     made.image = await loaded(scan.blob, scan.name);
     made.slices.addVolume(made.image);
-    made.slices.opts.isOrientationTextVisible = !made.isPicture;
     if (segmentation) {
       const image = await loaded(segmentation.blob, segmentation.name);
       made.labels = new Labels(image, structures);

@@ -2,6 +2,7 @@
 import { $, announce, bytes, el } from "./dom.js";
 import { download, fileUrl } from "./api.js";
 import { AXES, Scene } from "./scene.js";
+import { sidesOf } from "./sides.js";
 import { listStructures } from "./structures.js";
 import { windowsOf } from "./windows.js";
 
@@ -152,6 +153,7 @@ export class Viewer {
     const box = document.querySelector(`#views input[value=${view}]`);
     if (box) box.checked = true;
     $("screen").dataset.view = view;
+    $("sides").replaceChildren(...(this.scene.isPicture ? [] : sidesOf(view)));
     const hasSolid = this.scene.show(view);
     $("solid-box").hidden = !hasSolid;
     $("slice-box").hidden = !(view in AXES) || this.scene.slice(view).count < 2;
