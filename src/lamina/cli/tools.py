@@ -79,7 +79,9 @@ def models(
         from lamina.workflows.models import list_models
 
         with terminal.bar() as progress:
-            facts = list_models(in_channels, num_classes, names, progress)
+            facts = list_models(
+                in_channels=in_channels, num_classes=num_classes, names=names, progress=progress
+            )
         terminal.result({"models": [fact.as_dict() for fact in facts]}, listings.models(facts))
 
 
@@ -171,5 +173,5 @@ def import_weights(
         from lamina.cli import views
         from lamina.workflows import import_weights as workflow
 
-        result = workflow.import_weights(source, file, out, task)
+        result = workflow.import_weights(source, file, out, task=task)
         terminal.result(result.as_dict(), *views.imported(result))

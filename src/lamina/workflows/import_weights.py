@@ -51,7 +51,7 @@ class Imported:
         return asdict(self) | {"out": str(self.out)}
 
 
-def import_weights(source: str, file: Path, out: Path, task: str | None = None) -> Imported:
+def import_weights(source: str, file: Path, out: Path, *, task: str | None = None) -> Imported:
     """Read published weights and write a portable model; nothing is unpickled but plain tensors.
 
     Args:

@@ -53,6 +53,7 @@ class ModelFacts:
 
 
 def list_models(
+    *,
     in_channels: int | None = None,
     num_classes: int | None = None,
     names: Sequence[str] | None = None,
