@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from lamina.bundle import build_network, load_bundle
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.intervals import FEW_TOLD, mean_interval
 from lamina.evaluation.summary import Score
+from lamina.files import sha256, write_json
 from lamina.folders.evaluation import read_evaluation
 from lamina.folders.run import RunFolder, read_history
 from lamina.io import write_volume
@@ -55,8 +57,8 @@ def write(tool, tmp_path, monkeypatch, tiny_run, scores):
     """Make a record, and return it."""
     monkeypatch.setitem(tool["write_record"].__globals__, "RECORDS", tmp_path)
 
-    def make(name, **more):
-        tool["write_record"](name, tiny_run, scores, f"how {name} was made", **more)
+    def make(name, run=tiny_run, **more):
+        tool["write_record"](name, run, scores, f"how {name} was made", **more)
         return json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
 
     return make
@@ -173,6 +175,19 @@ def test_a_cross_validation_is_a_record_of_all_its_scans(write, tool, tables, tm
     rows = [line.split(" | ") for line in tables["page"](tables["read_records"]()).splitlines()]
     shown = {row[1]: row[5] for row in rows if len(row) > 5 and "**" in row[2]}
     assert shown == {"3 of 7": "–", "6, 3 folds": ""}
+
+
+def test_what_went_on_from_another_run_took_the_time_of_both(write, tool, tmp_path, tiny_run):
+    alone = write("one")
+    run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+    start = {"model": sha256(RunFolder(tiny_run).bundle_file)}
+    write_json(run.manifest_file, run.manifest() | {"start": start})
+    both = write("two", run=run.root, after=tiny_run)
+    assert both["steps"] == 2 * alone["steps"]
+    assert both["seconds"] == pytest.approx(2 * alone["seconds"])
+    for one, after in ((run, None), (RunFolder(tiny_run), run.root)):
+        with pytest.raises(SystemExit, match="is not what the run began from"):
+            tool["before"](one.manifest(), after)
 
 
 def test_an_unfinished_cross_validation_makes_no_record(tool, tmp_path, all_folds):

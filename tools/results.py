@@ -4,7 +4,8 @@
     python tools/results.py timed NAME --model MODEL --image SCAN
 
 Of a cross-validation RUN is the folder of all folds, and SCORES its ``out_of_fold``; time and steps
-are those of all folds together, and the model is one fold's. ``timed`` adds what predicting one
+are those of all folds together, and the model is one fold's; of a run that went on from the model
+of another, ``--after``, they are those of both. ``timed`` adds what predicting one
 scan takes on one thread; run it while nothing else does. Records hold what a run's manifest, its
 model and the evaluation say, without any path or name of the machine.
 """
@@ -38,7 +39,7 @@ KEPT = ("dice", "iou", "hd95")
 _REPEATS = 3
 _DROPPED = {
     *("val_cases", "test_cases", "plan", "config", "network", "hashes", "work", "process"),
-    "ranges",
+    *("ranges", "start"),
 }
 _OF_ONE_FOLD = {"fold", "num_training_cases", "outcome"}
 
@@ -57,6 +58,7 @@ def main() -> None:
     add.add_argument("--run", type=Path, required=True)
     add.add_argument("--scores", type=Path, required=True)
     add.add_argument("--note", required=True)
+    add.add_argument("--after", type=Path, help="the run from whose model it went on")
     add.add_argument("--variant", default="", help="what tells it from others of its network")
     add.add_argument("--group", default="", help="table of its own within the set: 150 s each")
     add.add_argument("--beside", help="record of the same patients, to be shown in its table")
@@ -71,7 +73,7 @@ def main() -> None:
     if arguments.verb == "add":
         more = {name: getattr(arguments, name) for name in ("variant", "group", "beside")}
         about = arguments.run, arguments.scores, arguments.note, arguments.metrics
-        write_record(arguments.name, *about, **more)
+        write_record(arguments.name, *about, arguments.after, **more)
     if arguments.verb == "timed":
         options = ["--pixel-size", arguments.pixel_size] if arguments.pixel_size else []
         path = RECORDS / f"{arguments.name}.json"
@@ -86,11 +88,16 @@ def write_record(
     scores: Path,
     note: str,
     metrics: Sequence[str] = KEPT,
+    after: Path | None = None,
     **more: str | None,
 ) -> None:
-    """Put together what is known about one result; ``more`` says how it is shown."""
+    """Put together what is known about one result; ``more`` says how it is shown.
+
+    Steps and time are those of the run ``after`` which it went on, too.
+    """
     folds = folds_of(run)
-    manifest, last = folds[0].manifest(), [read_history(fold)[-1] for fold in folds]
+    manifest = folds[0].manifest()
+    last = [read_history(each)[-1] for each in (*folds, *before(manifest, after))]
     manifest["machine"].pop("platform", None)
     whole = {"num_folds": len(folds)} if len(folds) > 1 else {}
     dropped = _DROPPED | _OF_ONE_FOLD if whole else _DROPPED
@@ -119,6 +126,15 @@ def write_record(
     } | {key: value for key, value in more.items() if value}
     RECORDS.mkdir(parents=True, exist_ok=True)
     _write(RECORDS / f"{name}.json", record)
+
+
+def before(manifest: Mapping[str, Any], after: Path | None) -> list[RunFolder]:
+    """Return the run from whose model a run began, sure that it is the one."""
+    began = (manifest.get("start") or {}).get("model")
+    given = after and sha256(RunFolder(after).bundle_file.read_bytes()).hexdigest()
+    if began != given:
+        raise SystemExit(f"--after {after}: is not what the run began from.")
+    return [RunFolder(after)] if after else []
 
 
 def folds_of(run: Path) -> list[RunFolder]:
