@@ -82,7 +82,6 @@ def test_a_patch_is_what_torch_trains_on(patches):
     image, label = patches[4]
     assert (image.shape, image.dtype) == ((1, 12, 10, 8), torch.float32)
     assert (label.shape, label.dtype) == ((12, 10, 8), torch.uint8)
-    assert patches.spatial_dims == 3
 
 
 def test_a_number_means_the_same_patch_in_any_process(patches):

@@ -79,6 +79,13 @@ def test_an_axis_beyond_the_spacing_is_the_channels(tmp_path, spacing, first, sh
     np.testing.assert_array_equal(volume.array, channels.reshape(shape))
 
 
+@pytest.mark.parametrize(("dtype", "first"), [("u1", False), ("u1", True), ("u2", False)])
+def test_bytes_with_three_of_them_last_are_a_picture_in_colour(tmp_path, dtype, first):
+    array = np.ones((3, 4, 5) if first else (4, 5, 3), dtype)
+    path = _pair(tmp_path, array, spacing=[1, 1], channels_first=first)
+    assert read_volume(path).in_colour is (dtype == "u1" and not first)
+
+
 @pytest.mark.parametrize("dtype", ["?", "u1", "<i2", ">i2", "u8", "f2", ">f4", "f8"])
 def test_real_numbers_of_any_type_load_in_native_order(tmp_path, dtype):
     array = (ARRAY % 2).astype(dtype)

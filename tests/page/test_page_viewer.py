@@ -177,6 +177,11 @@ def test_letters_stand_on_the_side_of_the_patient_that_they_name(flipped, tmp_pa
     write_volume(Volume(np.ascontiguousarray(image), affine), tmp_path / "scan.nii.gz")
     with served(tmp_path / "scan.nii.gz") as server, running(server), visit(server.url) as page:
         page.wait_for_selector(READY)
+        whole = page.locator("#planes-box").bounding_box()
+        for plane, (right, low) in {"axial": (0, 0), "coronal": (1, 0), "sagittal": (0, 1)}.items():
+            place = page.locator(f".sides.{plane}").bounding_box()
+            assert place["x"] == whole["x"] + right * whole["width"] / 2
+            assert place["y"] == whole["y"] + low * whole["height"] / 2
         page.evaluate("document.querySelector('#sides').style.opacity = 0")
         for key, (across, up) in {"2": "RA", "3": "RS", "4": "AS"}.items():
             page.keyboard.press(key)

@@ -145,7 +145,7 @@ def test_a_slice_that_is_cut_within_its_header_is_not_left_out(series, tiny_run,
     folder = shutil.copytree(series[0], tmp_path / "series")
     cut = sorted(folder.iterdir())[place]
     content = cut.read_bytes()
-    for end in (content.index(b"\x28\x00\x10\x00"), content.index(b"\x10\x00\x10\x00"), 600):
+    for end in (content.index(b"\x28\x00\x10\x00"), content.index(b"\x10\x00\x10\x00"), 600, 140):
         cut.write_bytes(content[:end])
         (fault,) = predict(tiny_run, folder, out=tmp_path / "out").failures.values()
         assert cut.name in fault
@@ -156,6 +156,39 @@ def test_a_series_may_be_segmented_into_its_own_folder(series, tiny_run, tmp_pat
     folder = shutil.copytree(series[0], tmp_path / "series")
     (outcome,) = predict(tiny_run, folder, out=folder).outcomes
     assert (folder / outcome.segmentation).is_file()
+
+
+def test_a_damaged_file_is_listed_and_the_scans_beside_it_are_done(series, tiny_run, tmp_path):
+    scans = tmp_path / "enhanced"
+    scans.mkdir()
+    for number, name in enumerate("abc"):
+        one = write_enhanced(scans / f"{name}.dcm", series[1])
+        one.SeriesInstanceUID = f"2.25.{number}"
+        save(one, scans / f"{name}.dcm")
+    shutil.copytree(series[0], scans / "1.2.3")
+    (scans / "b.dcm").write_bytes((scans / "b.dcm").read_bytes()[:600])
+    result = predict(tiny_run, scans, out=tmp_path / "out")
+    assert [outcome.case_id for outcome in result.outcomes] == ["a", "b", "c", "1.2.3"]
+    assert result.failures.keys() == {"b.dcm"}
+
+
+def test_a_series_beside_the_file_it_was_turned_into_is_left_out(
+    series, tiny_run, tiny_dataset, tmp_path, caplog
+):
+    scans = tmp_path / "both"
+    shutil.copytree(series[0], scans / "ball_000")
+    shutil.copy(tiny_dataset / "imagesTr" / "ball_000.nii.gz", scans)
+    (outcome,) = predict(tiny_run, scans, out=tmp_path / "out").outcomes
+    assert outcome.image.endswith("ball_000.nii.gz")
+    assert "left out beside the file of that name" in caplog.text
+
+
+def test_a_series_among_others_may_be_segmented_into_its_own_folder(series, tiny_run, tmp_path):
+    for name in ("1.2.3", "1.2.4"):
+        shutil.copytree(series[0], tmp_path / name)
+    result = predict(tiny_run, tmp_path, out=tmp_path / "1.2.3")
+    assert [outcome.case_id for outcome in result.outcomes] == ["1.2.3", "1.2.4"]
+    assert not result.failures
 
 
 def test_series_beside_files_are_done_too_and_what_was_made_of_them_is_not(

@@ -191,14 +191,18 @@ class _ToGo(ProgressColumn):
 
 def _extra_of(module: str) -> str | None:
     """Return the extra that brings a module, as the installed Lamina declares it; else ``None``."""
-    from importlib.metadata import requires
+    from importlib.metadata import PackageNotFoundError, requires
 
+    try:
+        declared = requires("lamina") or ()
+    except PackageNotFoundError:  # run from its sources, without being installed
+        return None
     package = module.partition(".")[0]
     name = _BROUGHT_BY.get(package, package.replace("_", "-"))
-    for requirement in requires("lamina") or ():
-        declared = re.fullmatch(r"([\w.-]+).*; extra == [\"'](\w+)[\"']", requirement)
-        if declared and declared[1] == name:
-            return declared[2]
+    for requirement in declared:
+        brought = re.fullmatch(r"([\w.-]+).*; extra == [\"'](\w+)[\"']", requirement)
+        if brought and brought[1] == name:
+            return brought[2]
     return None
 
 

@@ -40,11 +40,6 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     untouched_channels: int = 0
     """Channels at the end that move with the image and keep their values: attention maps."""
 
-    @property
-    def spatial_dims(self) -> int:
-        """Number of spatial axes of a patch."""
-        return len(self.sampler.patch_size) - (self.slice_axis is not None)
-
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Return image ``(C, *patch)`` float32 and class indices ``(*patch)`` uint8."""
         step, slot = divmod(number, self.sampler.batch_size)

@@ -1,7 +1,8 @@
 """Scans to segment: a file, a series, or a folder of such, as cases."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -11,6 +12,8 @@ from lamina.data.layouts.nnunet import CHANNEL
 from lamina.errors import ConfigError, DatasetError
 from lamina.io import FORMATS, is_scan, strip_suffix
 from lamina.io.dicom_series import has_dicom_suffix, holds_series, is_series
+
+_log = logging.getLogger(__name__)
 
 
 def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
@@ -29,8 +32,9 @@ def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
     if inputs.is_dir() and all(map(has_dicom_suffix, paths)) and is_series(inputs):
         return (Case(case_id=inputs.resolve().name, group="", images=(inputs,)),)
     files = [Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths]
-    series = _series_in(inputs, alone=not files) if inputs.is_dir() else ()
-    cases = (*_by_channel(files, num_channels), *series)
+    cases = _by_channel(files, num_channels)
+    if inputs.is_dir():
+        cases += _series_in(inputs, {case.case_id for case in cases})
     if not cases:
         raise DatasetError(
             f"{inputs}: holds no scans.",
@@ -39,15 +43,19 @@ def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
     return cases
 
 
-def _series_in(inputs: Path, *, alone: bool) -> tuple[Case, ...]:
+def _series_in(inputs: Path, taken: Collection[str]) -> tuple[Case, ...]:
     """Return the folders in a folder that hold a DICOM series, as cases.
 
-    Where they are ``alone``, so that the others were meant to hold one, these are cases, too.
+    Where there is nothing but folders, all were meant to hold one. Beside files, one of the same
+    name is taken for another form of that scan.
     """
     folders = sorted(p for p in inputs.iterdir() if p.is_dir() and not p.name.startswith("."))
     found = list(filter(holds_series, folders))
-    chosen = folders if found and alone else found
-    return tuple(Case(case_id=p.name, group="", images=(p,)) for p in chosen)
+    chosen = folders if found and not taken else found
+    for twin in (folder for folder in chosen if folder.name in taken):
+        _log.warning("%s: left out beside the file of that name.", twin)
+    names = (folder for folder in chosen if folder.name not in taken)
+    return tuple(Case(case_id=folder.name, group="", images=(folder,)) for folder in names)
 
 
 def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:

@@ -9,6 +9,7 @@ Source: DICOM PS3.3 and PS3.10.
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,10 +38,6 @@ _FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
 _MOST_LISTED = 8
 
 Headers = dict[Path, "Dataset"]
-
-
-class _NoImages(FileError):
-    """No file is an image, damaged or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +72,35 @@ def has_dicom_suffix(path: Path) -> bool:
 
 
 def holds_series(folder: Path) -> bool:
-    """Tell whether a folder holds a scan, be it damaged; what was computed from one is none."""
-    try:
-        _, found = find(folder)
-    except FileError as error:
-        return not isinstance(error, _NoImages)
-    return not all(map(_are_derived, found.values()))
+    """Tell whether a folder holds images, be it one; what was computed from images is none."""
+    return not all(map(_are_derived, _readable(folder).values()))
 
 
 def is_series(folder: Path) -> bool:
     """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
 
-    A single file is a scan by itself, without its folder, if its name says so. Where a file is
-    damaged, reading the scan will say so.
+    A single file is a scan by itself, without its folder, if its name says so. Damaged files do
+    not count: where they are among the slices, reading the scan will say so.
     """
-    try:
-        found = list_series(folder)
-    except FileError as error:
-        return not isinstance(error, _NoImages)
-    return any(len(one.files) > 1 or not has_dicom_suffix(one.files[0]) for one in found)
+    found = _readable(folder).values()
+    return any(len(files) > 1 or not has_dicom_suffix(next(iter(files))) for files in found)
+
+
+def _readable(folder: Path) -> dict[str, Headers]:
+    """Return the headers of the images in a folder by series, as far as they can be read."""
+    found: dict[str, Headers] = {}
+    with suppress(FileError):
+        for path in _files_in(folder):
+            with suppress(FileError):
+                _sort_in(found, path, _header(path))
+    return found
+
+
+def _sort_in(found: dict[str, Headers], path: Path, header: "Dataset | None") -> None:
+    if header is not None:
+        with guarded(path):
+            uid = str(header.get("SeriesInstanceUID") or "")
+        found.setdefault(uid, {})[path] = header
 
 
 def find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, Headers]]:
@@ -112,16 +119,13 @@ def find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, H
     found: dict[str, Headers] = {}
     for path in files:
         header = _header(path)
-        if header is not None:
-            with guarded(path):
-                uid = str(header.get("SeriesInstanceUID") or "")
-            found.setdefault(uid, {})[path] = header
-        elif is_folder:
-            _log.debug("%s: is no DICOM image and ignored.", path)
-        else:
+        _sort_in(found, path, header)
+        if header is None and not is_folder:
             raise FileError(f"{path}: is no DICOM image.", remedy="Give files that hold images.")
+        if header is None:
+            _log.debug("%s: is no DICOM image and ignored.", path)
     if not found:
-        raise _NoImages(
+        raise FileError(
             f"{source}: is a folder without DICOM images.",
             remedy="Give the folder that holds the slices themselves.",
         )
@@ -167,9 +171,9 @@ def _header(path: Path) -> "Dataset | None":
         if header.get("Rows") and header.get("Columns"):
             return header
         kind = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""
-        if has_preamble and "Image Storage" in UID(kind).name:
+        if has_preamble and (not kind or "Image Storage" in UID(kind).name):
             raise FileError(
-                f"{path}: is an image by its header, which ends before its size.",
+                f"{path}: is DICOM, but its header ends before it says how large an image it is.",
                 remedy="It is damaged or was not copied completely; get a fresh copy.",
             )
     return None

@@ -64,7 +64,10 @@ def read(path: Path) -> Volume:
     entries = read_json(sidecar)
     spacing = _spacing(entries, sidecar)
     affine = _affine(entries, spacing, sidecar)
-    return Volume(_channels_first(array, len(spacing), entries, path), affine, str(path))
+    whole = _channels_first(array, len(spacing), entries, path)
+    # Bytes with three of them last are how programs keep a picture in colour.
+    in_colour = array.dtype == np.uint8 and array.shape[2:] == (3,) and len(spacing) == 2
+    return Volume(whole, affine, str(path), in_colour=in_colour)
 
 
 FORMATS.register("npy")(Format(suffixes=(".npy",), read=read, only_read={".npy": ".nii.gz"}))

@@ -15,6 +15,7 @@ from lamina.folders.bundle import find_bundle
 from lamina.folders.model import Model, load
 from lamina.folders.prediction import RECORD, Outcome, read_record
 from lamina.folders.run import RunFolder
+from lamina.io.dicom_series import holds_series
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.batch import Batch, names_of
 from lamina.workflows.steps.cluster import Cluster
@@ -138,7 +139,7 @@ def predict(
         cases = RunFolder(model).cases(split)
     elif not cases and inputs:
         found = scans_in(inputs, len(batch.model.bundle.plan.channels))
-        cases = [each for each in found if not _is_inside(inputs, each.images[0], out)]
+        cases = [each for each in found if not _is_output(each.images[0], out)]
     _require_own_names(cases)
     if pixel_size is not None:
         cases = sized(cases, pixel_size)
@@ -210,9 +211,9 @@ def _protect(
     return others
 
 
-def _is_inside(inputs: Path, scan: Path, out: Path) -> bool:
-    """Tell whether a folder among the inputs is the one that results go to, and no scan."""
-    return scan != inputs and os.path.realpath(scan) == os.path.realpath(out)
+def _is_output(folder: Path, out: Path) -> bool:
+    """Tell whether a folder among the inputs is there for the results alone."""
+    return os.path.realpath(folder) == os.path.realpath(out) and not holds_series(folder)
 
 
 def _require_own_names(cases: Sequence[Case]) -> None:

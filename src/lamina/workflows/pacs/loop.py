@@ -191,7 +191,9 @@ class Watcher:
 
     def _without_spool(self, reason: str, entry: Entry) -> str:
         """Leave out which file of the spool it was: it is gone, and its name may be a UID."""
-        return reason.partition(": ")[2] if reason.startswith(str(self._spooled(entry))) else reason
+        spool = str(self._spooled(entry))
+        rest = reason.removeprefix(spool)
+        return rest if rest == reason else rest.partition(": ")[2]
 
     def _segment(self, entry: Entry) -> None:
         began, folder = self.clock(), self._spooled(entry)
