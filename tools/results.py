@@ -53,6 +53,7 @@ def main() -> None:
     timed.add_argument("--model", type=Path, required=True)
     timed.add_argument("--image", type=Path, required=True)
     timed.add_argument("--pixel-size", help="of a picture that does not tell it")
+    timed.add_argument("--tta", action="store_true", help="in all mirror images")
     add = verbs.add_parser("add", help="make a record from a run and its evaluation")
     add.add_argument("name")
     add.add_argument("--run", type=Path, required=True)
@@ -76,6 +77,7 @@ def main() -> None:
         write_record(arguments.name, *about, arguments.after, **more)
     if arguments.verb == "timed":
         options = ["--pixel-size", arguments.pixel_size] if arguments.pixel_size else []
+        options += ["--tta"] * arguments.tta
         path = RECORDS / f"{arguments.name}.json"
         record = json.loads(path.read_text("utf-8"))
         record["prediction"] = prediction_cost(arguments.model, arguments.image, options)
