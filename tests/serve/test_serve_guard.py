@@ -78,7 +78,7 @@ def test_a_person_without_a_token_is_told_what_to_do_in_words(stranger):
 
 def test_the_page_makes_the_token_a_cookie(client, monkeypatch, tmp_path):
     (tmp_path / "index.html").write_text("<h1>page</h1>")
-    monkeypatch.setattr(routes, "_INDEX", tmp_path / "index.html")
+    monkeypatch.setattr(routes, "INDEX", tmp_path / "index.html")
     browser = TestClient(client.app, BASE)
     answer = browser.get(f"/?token={TOKEN}")
     assert answer.text == "<h1>page</h1>"
