@@ -498,23 +498,23 @@ class TestCommands:
         url, state = ("--url", ward.pacs.url), tmp_path / "state"
         (tmp_path / "rule.yaml").write_text(f"modality: CT\ndescription: ['{name}']\n")
         rule = ("--rule", tmp_path / "rule.yaml")
+        watching = ("pacs", "watch", "-m", model, *url, *rule, "--state", state, "--once")
         done = [
             cli("pacs", "echo", *url),
             cli("pacs", "echo", "--url", ward.pacs.node),
             cli("pacs", "pull", *url, *rule, "-o", tmp_path / "out"),
             cli("pacs", "push", tmp_path / "out", "--url", ward.pacs.node),
-            cli(
-                *("pacs", "watch", "-m", model, *url, *rule, "--state", state, "--once"),
-                *("--settle", 0, "--anonymise", "--verbose"),
-            ),
+            cli(*watching, "--settle", 0, "--anonymise", "--verbose"),
             cli("pacs", "status", state),
+            cli(*watching, "--settle", 0, "--anonymise"),
         ]
-        assert [one.exit_code for one in done] == [0, 0, 0, 0, 1, 0]
+        assert [one.exit_code for one in done] == [0, 0, 0, 0, 1, 0, 0]
         assert f"{ward.pacs.node} answers." in done[1].stdout
         assert "21 objects stored" in done[3].stdout
         assert ": stored." in done[4].stderr
         assert "slice" in done[4].stderr
         assert "stored" in done[5].stdout
+        assert done[6].stdout == "Nothing was to be done.\n"
         told = json.loads(cli("pacs", "status", state, "--json").stdout)
         assert sorted(one["status"] for one in told["series"]) == ["stored", "waiting"]
         assert told["failures"] == {}

@@ -82,7 +82,7 @@ class Plan:
     channels_last: bool = False
     """Whether images lie in memory pixel by pixel when this network trains on a CPU."""
     mirror_axes: tuple[int, ...]
-    """Prepared axes along which training may mirror a patch."""
+    """Prepared axes along which training mirrors a patch, and ``--tta`` looks at mirror images."""
     epochs: int
     """Length of the training schedule, in epochs."""
     steps_per_epoch: int
