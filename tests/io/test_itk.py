@@ -146,8 +146,9 @@ def test_a_fourth_axis_beside_space_is_the_channels(tmp_path, suffix):
         ({"line_skip": "1"}, b"a line\n" + VOXELS),
         ({"byte_skip": "4"}, b"more" + VOXELS),
         ({"byte_skip": "-1"}, b"more" + VOXELS),
-        ({"encoding": "gzip", "byte_skip": "4"}, gzip.compress(b"more" + VOXELS)),
+        ({"encoding": "gzip", "byte_skip": "4"}, gzip.compress(b"more" + VOXELS, mtime=0)),
     ],
+    ids=["big endian", "hex", "ascii", "line skip", "byte skip", "from the end", "gzip"],
 )
 def test_encodings_of_nrrd(tmp_path, changes, voxels):
     np.testing.assert_array_equal(read_volume(_nrrd(tmp_path, voxels, **changes)).array[0], ARRAY)
