@@ -106,28 +106,27 @@ def _checked(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
     """Turn ``["optimiser.lr=1e-3", "epochs=5"]`` into nested settings; values are read as YAML.
 
+    Each is laid over those before it, as :func:`layered` does.
+
     Raises:
-        ConfigError: An entry is not of the form ``a.b=value``, or two of them contradict.
+        ConfigError: An entry is not of the form ``a.b=value``.
     """
-    tree: dict[str, Any] = {}
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise ConfigError(
-                f"--set {setting!r}: must read name=value, such as optimiser.lr=0.001."
-            )
-        branch = tree
-        for key in keys[:-1]:
-            branch = branch.setdefault(key, {})
-            if not isinstance(branch, dict):
-                raise ConfigError(
-                    f"--set {setting!r}: {key!r} was set to a value by an earlier --set."
-                )
-        try:
-            branch[keys[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting!r}: {text!r} is not a YAML value.") from error
+    return layered(*map(_override, settings))
+
+
+def _override(setting: str) -> dict[str, Any]:
+    path, equals, text = setting.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {setting!r}: must read name=value, such as optimiser.lr=0.001.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting!r}: {text!r} is not a YAML value.") from error
+    *outer, name = keys
+    tree: dict[str, Any] = {name: value}
+    for key in reversed(outer):
+        tree = {key: tree}
     return tree
 
 

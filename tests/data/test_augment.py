@@ -217,7 +217,7 @@ def test_published_lists_change_nothing_that_their_papers_do_not():
         "dainet",
         "mpunet",
     }
-    assert set(AUGMENTATIONS) == {"default", "none", *published}
+    assert set(AUGMENTATIONS) == {"default", "strong", "none", *published}
     for how in map(AUGMENTATIONS.get, published):
         assert how.p_low_resolution == 0
         assert how.p_mirror > 0

@@ -41,7 +41,7 @@ from lamina.training.config import TrainConfig
         ({"blending": "mean"}, "blending = 'mean'"),
         ({"select_by": "hd95"}, "select_by = 'hd95'"),
         ({"balance": "voxel"}, "balance = 'voxel'"),
-        ({"augmentation": "glimps"}, "augmentation: 'glimps' is unknown; known: default, none, gl"),
+        ({"augmentation": "glimps"}, "augmentation: 'glimps' is unknown; known: default, strong"),
         ({"augmentation": {"preset": "glims", "p_blur": 2}}, "p_blur = 2.0: must be 0 to 1"),
         ({"epoch": 3}, "epoch: unknown; did you mean epochs?"),
         ({"epochs": 0}, "epochs = 0: must be above 0"),

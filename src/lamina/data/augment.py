@@ -111,6 +111,7 @@ NO_AUGMENTATION = Augmentation(
 
 AUGMENTATIONS = {
     "default": Augmentation(),
+    "strong": Augmentation(p_affine=0.8, rotation_deg=30.0, scale=0.3, p_elastic=0.2),
     "none": NO_AUGMENTATION,
     "glims": replace(
         NO_AUGMENTATION,
