@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs bench results check stats coverage
+.PHONY: help setup demo test lint format types docs bench results pictures check stats coverage
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,6 +56,9 @@ bench: $(STAMP)  ## time predictions of each network, a whole scan, and training
 results: $(STAMP)  ## the tables of results, from the records in docs/results
 	$(BIN)/python tools/results_page.py
 	$(BIN)/python tools/results_front.py
+
+pictures: demo  ## pictures of the pages in the manual, on the demonstration's scans
+	$(BIN)/python tools/pictures.py "$(OUT)"
 
 check: lint types test  ## all that must hold before a change goes in
 
