@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 LAMINA = (sys.executable, "-m", "lamina")
@@ -70,7 +70,7 @@ def opened(
     chromium: Browser, url: str, color_scheme: Literal["light", "dark"] = "light"
 ) -> Iterator[Page]:
     """Yield the page at an address."""
-    size = {"width": 1280, "height": 860}
+    size = ViewportSize(width=1280, height=860)
     context = chromium.new_context(viewport=size, color_scheme=color_scheme)
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
