@@ -15,13 +15,15 @@ LABELS = LabelSet(
 )
 
 
-def small_bundle(name, *, regions=False, members=1, channels=1, roi_size=None, **options):
+def small_bundle(
+    name, *, regions=False, members=1, channels=1, roi_size=None, unit="mm", **options
+):
     """Return a bundle of a preset with random weights; an ensemble with ``members`` above 1."""
     num_classes = 2 if regions else 3
     config = configure(name, in_channels=channels, num_classes=num_classes, **options)
     dims = config.spatial_dims
-    unit = max(config.size_divisor, 32 // 2)
-    size = roi_size or (unit,) * (dims - 1) + (2 * unit,)
+    side = max(config.size_divisor, 32 // 2)
+    size = roi_size or (side,) * (dims - 1) + (2 * side,)
     plan = Plan(
         spatial_dims=dims,
         channels=tuple(f"channel {number}" for number in range(channels)),
@@ -29,6 +31,7 @@ def small_bundle(name, *, regions=False, members=1, channels=1, roi_size=None, *
         region_based=regions,
         orientation="RAS"[:dims],
         target_spacing=(1.0,) * dims,
+        unit=unit,
         normalisation=(Normalisation(scheme="zscore"),) * channels,
         network=name,
         patch_size=size,

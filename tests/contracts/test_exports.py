@@ -44,7 +44,7 @@ def built():
 
     def get(name):
         if name not in known:
-            bundle = small_bundle(name)
+            bundle = small_bundle(name, unit="px")
             vit = None
             if "attention" in bundle.network:
                 told = bundle.network["attention"]

@@ -19,7 +19,7 @@ SOURCE = {"file": "model.lamina", "sha256": "0" * 64}
 
 @pytest.fixture(scope="module")
 def bundle():
-    return small_bundle("tinyunet", channels=2)
+    return small_bundle("tinyunet", channels=2, unit="px")
 
 
 @pytest.fixture
@@ -36,7 +36,10 @@ def test_everything_but_the_weights_is_read_back(bundle, exported):
     assert (found.target, found.precision, found.source) == ("monai", "fp32", SOURCE)
     assert found.provenance == bundle.provenance
     assert json.loads((exported / "parity.json").read_text())["noise"]["agreement"] == 1
-    assert "CC0" in (exported / "README.md").read_text()
+    card = (exported / "README.md").read_text()
+    assert "CC0" in card
+    assert TARGETS.get("monai").how_to_run.format(folder="THIS_FOLDER") in card
+    assert "lamina-runtime" not in card
 
 
 @pytest.mark.parametrize("name", ["export.json", "models/model.pt", "README.md"])
@@ -135,7 +138,7 @@ def test_an_export_that_its_own_runtime_refuses_is_not_written(bundle, tmp_path,
 
 
 def test_an_ensemble_of_regions_comes_back_as_the_mean_of_its_members(tmp_path):
-    bundle = small_bundle("tinyunet", regions=True, members=2)
+    bundle = small_bundle("tinyunet", unit="px", regions=True, members=2)
     made = graphs_of(bundle)
     write_exported(bundle, made, "monai", tmp_path / "x", source=SOURCE)
     batch = np.random.default_rng(0).normal(size=(3, *made[MODEL].example.shape[1:]))

@@ -8,13 +8,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lamina.bundle import save_bundle
 from lamina.data.intensity import finite
 from lamina.data.plan import Normalisation
 from lamina.errors import DatasetError, ExportError
+from lamina.export.container import read_exported
 from lamina.export.graphs import graphs_of
-from lamina.export.monai_transforms import Finishing, Mending
+from lamina.export.monai_transforms import Finishing, Mending, scans
 from lamina.export.targets import TARGETS
 from lamina.export.writing import write_exported
 from lamina.geometry import affine_from
@@ -26,21 +28,33 @@ from small_bundles import small_bundle
 SCRIPT = """
 import sys
 import monai.bundle
-root, scans, out = sys.argv[1:]
+root, scans = sys.argv[1:]
 files = {
     "bundle_root": root,
     "config_file": f"{root}/configs/inference.json",
     "meta_file": f"{root}/configs/metadata.json",
 }
 monai.bundle.verify_net_in_out(net_id="network_def", device="cpu", **files)
-monai.bundle.run(dataset_dir=scans, output_dir=out, **files)
+monai.bundle.run(dataset_dir=scans, **files)
 """
+
+
+def run(folder, scans):
+    if absent := [name for name in ("ignite", "fire") if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(absent)} not installed")
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(scans)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def written(bundle, tmp_path):
+    """Write a model, and its export to ``x``."""
+    save_bundle(bundle, tmp_path / "model.lamina")
+    source = {"file": "model.lamina", "sha256": "0" * 64}
+    write_exported(bundle, graphs_of(bundle), "monai", tmp_path / "x", source=source)
 
 
 @pytest.mark.parametrize("regions", [False, True])
 def test_monais_program_runs_the_bundle(regions, tmp_path):
-    if absent := [name for name in ("ignite", "fire") if find_spec(name) is None]:
-        pytest.skip(f"{', '.join(absent)} not installed")
     bundle = small_bundle("segresnet", regions=regions, members=2)
     if not regions:
         steps = ("core", "remove_small", 30.0), ("rim", "largest_component", None)
@@ -48,9 +62,7 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
         plain = tuple(dict(zip(names, step, strict=True)) for step in steps)
         labels = replace(bundle.plan.labels, values={"rim": 3, "core": 300})
         bundle = replace(bundle, plan=replace(bundle.plan, labels=labels), postprocessing=plain)
-    save_bundle(bundle, tmp_path / "model.lamina")
-    source = {"file": "model.lamina", "sha256": "0" * 64}
-    write_exported(bundle, graphs_of(bundle), "monai", tmp_path / "x", source=source)
+    written(bundle, tmp_path)
     rng = np.random.default_rng(0)
     array = rng.normal(100, 20, (1, 30, 41, 22)).astype(np.float32)
     array[:, 8:20, 10:30, 4:12] += 80
@@ -58,15 +70,58 @@ def test_monais_program_runs_the_bundle(regions, tmp_path):
     # Axes run to the left, to the head and to the back.
     affine = affine_from((1.0, 1.0, 1.0))[:, [0, 2, 1, 3]] * [-1, 1, -1, 1]
     write_volume(Volume(array, affine, "scan"), tmp_path / "scans" / "scan.nii.gz")
-    command = [sys.executable, "-c", SCRIPT, *(tmp_path / name for name in ("x", "scans", "out"))]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = run(tmp_path / "x", tmp_path / "scans")
     assert done.returncode == 0, done.stderr[-2000:]
     predict(tmp_path / "model.lamina", tmp_path / "scans", out=tmp_path / "seg")
     expected = read_volume(tmp_path / "seg" / "scan.nii.gz")
-    found = read_volume(tmp_path / "out" / "scan_seg.nii.gz")
+    found = read_volume(tmp_path / "x-eval" / "scan_seg.nii.gz")
+    read_exported(tmp_path / "x")  # which what was left there would make another
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
     assert len(np.unique(expected.array)) > 1
     assert (found.array == expected.array).mean() > 0.98
+    checked = TARGETS.get("monai").segmenter(tmp_path / "x")([tmp_path / "scans" / "scan.nii.gz"])
+    np.testing.assert_array_equal(checked, found.array)
+
+
+def test_monais_program_segments_pictures_the_way_up_that_lamina_reads_them(tmp_path):
+    bundle = small_bundle("tinyunet", channels=3, unit="px")
+    plan = replace(bundle.plan, orientation="LP", target_spacing=(2.0, 2.0))
+    written(replace(bundle, plan=plan), tmp_path)
+    rows = np.linspace(0, 255, 90)[:, None] * np.linspace(0.2, 1, 70) ** 2
+    picture = np.stack([rows, rows[:, ::-1], rows.max() - rows], axis=2).astype(np.uint8)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(picture).save(tmp_path / "pictures" / "scene.PNG")
+    done = run(tmp_path / "x", tmp_path / "pictures")
+    assert done.returncode == 0, done.stderr[-2000:]
+    predict(tmp_path / "model.lamina", tmp_path / "pictures", out=tmp_path / "seg")
+    expected = np.asarray(Image.open(next((tmp_path / "seg").glob("scene.*"))))
+    found = np.asarray(Image.open(tmp_path / "x-eval" / "scene_seg.png"))
+    assert len(np.unique(expected)) > 1
+    assert (found == expected).mean() > 0.95
+
+
+def test_pictures_measured_in_mm_are_refused(tmp_path):
+    bundle = small_bundle("tinyunet")
+    with pytest.raises(ExportError, match="nothing tells MONAI the size") as error:
+        TARGETS.get("monai").write(bundle, graphs_of(bundle), tmp_path)
+    assert "onnx or openvino" in error.value.remedy
+
+
+def test_a_folder_without_scans_of_the_bundle_is_refused(tmp_path):
+    (tmp_path / "head.jpg").touch()
+    with pytest.raises(DatasetError, match=r"holds no scans .*\.nii, \.nii\.gz"):
+        scans(str(tmp_path), [".nii", ".nii.gz"])
+
+
+def test_what_the_bundle_does_not_read_is_told_by_its_name(tmp_path):
+    bundle = small_bundle("segresnet")
+    TARGETS.get("monai").write(bundle, graphs_of(bundle), tmp_path)
+    segment = TARGETS.get("monai").segmenter(tmp_path)
+    with pytest.raises(ExportError, match=r"head\.mha: the bundle reads only \.nii, \.nii\.gz"):
+        segment([tmp_path / "head.mha"])
+    (tmp_path / "bad.nii.gz").write_bytes(b"bad")
+    with pytest.raises(ExportError, match=r"bad\.nii\.gz: the bundle cannot segment it"):
+        segment([tmp_path / "bad.nii.gz"])
 
 
 def test_voxels_that_are_no_numbers_are_mended_as_everywhere():

@@ -1,5 +1,6 @@
 """Export leaves a whole model with a report, or nothing."""
 
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lamina.bundle import save_bundle
 from lamina.errors import BundleError, ConfigError, ExportError, FileError, UnknownNameError
@@ -28,15 +30,55 @@ def test_a_report_compares_segmentations_of_validation_scans(cli, tiny_run, tiny
     out = tmp_path / "x"
     done = cli("export", "-m", tiny_run, "--to", "monai", "-o", out, "--check", tiny_work)
     assert done.exit_code == 0
-    assert "loss of 0.00 points" in done.stdout
+    assert "loss of " in done.stdout
+    assert f"Next: python -m monai.bundle run --bundle_root {out} " in done.stdout
     report = read_json(out / "parity.json")
     assert report["noise"]["max_abs_error"] == 0
-    cases = read_json(tiny_work / "splits.json")[0]["val"]
-    assert [case["case_id"] for case in report["scans"]["cases"]] == cases
-    assert {case["voxels_that_differ"] for case in report["scans"]["cases"]} == {0}
+    assert report["scans"]["dice_between"] > 0.95
     model = RunFolder(tiny_run).bundle_file
     source = read_exported(out).source
     assert (source["file"], source["sha256"]) == (model.name, sha256(model))
+
+
+def test_an_export_names_no_scan_that_it_was_checked_on(cli, tiny_run, tiny_work, tmp_path):
+    told = ("--to", "monai", "-o", tmp_path / "x", "--check", tiny_work, "--json")
+    done = json.loads(cli("export", "-m", tiny_run, *told).stdout)
+    cases = read_json(tiny_work / "splits.json")[0]["val"]
+    assert done["case_ids"] == cases
+    rows = read_json(tmp_path / "x" / "parity.json")["scans"]["cases"]
+    assert [row["scan"] for row in rows] == [*range(1, len(cases) + 1)]
+    written = "".join(p.read_text("utf-8", "replace") for p in tmp_path.rglob("*") if p.is_file())
+    assert not any(case in written for case in cases)
+
+
+def test_a_damaged_scan_is_left_out_and_told(cli, tiny_run, tiny_dataset, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "bad.nii.gz").write_text("bad")
+    out = tmp_path / "x"
+    with pytest.raises(FileError, match=r"bad\.nii\.gz"):
+        export(tiny_run, "monai", out, check=scans)
+    assert not out.exists()
+    shutil.copy(tiny_dataset / "imagesTr" / "ball_000.nii.gz", scans)
+    done = cli("export", "-m", tiny_run, "--to", "monai", "-o", out, "--check", scans)
+    assert done.exit_code == 1
+    assert "Not compared: 1\n" in done.stderr
+    assert "bad.nii.gz" in done.stderr
+    assert "bad" not in (out / "parity.json").read_text()
+    assert len(read_exported(out).source["sha256"]) == 64
+
+
+def test_pictures_are_compared_once_the_size_of_their_pixels_is_told(cli, tmp_path):
+    save_bundle(small_bundle("tinyunet"), tmp_path / "mm.lamina")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "head.png")
+    out, picture = tmp_path / "x", ("--check", tmp_path / "head.png", "--pixel-size", 0.5)
+    done = cli("export", "-m", tmp_path / "mm.lamina", "--to", "torch", "-o", out, *picture)
+    assert read_json(out / "parity.json")["scans"]["cases"][0]["voxels"] == noise.size
+    way = f"torch.export.load in Python, on {out}/model.pt2"
+    assert done.stdout.endswith(f"Next: {way}\n")
+    with pytest.raises(BundleError, match=f"Run it with {way}, or"):
+        load(out)
 
 
 def test_scans_without_labels_are_compared_with_each_other(tiny_run, tiny_dataset, tmp_path):
@@ -52,7 +94,7 @@ def test_channels_in_files_of_their_own_are_one_scan(tmp_path):
         array = np.random.default_rng(number).normal(size=(1, 20, 18, 36)).astype(np.float32)
         write_volume(Volume(array, np.eye(4)), tmp_path / "in" / f"leg_{number:04d}.nii.gz")
     done = export(tmp_path / "two.lamina", "monai", tmp_path / "x", check=tmp_path / "in")
-    assert [case["case_id"] for case in done.parity["scans"]["cases"]] == ["leg"]
+    assert (done.case_ids, done.failures) == (("leg",), {})
 
 
 def test_an_exported_model_is_replaced_and_anything_else_is_not(tiny_run, tmp_path):
@@ -60,13 +102,36 @@ def test_an_exported_model_is_replaced_and_anything_else_is_not(tiny_run, tmp_pa
     export(tiny_run, "monai", tmp_path / "x")
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "letter.txt").write_text("Dear")
-    with pytest.raises(FileError, match="holds something else"):
+    with pytest.raises(FileError, match=r"holds something else: letter\.txt"):
         export(tiny_run, "monai", tmp_path / "y")
+
+
+def test_whatever_was_put_into_an_exported_model_is_not_lost(tiny_run, tmp_path):
+    out = export(tiny_run, "monai", tmp_path / "x").out
+    result = out / "eval" / "leg_seg.nii.gz"
+    result.parent.mkdir()
+    result.write_text("result")
+    with pytest.raises(FileError, match=r"holds something else: eval/leg_seg\.nii\.gz"):
+        export(tiny_run, "monai", out)
+    assert result.read_text() == "result"
+    result.rename(tmp_path / "leg_seg.nii.gz")
+    export(tiny_run, "monai", out)
+
+
+def test_a_damaged_export_is_replaced_as_long_as_its_files_are_known(tiny_run, tmp_path):
+    out = export(tiny_run, "monai", tmp_path / "x").out
+    (out / "LICENSE").unlink()
+    (out / "README.md").write_text("altered")
+    export(tiny_run, "monai", out)
+    read_exported(out)
+    (out / "SHA256SUMS").write_bytes(b"\xff")
+    with pytest.raises(FileError, match="holds something else"):
+        export(tiny_run, "monai", out)
 
 
 def test_an_exported_model_is_no_model_to_train_or_predict_with(tiny_run, tmp_path):
     export(tiny_run, "monai", tmp_path / "x")
-    with pytest.raises(BundleError, match="lamina-runtime"):
+    with pytest.raises(BundleError, match=r"Run it with python -m monai\.bundle run"):
         load(tmp_path / "x")
 
 
@@ -76,6 +141,8 @@ def test_an_exported_model_is_no_model_to_train_or_predict_with(tiny_run, tmp_pa
         ("onyx", {}, UnknownNameError, "onnx"),
         ("onnx", {"int8": True}, ConfigError, "--calibrate"),
         ("onnx", {"int8": True, "calibrate": "work"}, ConfigError, "--to openvino"),
+        ("openvino", {"int8": True, "calibrate": "work", "check": "x"}, ConfigError, "--check: is"),
+        ("onnx", {"pixel_size": 0.5}, ConfigError, "--pixel-size: is for the scans of --check"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tiny_run, tmp_path, target, options, error, message):
@@ -167,12 +234,12 @@ def test_quantising_that_invents_a_structure_leaves_nothing(
 
 def test_the_command_says_that_neither_network_finds_anything(cli, monkeypatch):
     noise = {"max_abs_error": 0.0, "max_abs_logit": 1.0, "agreement": 1.0}
-    scans = {"dice_between": None, "cases": [{"case_id": "empty"}]}
+    scans = {"dice_between": None, "cases": [{"scan": 1}]}
     parity = {"target": "torch", "precision": "fp32", "noise": noise, "scans": scans}
-    made = Export(out=Path("x"), megabytes=1.0, parity=parity)
+    made = Export(out=Path("x"), megabytes=1.0, parity=parity, how_to_run="x")
     monkeypatch.setattr("lamina.workflows.export.export", lambda *_, **__: made)
     done = cli("export", "-m", "model", "--to", "torch", "-o", "x")
-    assert done.stdout.endswith("Segmentations of 1 scans: neither finds anything\n")
+    assert "Segmentations of 1 scans: neither finds anything\n" in done.stdout
 
 
 def test_both_means_are_of_the_same_structures():

@@ -16,7 +16,7 @@ from lamina.bundle import load_bundle
 from lamina.cli import listings
 from lamina.errors import BundleError
 from lamina.export.container import read_exported
-from lamina.files import sha256
+from lamina.files import read_json, sha256
 from lamina.folders.bundle import find_bundle
 from lamina.workflows.export import MAX_DROP
 from lamina.workflows.shipped import Quantised, ShippedModel, list_shipped
@@ -42,10 +42,33 @@ def test_a_name_does_for_a_path(one_model, tiny_dataset, tmp_path, cli):
     assert (tmp_path / "out" / "ball_000.nii.gz").is_file()
 
 
+def test_trained_models_are_listed_by_name(cli, one_model):
+    (model,) = json.loads(cli("models", "--pretrained", "balls", "--json").stdout)["models"]
+    assert model["name"] == "balls"
+    done = cli("models", "--pretrained", "bowls")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Unknown trained model 'bowls'.\n  Known: balls." in done.stderr
+
+
 def test_a_file_of_the_same_name_goes_first(one_model, tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_run, tmp_path / "balls")
     assert find_bundle(Path("balls")).resolve().is_relative_to(tmp_path / "balls")
+
+
+def test_a_folder_of_the_same_name_that_holds_no_model_hides_none(one_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "balls" / "imagesTr").mkdir(parents=True)
+    assert find_bundle(Path("balls")) == Path(one_model)
+    with pytest.raises(BundleError, match="holds neither a model nor a checkpoint"):
+        find_bundle(tmp_path / "balls")
+
+
+def test_what_ships_names_no_scan():
+    for folder in pretrained.quantised().values():
+        rows = read_json(folder / "parity.json")["scans"]["cases"]
+        assert [row["scan"] for row in rows] == [*range(1, len(rows) + 1)]
+        assert not any("case_id" in row for row in rows)
 
 
 def test_they_are_listed_with_what_they_were_trained_on(one_model, cli):
@@ -104,6 +127,7 @@ def test_six_models_are_readable_in_80_columns():
         "2D in mm: grey",
         "3D: CT, PET_SUVx100, T1",
         "0.812",
+        "Dice: of the validation scans in training, on the prepared grid.",
         " 2.1",
     ):
         assert part in told

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +26,10 @@ def export(
         Path | None,
         typer.Option(help="Scans, or a folder of prepare, to compare segmentations on."),
     ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(help="Side of a pixel in mm, of pictures to check that do not tell it."),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise, if it costs at most 0.5 points of Dice.")
     ] = False,
@@ -48,11 +51,13 @@ def export(
                 target,
                 out,
                 check=check,
+                pixel_size=pixel_size,
                 int8=int8,
                 calibrate=calibrate,
                 progress=progress,
             )
         terminal.result(result.as_dict(), *_exported(result))
+        terminal.failures(result.failures, "Not compared")
 
 
 def _exported(result: "Export") -> tuple[str, ...]:
@@ -65,9 +70,7 @@ def _exported(result: "Export") -> tuple[str, ...]:
     ]
     if scans:
         shown.append(f"Segmentations of {len(scans['cases'])} scans: {_of_scans(scans)}")
-    if result.parity["target"] in ("onnx", "openvino"):
-        shown.append(f"Next: lamina-runtime -m {quote(str(result.out))} -i SCAN -o SEGMENTATION")
-    return tuple(shown)
+    return (*shown, f"Next: {result.how_to_run}")
 
 
 def _of_scans(scans: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ def models(facts: list["ModelFacts"]) -> Table:
 def shipped(models: "list[ShippedModel]") -> Table:
     """Show trained models, one per row: what each finds in what, and what it was trained on."""
     caption = "lamina predict -m NAME -i SCAN -o OUT. Research only, not a medical device."
+    caption += "\nDice: of the validation scans in training, on the prepared grid."
     if any(map(_wants_size, models)):
         caption += "\nImages in mm that do not tell the side of a pixel: add --pixel-size MM."
     table = Table("Model", box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0))

@@ -9,6 +9,7 @@ import typer
 from lamina.cli.options import OUT, Dataset, Layout, Workers
 from lamina.cli.program import DATA, MAIN, MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import FAILED, Terminal
+from lamina.errors import ConfigError
 
 
 @app.command(
@@ -50,7 +51,9 @@ def doctor(
 
 @app.command(epilog="Example: lamina models glims lgmsnet_2d --json", rich_help_panel=MODELS)
 def models(
-    names: Annotated[list[str] | None, typer.Argument(help="Networks; all by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Networks, or trained models; all by default.")
+    ] = None,
     in_channels: Annotated[
         int | None, typer.Option(min=1, help="Image channels; those of the paper, or 1.")
     ] = None,
@@ -72,7 +75,9 @@ def models(
         if pretrained:
             from lamina.workflows.shipped import list_shipped
 
-            models = list_shipped()
+            if in_channels or num_classes:
+                raise ConfigError("--in-channels, --num-classes: not with --pretrained.")
+            models = list_shipped(names)
             told = {"models": [model.as_dict() for model in models]}
             terminal.result(told, listings.shipped(models))
             return

@@ -106,17 +106,29 @@ def read_exported(folder: Path) -> Exported:
         raise BundleError(f"{folder}: {RECORD}: {error}", remedy=_FRESH_COPY) from error
 
 
-def _check_sums(folder: Path) -> None:
-    lines = (folder / SUMS).read_text("utf-8").splitlines()
+def further_files(folder: Path) -> list[str]:
+    """Return what a folder holds beside the files of an exported model; all, where it has none."""
+    own = {SUMS, *_listed(folder)} if is_exported(folder) else set()
+    return sorted(_files(folder) - own)
+
+
+def _files(folder: Path) -> set[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Return the files of an exported model with their checksums; none where these are damaged."""
+    lines = (folder / SUMS).read_text("utf-8", errors="replace").splitlines()
     listed = {m[2]: m[1] for line in lines if (m := _LINE.fullmatch(line))}
-    if len(listed) != len(lines) or RECORD not in listed:
+    return listed if len(listed) == len(lines) and RECORD in listed else {}
+
+
+def _check_sums(folder: Path) -> None:
+    listed = _listed(folder)
+    if not listed:
         raise BundleError(f"{folder}: {SUMS} is damaged.", remedy=_FRESH_COPY)
-    found = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() or path.is_symlink()
-    } - {SUMS}
-    if odd := sorted(found ^ listed.keys()):
+    if odd := sorted((_files(folder) - {SUMS}) ^ listed.keys()):
         raise BundleError(
             f"{folder}: files are missing, or are no part of it: {', '.join(odd)[:200]}.",
             remedy=_FRESH_COPY,

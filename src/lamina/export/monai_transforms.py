@@ -1,21 +1,53 @@
 """What stands around a model's network, as MONAI's transforms and inferers in plain data."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lamina.data.intensity import finite
 from lamina.data.plan import Normalisation, Plan
-from lamina.errors import ExportError
+from lamina.errors import DatasetError, ExportError
 from lamina.geometry import voxel_volume
 from lamina.inference.postprocess import Step, apply, steps_from
+from lamina.io import FORMATS
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
 
 _AIR = "$lambda x: x != x.flatten(1)[:, 0].reshape(-1, *[1] * (x.ndim - 1))"
 """Of a scan ``(C, *S)``, what differs from its first corner."""
+
+
+def suffixes(plan: Plan) -> tuple[str, ...]:
+    """Return those of the files that MONAI reads as the plan means it."""
+    return FORMATS.get("picture" if plan.unit == "px" else "nifti").suffixes
+
+
+def listed(plan: Plan) -> dict[str, Any]:
+    """Return what lists the scans of ``dataset_dir``."""
+    return {
+        "_target_": f"{__name__}.scans",
+        "folder": "@dataset_dir",
+        "suffixes": list(suffixes(plan)),
+    }
+
+
+def scans(folder: str, suffixes: Sequence[str]) -> list[str]:
+    """Return the scans of a folder.
+
+    Raises:
+        DatasetError: There are none.
+    """
+    paths = sorted(Path(folder).glob("[!.]*"))
+    found = [str(path) for path in paths if path.name.lower().endswith(tuple(suffixes))]
+    if not found:
+        raise DatasetError(
+            f"{folder}: holds no scans of this bundle's formats ({', '.join(suffixes)}).",
+            remedy="Give their folder as --dataset_dir.",
+        )
+    return found
 
 
 def composed(transforms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -36,17 +68,22 @@ def preprocessing(plan: Plan) -> list[dict[str, Any]]:
     spacing: list[Any] = list(plan.target_spacing)
     if plan.slice_axis is not None:
         spacing[plan.slice_axis] = -1.0  # each scan keeps its own
-    target = {"pixdim": spacing}
+    # Pictures all lie one way, which MONAI takes for another.
+    turned = [] if plan.unit == "px" else [_turned(plan)]
     return [
         _on("LoadImaged", "image", image_only=True),
         _on("EnsureChannelFirstd", "image"),
         _on("Lambdad", "image", func={"_target_": f"{__name__}.Mending"}),
         _on("CropForegroundd", "image", source_key="image", select_fn=_AIR, allow_smaller=True),
-        _on("Orientationd", "image", axcodes=plan.orientation, labels=None),
-        *([_on("Spacingd", "image", mode="bilinear", **target)] if plan.unit == "mm" else []),
+        *turned,
+        _on("Spacingd", "image", pixdim=spacing, mode="bilinear"),
         *_normalisation(plan.normalisation),
         _on("EnsureTyped", "image", dtype="$torch.float32"),
     ]
+
+
+def _turned(plan: Plan) -> dict[str, Any]:
+    return _on("Orientationd", "image", axcodes=plan.orientation, labels=None)
 
 
 def _normalisation(schemes: tuple[Normalisation, ...]) -> list[dict[str, Any]]:
@@ -158,6 +195,7 @@ def postprocessing(bundle: "Bundle") -> list[dict[str, Any]]:
         "pred",
         output_dir="@output_dir",
         output_postfix="seg",
+        output_ext=".png" if bundle.plan.unit == "px" else ".nii.gz",
         separate_folder=False,
         output_dtype=f"$numpy.{labels.decode(np.zeros(1, np.uint8)).dtype}",
         resample=False,

@@ -8,7 +8,8 @@ from lamina.bundle import VIT, Bundle, save_bundle
 from lamina.data.plan import Plan
 from lamina.data.ranges import KEY
 from lamina.errors import BundleError
-from lamina.export.container import is_exported
+from lamina.export.container import is_exported, read_exported
+from lamina.export.targets import TARGETS
 from lamina.folders.run import RunFolder, read_history
 from lamina.folders.transformer import read_vit
 from lamina.pretrained import quantised, shipped
@@ -63,7 +64,8 @@ def find_bundle(path: Path) -> Path:
     """Return the bundle that a path means, made anew when its run has gone on since.
 
     Args:
-        path: A file; a run folder; or, where there is neither, the name of a shipped model.
+        path: A file; a run folder; or, where there is neither, or another folder, the name of a
+            shipped model.
 
     Raises:
         BundleError: The folder holds no model, or there is nothing of that name.
@@ -71,9 +73,11 @@ def find_bundle(path: Path) -> Path:
     if not path.exists() and str(path) not in quantised():
         return _shipped(path)
     if not path.exists() or is_exported(path):
+        exported = read_exported(path if path.exists() else quantised()[str(path)])
+        way = TARGETS.get(exported.target).how_to_run.format(folder=path)
         raise BundleError(
             f"{path}: is an exported model.",
-            remedy=f"Run it with lamina-runtime -m {path}, or give the model it was made from.",
+            remedy=f"Run it with {way}, or give the model it was made from.",
         )
     if not path.is_dir():
         return path
@@ -84,6 +88,8 @@ def find_bundle(path: Path) -> Path:
     ):
         return write_bundle(run)
     if not run.bundle_file.is_file():
+        if str(path) in shipped():
+            return shipped()[str(path)]
         raise BundleError(
             f"{path}: holds neither a model nor a checkpoint.",
             remedy="Give a .lamina file, or a folder in which lamina train finished an epoch.",

@@ -36,8 +36,8 @@ def unseen_scans(work: Path, bundle: Bundle) -> Sequence[Case]:
     if not kept:
         raise DatasetError(
             f"{work}: every scan was seen by a member of the ensemble.",
-            remedy="Export the model of one fold, or prepare the dataset with a test side; --check "
-            "also takes a folder of other scans.",
+            remedy="Export the model of one fold, or prepare the dataset with a test side; without "
+            "--int8, --check also takes a folder of other scans.",
         )
     return _cases(folder, (case for case in folds[0].test if case in kept))
 
@@ -56,8 +56,8 @@ def _folds(folder: WorkFolder, bundle: Bundle) -> tuple[Fold, ...]:
         raise DatasetError(
             f"{folder.splits_file}: is not what {bundle.source} was trained with, which may have "
             "seen any of these scans.",
-            remedy="Give the work folder that it was trained on; --check also takes a folder of "
-            "other scans.",
+            remedy="Give the work folder that it was trained on; without --int8, --check also "
+            "takes a folder of other scans.",
         )
     return tuple(map(folder.fold, numbers))
 

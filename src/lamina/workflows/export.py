@@ -2,10 +2,11 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,13 @@ from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, load_bundle, transformer_weights
 from lamina.data.case import Case
-from lamina.data.scans import scans_in
+from lamina.data.scans import scans_in, sized
 from lamina.errors import ConfigError, ExportError, FileError
-from lamina.evaluation.scores import score_case
-from lamina.export.container import is_exported
+from lamina.export.container import further_files
 from lamina.export.graphs import graphs_of
-from lamina.export.parity import paired_dice
 from lamina.export.targets import MODEL, TARGETS, Graphs, Network, Precision
 from lamina.export.writing import write_exported
-from lamina.files import sha256
+from lamina.files import check_folder, sha256
 from lamina.folders.bundle import find_bundle
 from lamina.folders.unseen import training_scans, unseen_scans
 from lamina.folders.work import WorkFolder
@@ -29,9 +28,14 @@ from lamina.inference.attention_maps import carried_maps, make_maker
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.postprocess import steps_from
 from lamina.inference.predictor import Predictor
-from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.provenance import software
+from lamina.workflows.steps.side_by_side import (
+    SegmentCase,
+    SideBySide,
+    compare_segmentations,
+    stored_image,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +53,23 @@ class Export:
     out: Path
     megabytes: float
     parity: dict[str, Any]
-    """``target``, ``precision``; ``noise``: logits on made-up windows; ``scans``: see below."""
+    """``target``, ``precision``; ``noise``: logits on made-up windows; ``scans``: as
+    :class:`~lamina.workflows.steps.side_by_side.SideBySide` reports them."""
+    how_to_run: str
+    case_ids: tuple[str, ...] = ()
+    """Of the scans compared, by their numbers in the report; they are not written."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """What was wrong with each scan that could not be compared, by case id."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"out": str(self.out), "megabytes": self.megabytes, **self.parity}
+        return {
+            "out": str(self.out),
+            "megabytes": self.megabytes,
+            "case_ids": list(self.case_ids),
+            "failures": dict(self.failures),
+            **self.parity,
+        }
 
 
 def export(
@@ -62,6 +78,7 @@ def export(
     out: str | Path,
     *,
     check: str | Path | None = None,
+    pixel_size: float | None = None,
     int8: bool = False,
     calibrate: str | Path | None = None,
     progress: Progress = no_progress,
@@ -74,7 +91,9 @@ def export(
         out: Folder to write; an exported model in its place is replaced.
         check: Scans that the original and the exported network both segment, for the report: as
             ``predict`` takes them, or the work folder of its training, whose validation scans have
-            labels; for an ensemble, those that all its members kept for the end.
+            labels; for an ensemble, those that all its members kept for the end. What cannot be
+            compared is left out and told.
+        pixel_size: Side of a pixel in mm, of pictures to check that do not tell it.
         int8: Quantise the network.
         calibrate: Work folder for it: windows of training scans show its ranges of values, and
             scans as ``check`` takes them from there what it costs.
@@ -82,7 +101,8 @@ def export(
 
     Raises:
         BundleError: The model cannot be loaded.
-        ConfigError: ``int8`` and ``calibrate`` are not given together, or not for OpenVINO.
+        ConfigError: ``int8`` and ``calibrate`` are not given together, not for OpenVINO, or with
+            ``check``; or ``pixel_size`` is given without, or no length above 0.
         ExportError: The network cannot be exported, computes something else than the original, or
             loses more than ``MAX_DROP`` points of Dice by being quantised.
         DatasetError: There is nothing to check or calibrate with, the work folder is not that of
@@ -91,42 +111,72 @@ def export(
         ImportError: A package of the target is not installed.
     """
     TARGETS.get(target)
-    _check_options(target, int8, calibrate is not None)
+    _check_options(target, int8, calibrate is not None, check is not None, pixel_size)
     model, out = Path(model), Path(out)
-    if out.exists() and not is_exported(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise FileError(f"{out}: holds something else.", remedy="Choose another --out.")
+    _check_out(out)
     file = find_bundle(model)
     bundle = load_bundle(file)
     graphs = _graphs(bundle)
     work = Path(calibrate) if calibrate else None
     shown = work or (Path(check) if check else None)
     scans = _scans(shown, bundle)
+    if pixel_size is not None:
+        scans = sized(scans, pixel_size)
     source = {"file": file.name, "sha256": sha256(file), "software": software()}
+    compared = SideBySide()
 
     def refine(folder: Path) -> Mapping[str, Any]:
+        nonlocal compared
         if work:
             _quantise(folder, bundle, training_scans(work, bundle)[:_CALIBRATION_SCANS])
         if not scans:
             return {}
-        found = TARGETS.get(target).network(folder, MODEL)
-        report = _on_scans(bundle, TorchNetwork(graphs[MODEL].network), found, scans, progress)
+        original = _by_lamina(bundle, TorchNetwork(graphs[MODEL].network))
+        found = _by_target(target, folder, bundle)
+        compared = compare_segmentations(bundle, original, found, scans, progress)
         if work:
-            _refuse_drop(report)
-        return {"scans": report}
+            _refuse_drop(compared.report)
+        return {"scans": compared.report}
 
     precision: Precision = "int8" if int8 else "fp32"
     parity = write_exported(
         bundle, graphs, target, out, source=source, precision=precision, refine=refine
     )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return Export(out=out, megabytes=round(size / 1e6, 2), parity=parity)
+    return Export(
+        out=out,
+        megabytes=round(size / 1e6, 2),
+        parity=parity,
+        how_to_run=TARGETS.get(target).how_to_run.format(folder=quote(str(out))),
+        case_ids=compared.case_ids,
+        failures=compared.failures,
+    )
 
 
-def _check_options(target: str, int8: bool, calibrated: bool) -> None:
+def _check_out(out: Path) -> None:
+    """Refuse to write over anything but an exported model, whatever was put into its folder."""
+    check_folder(out)
+    if others := further_files(out):
+        raise FileError(
+            f"{out}: holds something else: {', '.join(others)[:200]}.",
+            remedy="Choose another --out, or move that elsewhere.",
+        )
+
+
+def _check_options(
+    target: str, int8: bool, calibrated: bool, checked: bool, pixel_size: float | None
+) -> None:
     if int8 != calibrated:
         raise ConfigError("--int8 and --calibrate WORK: give both or none.")
     if int8 and target != "openvino":
         raise ConfigError(f"--int8: is for --to openvino, not for {target}.")
+    if int8 and checked:
+        raise ConfigError(
+            "--check: is not for --int8, whose cost is measured on scans of --calibrate.",
+            remedy="Leave out --check, or export it without --int8.",
+        )
+    if pixel_size is not None and not checked:
+        raise ConfigError("--pixel-size: is for the scans of --check, and there are none.")
     if int8:
         importlib.import_module("nncf")
 
@@ -158,13 +208,29 @@ def _predictor(bundle: Bundle, network: Network) -> Predictor:
     )
 
 
+def _by_lamina(bundle: Bundle, network: Network) -> SegmentCase:
+    predictor = _predictor(bundle, network)
+    return lambda case, image: predictor(image).array
+
+
+def _by_target(target: str, folder: Path, bundle: Bundle) -> SegmentCase:
+    """Return what segments scans as whoever is given the folder will."""
+    chosen = TARGETS.get(target)
+    if chosen.segmenter is None:
+        return _by_lamina(bundle, chosen.network(folder, MODEL))
+    segment = chosen.segmenter(folder)
+    return lambda case, image: segment(case.images)
+
+
 def _quantise(folder: Path, bundle: Bundle, scans: Sequence[Case]) -> None:
     from lamina.export.targets.openvino import quantise
 
     windows: list[NDArray[np.float32]] = []
     for case in scans:
         seen: list[NDArray[np.float32]] = []
-        _predictor(bundle, partial(_collect, seen, bundle.plan.num_outputs))(_image(case, bundle))
+        _predictor(bundle, partial(_collect, seen, bundle.plan.num_outputs))(
+            stored_image(case, bundle)
+        )
         places = np.linspace(0, len(seen) - 1, min(len(seen), _WINDOWS_OF_A_SCAN)).round()
         windows += [seen[int(place)] for place in places]
     quantise(folder, windows)
@@ -176,64 +242,6 @@ def _collect(
     """Stand in for a network, and keep the windows that it is given, one by one."""
     seen += [np.array(window[None]) for window in batch]
     return np.zeros((len(batch), num_outputs, *batch.shape[2:]), np.float32)
-
-
-def _image(case: Case, bundle: Bundle) -> Volume:
-    return case.sized(replace(case, spacing=None).read_image(bundle.plan.channels))
-
-
-def _on_scans(
-    bundle: Bundle,
-    original: Network,
-    exported: Network,
-    scans: Sequence[Case],
-    progress: Progress,
-) -> dict[str, Any]:
-    """Segment scans with both networks, and compare the segmentations with each other and labels.
-
-    Returns:
-        ``cases``: a row each; ``dice_between``: mean over their structures; where labels or
-        segmentations of labelled scans hold any, also ``dice_original``, ``dice_exported``, and
-        ``dice_drop`` in points.
-    """
-    segment = [_predictor(bundle, network) for network in (original, exported)]
-    rows = []
-    for done, case in enumerate(scans, start=1):
-        rows.append(_row(bundle, case, segment))
-        progress(done, len(scans), case.case_id)
-    between, *sides = (
-        [d for row in rows for d in row[name]] for name in ("between", "original", "exported")
-    )
-    totals: dict[str, Any] = {"dice_between": _mean(between)}
-    if means := paired_dice(*sides):
-        before, after = means
-        totals |= {"dice_original": before, "dice_exported": after}
-        totals["dice_drop"] = 100 * (before - after)
-    return totals | {"cases": [_plain(row) for row in rows]}
-
-
-def _row(
-    bundle: Bundle, case: Case, segment: Sequence[Callable[[Volume], Volume]]
-) -> dict[str, Any]:
-    """Return a case's id, voxels that differ, and Dice of every structure."""
-    labels, image = bundle.plan.labels, _image(case, bundle)
-    found = [labels.encode(each(image).array, image.source)[0] for each in segment]
-
-    def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> list[float]:
-        rows = score_case(
-            case.case_id, prediction, reference, labels, image.spacing, ("dice",), image.unit
-        )
-        return [row.value for row in rows]
-
-    reference = case.read_label(labels, image).array[0] if case.label else None
-    return {
-        "case_id": case.case_id,
-        "voxels": int(found[0].size),
-        "voxels_that_differ": int((found[0] != found[1]).sum()),
-        "between": dice(found[1], found[0]),
-        "original": [] if reference is None else dice(found[0], reference),
-        "exported": [] if reference is None else dice(found[1], reference),
-    }
 
 
 def _refuse_drop(report: Mapping[str, Any]) -> None:
@@ -251,13 +259,3 @@ def _refuse_drop(report: Mapping[str, Any]) -> None:
             "Nothing was written.",
             remedy="Export it without --int8; lamina-runtime --precision bf16 is quicker, too.",
         )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    array = np.array(values, np.float64)
-    return None if np.isnan(array).all() else float(np.nanmean(array))
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with means in place of lists."""
-    return {name: _mean(v) if isinstance(v, list) else v for name, v in row.items()}

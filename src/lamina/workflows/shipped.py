@@ -1,9 +1,11 @@
 """Shipped: the trained models that come with the package, and what is known of them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lamina.bundle import load_bundle
+from lamina.errors import UnknownNameError
 from lamina.export.container import PARITY
 from lamina.files import read_json, sha256
 from lamina.pretrained import INT8, quantised, shipped
@@ -38,7 +40,7 @@ class ShippedModel:
     channels: tuple[str, ...]
     structures: tuple[str, ...]
     dice: float | None
-    """Mean over structures and validation scans."""
+    """Mean over structures and validation scans, as measured in training on the prepared grid."""
     size_bytes: int
     sha256: str
     int8: "Quantised | None"
@@ -49,14 +51,23 @@ class ShippedModel:
         return asdict(self)
 
 
-def list_shipped() -> list[ShippedModel]:
+def list_shipped(names: Sequence[str] | None = None) -> list[ShippedModel]:
     """Describe the models that come with the package.
 
+    Args:
+        names: Of models; all by default.
+
     Raises:
+        UnknownNameError: There is no model of that name.
         BundleError, FileError: One is damaged.
     """
+    files = shipped()
     models = []
-    for name, file in shipped().items():
+    for name in names or files:
+        if name not in files:
+            known = ", ".join(files)
+            raise UnknownNameError(f"Unknown trained model {name!r}.", remedy=f"Known: {known}.")
+        file = files[name]
         bundle = load_bundle(file)
         dataset = bundle.provenance.get("dataset", {})
         models.append(

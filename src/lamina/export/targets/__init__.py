@@ -4,11 +4,11 @@ Exported networks are plain functions of arrays. Writing needs torch; loading ne
 target's own runtime, so nothing here imports torch before it writes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Windows ``(B, C, *roi_size) -> (B, K, *roi_size)`` logits, or slices to attention maps."""
+
+Segment = Callable[[Sequence[Path]], NDArray[Any]]
+"""A scan's files -> its label map ``(1, *S)`` on its own grid, in the values of files."""
 
 Precision = Literal["fp32", "bf16", "int8"]
 """What a network computes in."""
@@ -66,6 +69,13 @@ class Target:
     """What it can compute in."""
     runs_code: bool = False
     """Whether loading may run code that a folder holds, so that only one's own may be loaded."""
+    how_to_run: str = "lamina-runtime -m {folder} -i SCAN -o SEGMENTATION"
+    """What runs an export that lies in ``{folder}``, for people."""
+    segmenter: Callable[[Path], Segment] | None = None
+    """Return what segments scans as a folder's own program does; ``None`` where scans are prepared
+    and put back by Lamina's code.
+
+    What it returns raises ``ExportError`` for scans that the program does not take."""
 
     def network(
         self,

@@ -3,11 +3,12 @@
 Its network is built by Lamina, which must be installed beside MONAI, and its postprocessing is
 Lamina's. Its preparation consists of MONAI's transforms. They come close to Lamina's and are not
 the same: interpolation and cropping differ in detail, so that segmentations differ by some voxels
-along edges.
+along edges, and by more where the plan's voxels are much larger than the scan's.
 """
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,38 @@ from numpy.typing import NDArray
 
 from lamina.data.plan import Plan
 from lamina.errors import ExportError
-from lamina.export.monai_transforms import composed, inferer, postprocessing, preprocessing
-from lamina.export.targets import ATTENTION, MODEL, TARGETS, Graphs, Network, Precision, Target
+from lamina.export.monai_transforms import (
+    composed,
+    inferer,
+    listed,
+    postprocessing,
+    preprocessing,
+    suffixes,
+)
+from lamina.export.targets import (
+    ATTENTION,
+    MODEL,
+    TARGETS,
+    Graphs,
+    Network,
+    Precision,
+    Segment,
+    Target,
+)
 from lamina.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lamina.bundle import Bundle
 
 _INFERENCE = "configs/inference.json"
 _METADATA = "configs/metadata.json"
 _WEIGHTS = "models/model.pt"
+_RUN = (
+    "python -m monai.bundle run --bundle_root {folder} "
+    f"--config_file {{folder}}/{_INFERENCE} --meta_file {{folder}}/{_METADATA} --dataset_dir SCANS"
+)
 
 
 def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
@@ -34,7 +57,7 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
 
     Raises:
         ExportError: MONAI's transforms cannot prepare scans as the plan says, or the network needs
-            more than a scan.
+            more than a scan, or images whose pixels MONAI cannot know the size of.
     """
     import torch
 
@@ -43,6 +66,11 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
         raise ExportError(
             f"{bundle.network['name']}: reads attention maps, which MONAI has no transform for.",
             remedy="Export it to onnx or openvino, or train dainet_unet, which reads none.",
+        )
+    if plan.spatial_dims == 2 and plan.unit == "mm":
+        raise ExportError(
+            "The model measures pictures in mm, and nothing tells MONAI the size of their pixels.",
+            remedy="Export it to onnx or openvino, which lamina-runtime --pixel-size runs.",
         )
     network = graphs[MODEL].network
     write_json(folder / _METADATA, _metadata(bundle))
@@ -60,6 +88,52 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     """
     import torch
 
+    network = _built(folder)
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = network(torch.from_numpy(batch)).numpy()
+        return found
+
+    return run
+
+
+def segmenter(folder: Path) -> Segment:
+    """Return what segments scans by the bundle's own transforms and window, but writes no files."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    settings = read_json(folder / _INFERENCE)
+    formats = tuple(settings["datalist"]["suffixes"])
+    settings["postprocessing"]["transforms"].pop()  # which writes
+    parser, network = ConfigParser(settings), _built(folder)
+
+    def segment(files: Sequence[Path]) -> NDArray[Any]:
+        if not all(file.name.lower().endswith(formats) for file in files):
+            raise ExportError(f"{files[0]}: the bundle reads only {', '.join(formats)}.")
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                prepare, infer, finish = (
+                    parser.get_parsed_content(name)
+                    for name in ("preprocessing", "inferer", "postprocessing")
+                )
+                scan = prepare({"image": [str(file) for file in files]})
+                scan["pred"] = infer(scan["image"][None], network)[0]
+                found: NDArray[Any] = finish(scan)["pred"].numpy()
+        except RuntimeError as error:  # which MONAI makes of all that its transforms raise
+            reason = error.__cause__ or error
+            raise ExportError(f"{files[0]}: the bundle cannot segment it: {reason}") from error
+        return found
+
+    return segment
+
+
+def _built(folder: Path) -> "nn.Module":
+    import torch
+
     from lamina.bundle import Ensemble
     from lamina.models import build
 
@@ -70,16 +144,7 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     ]
     network = networks[0] if len(networks) == 1 else Ensemble(networks)
     network.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
-    network.eval()
-    if threads:
-        torch.set_num_threads(threads)
-
-    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            found: NDArray[np.float32] = network(torch.from_numpy(batch)).numpy()
-        return found
-
-    return run
+    return network.eval()
 
 
 def _metadata(bundle: "Bundle") -> dict[str, Any]:
@@ -128,11 +193,11 @@ def _outputs(plan: Plan) -> tuple[str, ...]:
 def _inference(bundle: "Bundle") -> dict[str, Any]:
     plan = bundle.plan
     return {
-        "imports": ["$import glob", "$import numpy", "$import os", "$import torch"],
+        "imports": ["$import numpy", "$import os", "$import torch"],
         "bundle_root": ".",
-        "dataset_dir": "$@bundle_root + '/scans'",
-        "output_dir": "$@bundle_root + '/eval'",
-        "datalist": "$sorted(glob.glob(@dataset_dir + '/*.nii.gz'))",
+        "dataset_dir": "$os.path.abspath(@bundle_root) + '-scans'",
+        "output_dir": "$os.path.abspath(@bundle_root) + '-eval'",
+        "datalist": listed(plan),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": _network(bundle),
         "network": "$@network_def.to(@device)",
@@ -196,10 +261,14 @@ def _readme(plan: Plan) -> str:
     return (
         f"# Segmentation of {', '.join(plan.labels.foreground)}\n\n"
         "Needs MONAI, pytorch-ignite, fire, nibabel and Lamina.\n\n"
-        "    python -m monai.bundle run --bundle_root . \\\n"
-        f"        --config_file {_INFERENCE} --meta_file {_METADATA} --dataset_dir SCANS\n\n"
-        "Segmentations are left in `eval/`. The model card is `README.md` beside `configs/`.\n"
+        f"    {_RUN.format(folder='.')}\n\n"
+        f"Scans are the files of a folder in {', '.join(suffixes(plan))}. Segmentations are left "
+        "beside the bundle's folder, in one of its name and `-eval`; `--output_dir` names another. "
+        "Whatever is put into the bundle's folder itself makes it another than was exported.\n\n"
+        "The model card is `README.md` beside `configs/`.\n"
     )
 
 
-TARGETS.register("monai")(Target(packages=("monai",), write=write, load=load))
+TARGETS.register("monai")(
+    Target(packages=("monai",), write=write, load=load, how_to_run=_RUN, segmenter=segmenter)
+)

@@ -40,4 +40,12 @@ def load(folder: Path, graph: str, threads: int | None, precision: Precision) ->
     return run
 
 
-TARGETS.register("torch")(Target(packages=(), write=write, load=load, runs_code=True))
+TARGETS.register("torch")(
+    Target(
+        packages=(),
+        write=write,
+        load=load,
+        runs_code=True,
+        how_to_run="torch.export.load in Python, on {folder}/model.pt2",
+    )
+)
