@@ -160,7 +160,7 @@ def all_folds(tiny_work, tmp_path_factory):
 def test_a_cross_validation_is_a_record_of_all_its_scans(write, tool, tables, tmp_path, all_folds):
     fixed = write("fixed")
     tool["write_record"](
-        "whole", all_folds, all_folds / "out_of_fold", "all folds", ["dice", "iou"]
+        "whole", all_folds, all_folds / "out_of_fold", "all folds", distances=False
     )
     record = json.loads((tmp_path / "whole.json").read_text("utf-8"))
     assert (record["num_folds"], record["num_validation_cases"], record["steps"]) == (3, 6, 6)
@@ -188,6 +188,18 @@ def test_what_went_on_from_another_run_took_the_time_of_both(write, tool, tmp_pa
     for one, after in ((run, None), (RunFolder(tiny_run), run.root)):
         with pytest.raises(SystemExit, match="is not what the run began from"):
             tool["before"](one.manifest(), after)
+
+
+def test_a_record_without_distances_has_its_place_on_the_page(
+    write, tool, tables, tiny_run, scores, tmp_path, monkeypatch
+):
+    asked = ["--run", tiny_run, "--scores", scores, "--note", "nominal", "--no-distances"]
+    monkeypatch.setattr("sys.argv", ["results.py", "add", "one", *map(str, asked)])
+    tool["main"]()
+    record = json.loads((tmp_path / "one.json").read_text("utf-8"))
+    assert [*record["per_patient"]] == ["dice", "iou"]
+    (row,) = (x for x in tables["page"](tables["read_records"]()).splitlines() if "**" in x)
+    assert row.split(" | ")[4] == "–"
 
 
 def test_an_unfinished_cross_validation_makes_no_record(tool, tmp_path, all_folds):

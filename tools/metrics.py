@@ -65,8 +65,9 @@ CHOICES = """\
   1 mm; here all lesions count, and all are widened alike.
 - **ECE and Brier** need `CASE_probabilities.npy`, an array `(classes, *S)` on the
   segmentation's grid with the background first, or a `.nii.gz` of as many channels, beside the
-  predictions or in the folder that `--probabilities` names. A region's probability is the sum
-  of its structures'. They look at the reference's box widened by 3 voxels, enough for doubts about
+  predictions or in the folder that `--probabilities` names. Unless that or they are asked for, they
+  are measured only where every case has some. A region's probability is the sum of its structures'.
+  They look at the reference's box widened by 3 voxels, enough for doubts about
   an outline to count, for over a whole scan the background that nobody doubts would hide every
   fault; and at whatever is predicted beyond it. Both are divided by the voxels of the box alone,
   which the reference decides: no false voxel improves Brier, wherever it lies. In ECE, what is too

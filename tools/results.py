@@ -35,7 +35,7 @@ from lamina.report.facts import window_cost
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "results"
-KEPT = ("dice", "iou", "hd95")
+OVERLAPS, DISTANCES = ("dice", "iou"), ("hd95",)
 _REPEATS = 3
 _DROPPED = {
     *("val_cases", "test_cases", "plan", "config", "network", "hashes", "work", "process"),
@@ -64,16 +64,12 @@ def main() -> None:
     add.add_argument("--group", default="", help="table of its own within the set: 150 s each")
     add.add_argument("--beside", help="record of the same patients, to be shown in its table")
     add.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=KEPT,
-        default=KEPT,
-        help="without hd95 where the spacing of the scans is not known",
+        "--no-distances", action="store_true", help="where the spacing of the scans is not known"
     )
     arguments = parser.parse_args()
     if arguments.verb == "add":
         more = {name: getattr(arguments, name) for name in ("variant", "group", "beside")}
-        about = arguments.run, arguments.scores, arguments.note, arguments.metrics
+        about = arguments.run, arguments.scores, arguments.note, not arguments.no_distances
         write_record(arguments.name, *about, arguments.after, **more)
     if arguments.verb == "timed":
         options = ["--pixel-size", arguments.pixel_size] if arguments.pixel_size else []
@@ -89,7 +85,7 @@ def write_record(
     run: Path,
     scores: Path,
     note: str,
-    metrics: Sequence[str] = KEPT,
+    distances: bool = True,
     after: Path | None = None,
     **more: str | None,
 ) -> None:
@@ -104,7 +100,7 @@ def write_record(
     whole = {"num_folds": len(folds)} if len(folds) > 1 else {}
     dropped = _DROPPED | _OF_ONE_FOLD if whole else _DROPPED
     evaluation = json.loads((scores / "scores.json").read_text("utf-8"))
-    unit = evaluation["unit"]
+    unit, metrics = evaluation["unit"], (*OVERLAPS, *(DISTANCES if distances else ()))
     names = {metric: METRICS.get(metric).measured_in(unit).name for metric in metrics}
     patients = by_patient(read_evaluation(scores), names)
     record = {

@@ -83,6 +83,19 @@ def test_a_case_without_probabilities_fails_by_itself(folders):
     assert "--metrics" in scores.failures["b"]
 
 
+def test_calibration_that_nobody_asked_for_costs_no_case_its_scores(folders, caplog):
+    for folder in folders:
+        (folder / "b.nii.gz").write_bytes((folder / "a.nii.gz").read_bytes())
+    np.save(folders[0] / "a_probabilities.npy", maps())
+    scores = evaluate(*folders, labels=LABELS)
+    assert (scores.cases, scores.failures) == (("a", "b"), {})
+    assert not {"ece", "brier"} & set(scores.metrics)
+    assert "probabilities of 1 of 2 cases" in caplog.text
+    asked = evaluate(*folders, labels=LABELS, probabilities=folders[0])
+    assert asked.cases == ("a",)
+    assert "holds no b_probabilities.npy" in asked.failures["b"]
+
+
 @pytest.mark.parametrize(
     ("array", "fault"),
     [

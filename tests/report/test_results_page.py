@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import unescape
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
+from lamina.data.fingerprint import CaseFacts, Fingerprint
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.statistics.intervals import FEW_TOLD
 from lamina.evaluation.statistics.means import MEAN, intervals_of
@@ -21,8 +24,11 @@ from lamina.volume import Volume
 for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplification"):
     pytest.importorskip(package)
 
-from lamina.report.cases import Pair, ranked, ranked_by  # noqa: E402
-from lamina.report.charts import agreement_chart  # noqa: E402
+from lamina.report.agreement import agreement_chart  # noqa: E402
+from lamina.report.cases import Pair, colours_of, ranked, ranked_by  # noqa: E402
+from lamina.report.charts import curve_chart  # noqa: E402
+from lamina.report.facts import data_facts  # noqa: E402
+from lamina.report.reliability import reliability_chart  # noqa: E402
 from lamina.report.results import Results, curve_charts, save_pdf, save_report  # noqa: E402
 from lamina.report.sections import draw_sections  # noqa: E402
 from lamina.report.tables import latex_table, markdown_table  # noqa: E402
@@ -36,6 +42,9 @@ QUIET = (
     *("--disable-component-update", "--disable-sync", "--disable-extensions"),
     *("--enable-logging=stderr", "--v=0", "--virtual-time-budget=4000", "--dump-dom"),
 )
+
+
+SCORES = Scores(labels=LABELS, metrics=("dice",), rows=())
 
 
 def label_map(shift=0):
@@ -184,7 +193,7 @@ def test_tables_for_a_paper(results):
     lines = text.splitlines()
     assert lines[0] == "| Structure | Dice ↑ | HD95, mm ↓ |"
     assert lines[2].startswith("| left | 1.000 ± 0.000 |")
-    assert lines[4].startswith("| Mean of structures | 0.88")
+    assert lines[4].startswith("| **Mean of structures** | **0.88")
     assert "3 cases" in text
     latex = latex_table(results.scores)
     assert r"$<$b$>$right$<$/b$>$ & 0.778 $\pm$ 0.25" in latex
@@ -293,6 +302,90 @@ def test_a_case_says_by_what_it_was_ranked(page):
     assert heads == [("best", "Dice 1.000"), ("median", "Dice 0.917"), ("worst", "Dice 0.750")]
 
 
+def test_tables_show_names_as_they_are():
+    labels = LabelSet(values={"_hid<den>": 1})
+    rows = (Score(case="x", label="_hid<den>", metric="dice", value=0.5, rule=""),)
+    text = markdown_table(Scores(labels=labels, metrics=("dice",), rows=rows))
+    assert r"| \_hid\<den> | 0.500 |" in text
+
+
+def test_a_dot_leads_to_its_case_whatever_it_is_called(results, tmp_path):
+    name = 'x"y<b>% ä'
+    rows = tuple(
+        replace(row, case=name) if row.case == "bad" else row for row in results.scores.rows
+    )
+    scores = replace(results.scores, rows=rows)
+    save_report(tmp_path / "page.html", Results(title="x", subtitle="", scores=scores))
+    text = (tmp_path / "page.html").read_text("utf-8")
+    link = re.search(r'<a href="#(case-x[^"]*)"><title>([^<]*)</title>', text)
+    assert unquote(link[1]) == f"case-{name}"
+    assert unescape(link[2]) == name
+    assert name in [
+        unescape(i).removeprefix("case-") for i in re.findall(r'<tr id="([^"]*)"', text)
+    ]
+    assert "xlink:href='" not in text
+
+
+def lines_of(names):
+    return {name: [(1, 0.1 * place), (2, 0.2)] for place, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("count", [2, 9, 13, 60])
+def test_names_of_lines_never_cover_the_lines(count):
+    names = ["_hidden", *(f"{number} superior mesenteric artery" for number in range(count - 1))]
+    bins = np.ones((3, 20))
+    for chart in (
+        curve_chart("Dice", "", lines_of(names), {}),
+        reliability_chart(dict.fromkeys(names, bins), {}),
+    ):
+        figure = chart.figure
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        legend = axes.get_legend() or figure.legends[0]
+        shown = [text.get_text().rstrip("…") for text in legend.get_texts()]
+        assert shown == [name[: len(each)] for name, each in zip(names, shown, strict=True)]
+        assert min(map(len, shown)) >= len("_hidden")
+        box, plot = legend.get_window_extent(), axes.get_window_extent()
+        assert figure.bbox.contains(box.x0, box.y0)
+        assert plot.height > 100
+        assert box.height < 0.8 * plot.height if count <= 8 else not box.overlaps(plot)
+
+
+def test_structures_have_their_colours_in_the_chart_of_training_too(results):
+    lines = [{"epoch": 0, "loss": 1.0, "dice": 0.7} | {f"dice/{n}": 0.7 for n in LABELS.values}]
+    *_, chart = curve_charts(replace(results, histories={"run": lines}))
+    drawn = [line.get_color() for line in chart.figure.axes[0].get_lines()]
+    assert drawn[1:3] == [colours_of(LABELS)[name] for name in LABELS.values]
+
+
+def test_contours_of_fine_pixels_keep_their_points():
+    disk = np.hypot(*np.mgrid[-20:20, -20:20]) < 15
+    paths = []
+    for mm in (1.0, 0.00025):
+        image = Volume(np.zeros((1, 40, 40), np.float32), affine_from((mm, mm)))
+        (section,), _ = draw_sections(image, disk[None], disk[None], {1: ("it", "#fff")})
+        ((_, _, path),) = section.predicted
+        places = np.array(re.findall(r"([\d.]+) ([\d.]+)", path), float) / mm
+        assert section.width / mm == pytest.approx(40, rel=0.01)
+        paths.append(places)
+    assert paths[1] == pytest.approx(paths[0], abs=0.05)
+
+
+def test_pictures_have_areas_and_scans_volumes():
+    for spacing, what in (((1.0, 2.0), "Area of a"), ((1.0, 2.0, 3.0), "Volume of a")):
+        dims = len(spacing)
+        facts = {"orientation": "RAS"[:dims], "intensity": (), "voxels": {"a": 5}, "oddities": ()}
+        case = CaseFacts(case_id="x", shape=(4,) * dims, spacing=spacing, **facts)
+        found = Fingerprint(
+            spatial_dims=dims,
+            orientation="RAS"[:dims],
+            channels=(),
+            cases=(case,),
+            foreground_intensity=(),
+        )
+        assert what in data_facts(found)
+
+
 def test_bias_and_limits_of_agreement_have_the_same_digits():
     reference = np.ones(4)
     predicted = reference + (0.17, -0.17, 0.174, -0.166)
@@ -306,7 +399,10 @@ def test_the_marked_epoch_is_the_one_that_was_kept():
         {"epoch": 1, "loss": 0.9, "dice": 0.71, "iou": 0.58},
     ]
     for select_by, epoch in (("dice", 2), ("iou", 1)):
-        *_, chart = curve_charts({"run": lines}, select_by)
+        results = Results(
+            title="", subtitle="", scores=SCORES, histories={"run": lines}, select_by=select_by
+        )
+        *_, chart = curve_charts(results)
         assert f"kept: {epoch}" in [text.get_text() for text in chart.figure.axes[0].texts]
 
 

@@ -47,6 +47,11 @@ def poor(tmp_path):
     return write_scores(tmp_path / "poor", table())
 
 
+def test_a_methods_only_place_may_stand_alone(good, poor):
+    alone = compare({"good": str(good), "poor": poor})
+    assert alone.as_dict() == compare({"good": [good], "poor": [poor]}).as_dict()
+
+
 def test_compares_the_means_that_evaluate_prints(good, poor):
     found = compare({"poor": [poor], "good": [good]})
     assert [method.name for method in found.methods] == ["good", "poor"]
@@ -239,10 +244,29 @@ def test_references_are_compared_between_all(good, poor, tmp_path):
         compare({"a": [good], "b": [poor], "c": [third]})
 
 
+def test_scores_as_a_paper_measured_are_refused_for_what_they_are(poor, tmp_path):
+    metrics = ("transunet_dice",)
+    paper = write_scores(tmp_path / "paper", table(), metrics=metrics, protocol="transunet")
+    for metric in (None, "transunet_dice"):
+        for places in ((paper, poor), (poor, paper)):
+            with pytest.raises(DatasetError, match="--protocol transunet") as refused:
+                compare({place.name: [place] for place in places}, metric=metric)
+            assert "again without --protocol" in refused.value.remedy
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_any_work(good, tmp_path):
+    (tmp_path / "t.md").touch()
+    with pytest.raises(FileError, match=r"t\.md: is a file\. Give a folder"):
+        compare({"a": [good], "b": [tmp_path / "nowhere"]}, tmp_path / "t.md")
+
+
 def test_refuses_what_cannot_be_named(good, poor, tmp_path):
     both = {"a": [good], "b": [poor]}
     with pytest.raises(UnknownNameError, match="--metric hd95: is not in"):
         compare(both, metric="hd95")
+    signed = [write_scores(tmp_path / n, table(), metrics=("volume_error_ml",)) for n in "cd"]
+    with pytest.raises(UnknownNameError, match="It has none that has a better direction"):
+        compare({folder.name: [folder] for folder in signed}, metric="dice")
     with pytest.raises(UnknownNameError, match="--structure spleen: is not in"):
         compare(both, structure="spleen")
     with pytest.raises(ConfigError, match="at least two methods"):

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lamina.errors import DatasetError, FileError, LabelError, UnknownNameError
+from lamina.errors import ConfigError, DatasetError, FileError, LabelError, UnknownNameError
 from lamina.evaluation.metrics import METRICS
 from lamina.io import write_volume
 from lamina.labels import LabelSet
@@ -180,6 +180,8 @@ def test_nothing_to_pair_is_an_error_that_shows_both_names(folders, tmp_path):
         evaluate(tmp_path / "empty", predictions, labels=ORGANS)
     with pytest.raises(DatasetError, match="no such file or folder"):
         evaluate(tmp_path / "nowhere", predictions, labels=ORGANS)
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        evaluate(tmp_path / "nowhere")
 
 
 def test_one_case_in_two_formats_is_an_error(folders):
@@ -212,6 +214,31 @@ def test_a_scan_that_could_not_be_segmented_does_not_vanish(folders):
     scores = evaluate(*folders)
     assert scores.failures == {"c": "c.nii.gz: damaged"}
     assert scores.not_predicted == ()
+
+
+def test_only_scans_that_should_be_scored_and_are_not_have_failed(folders):
+    """One was segmented since, and nothing says what another is to be compared with."""
+    predictions, references = folders
+    save(references / "c.nii.gz", label_map())
+    entries = [
+        {"case_id": case, "segmentation": None, "error": "damaged"} for case in ("b", "c", "z")
+    ]
+    (predictions / "prediction.json").write_text(json.dumps({"cases": entries}))
+    scores = evaluate(*folders, labels=ORGANS, metrics=["dice"])
+    assert scores.cases == ("a", "b")
+    assert scores.failures == {"c": "damaged"}
+
+
+def test_a_metric_that_is_named_twice_counts_once(folders):
+    scores = evaluate(*folders, labels=ORGANS, metrics=["dice", "iou", "dice"])
+    assert scores.metrics == ("dice", "iou")
+    assert scores.summary()["liver"]["dice"].n == 2
+
+
+def test_one_metric_may_be_named_alone_and_none_is_no_choice(folders):
+    assert evaluate(*folders, labels=ORGANS, metrics="dice").metrics == ("dice",)
+    with pytest.raises(ConfigError, match="metrics: is empty"):
+        evaluate(*folders, labels=ORGANS, metrics=[])
 
 
 def test_regions_of_the_description_are_scored(folders):

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lamina.errors import DatasetError, FileError
+from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.evaluation.records import read_scores
+from lamina.files import read_json, sha256, write_json
+from lamina.folders.evaluation import read_evaluation
 from lamina.geometry import affine_from
-from lamina.io import write_volume
+from lamina.io import read_labels, write_volume
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows.evaluate import evaluate
@@ -93,17 +96,110 @@ def test_scans_are_found_from_wherever_the_report_is_made(run, tiny_dataset, tmp
     assert "<h3>Reliability</h3>" in text.split('<section id="calibration">')[1]
 
 
-def test_sizes_on_slanted_grids_are_true(tmp_path):
+def test_segmentations_are_scored_again_where_the_scores_are_of_others(run, tmp_path):
+    """As after a run that went on was segmented, and interrupted before it was scored."""
+    own = shutil.copytree(run, tmp_path / "run")
+    report(own)
+    folder = own / "validation"
+    record = read_json(folder / "prediction.json")
+    entry = record["cases"][0]
+    file = folder / entry["segmentation"]
+    found = read_labels(file)
+    write_volume(replace(found, array=np.roll(found.array, 5, axis=1)), file)
+    entry["sha256"] = sha256(file)
+    write_json(folder / "prediction.json", record)
+    before = read_scores(folder / "scores.json")
+    after = report(own).scores
+    assert after.rows == evaluate(folder).rows
+    assert after.rows != before.rows
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """The scores of four pairs of label maps, of 10 x 10 x 10 mm, half of the organ found."""
     affine = affine_from((10, 10, 10))
     affine[0, 2] = 5
     for folder, slices in (("found", 1), ("true", 2)):
         array = np.zeros((1, 5, 4, 3), np.uint8)
         array[..., :slices] = 1
-        write_volume(Volume(array, affine), tmp_path / folder / "a.nii.gz")
-    labels = LabelSet(values={"organ": 1})
-    scores = evaluate(tmp_path / "found", tmp_path / "true", labels=labels, metrics=["dice"])
-    sizes = sizes_of(pairs_of(scores), scores, lambda *told: None)
-    assert sizes == {"organ": {"a": pytest.approx((40, 20))}}
+        for case in "abcd":
+            write_volume(Volume(array, affine), tmp_path / folder / f"{case}.nii.gz")
+    labels, out = LabelSet(values={"organ": 1}), tmp_path / "scored"
+    evaluate(tmp_path / "found", tmp_path / "true", out=out, labels=labels, metrics=["dice"])
+    return out
+
+
+def measured(folder):
+    found = read_evaluation(folder)
+    return sizes_of(pairs_of(found), found.scores, lambda *told: None)
+
+
+def test_sizes_on_slanted_grids_are_true(scored):
+    sizes, unit = measured(scored)
+    assert sizes == {"organ": dict.fromkeys("abcd", pytest.approx((40, 20)))}
+    assert unit == "ml"
+
+
+@pytest.mark.parametrize("folder", ["found", "true"])
+def test_a_case_that_is_no_longer_what_was_scored_is_left_out(scored, folder, caplog):
+    file = scored.parent / folder / "b.nii.gz"
+    read = read_labels(file)
+    write_volume(replace(read, array=np.roll(read.array, 1, axis=-1)), file)
+    write_volume(read, scored.parent / folder / "c.nii.gz")  # another file that holds the same
+    sizes, _ = measured(scored)
+    assert [*sizes["organ"]] == ["a", "c", "d"]
+    assert "b.nii.gz: has changed since it was scored" in caplog.text
+
+
+def test_sizes_of_pictures_in_mm_are_areas_all_over_the_page(tmp_path):
+    labels = LabelSet(values={"head": 1})
+    array = np.ones((1, 10, 20), np.uint8)
+    for folder in ("found", "true"):
+        for case in "abc":
+            write_volume(Volume(array, affine_from((1, 1))), tmp_path / folder / f"{case}.nii.gz")
+    out = tmp_path / "scored"
+    evaluate(tmp_path / "found", tmp_path / "true", out=out, labels=labels, metrics=["dice"])
+    sizes, unit = measured(out)
+    assert (unit, sizes["head"]["a"]) == ("cm²", pytest.approx((2, 2)))
+    page = report(out).page.read_text("utf-8")
+    assert "Agreement of areas" in page
+    assert "Bias 0.000 cm²" in page
+
+
+def test_probabilities_in_a_folder_of_their_own_are_found_again(scored):
+    likely = np.full((2, 5, 4, 3), 0.5)
+    (scored.parent / "sure").mkdir()
+    for case in "abcd":
+        np.save(scored.parent / "sure" / f"{case}_probabilities.npy", likely)
+    folders = [scored.parent / name for name in ("found", "true")]
+    evaluate(*folders, out=scored, metrics=["dice", "ece"], probabilities=scored.parent / "sure")
+    text = report(scored).page.read_text("utf-8")
+    assert "<h3>Reliability</h3>" in text.split('<section id="calibration">')[1]
+
+
+@pytest.mark.parametrize("option", ["out", "markdown", "latex", "pdf"])
+def test_a_folder_in_place_of_a_file_is_refused_before_any_work(run, tmp_path, option):
+    work = []
+    with pytest.raises(FileError, match="is a folder") as refused:
+        report(run, progress=lambda *told: work.append(told), **{option: tmp_path})
+    assert refused.value.remedy
+    assert work == []
+
+
+def test_no_file_takes_the_place_of_another(run, tmp_path):
+    work, page = [], tmp_path / "page.html"
+    with pytest.raises(ConfigError, match="one file for two"):
+        report(run, page, markdown=page, progress=lambda *told: work.append(told))
+    assert work == []
+
+
+def test_scores_are_named_only_beside_a_run(run, tiny_dataset, tmp_path):
+    found, scored = tmp_path / "found", tmp_path / "scored"
+    predict(run, tiny_dataset / "imagesTr", out=found)
+    evaluate(found, tiny_dataset / "labelsTr", out=scored, metrics=["dice"])
+    with pytest.raises(ConfigError, match="--scores: is for a run"):
+        report(scored, scores=tmp_path / "others")
+    assert not (scored / "report.html").exists()
 
 
 def test_what_was_moved_since_is_left_out_with_a_warning(run, tiny_dataset, tmp_path, caplog):

@@ -73,6 +73,9 @@ def compare(
 
 def _named(places: Sequence[Path], names: str | None) -> dict[str, list[Path]]:
     """Return the methods by given names, else by those of their folders where these differ."""
+    for place in places:
+        if places.count(place) > 1:
+            raise ConfigError(f"{place}: given twice.", remedy="Give each set of scores once.")
     if names is not None:
         given = names_of("--names", names)
         if len(given) != len(places) or len(set(given)) < len(given):

@@ -64,6 +64,7 @@ def _scores(data: Mapping[str, Any]) -> Scores:
         protocol=protocol,
         predictions=data.get("predictions", ""),
         references=data.get("references", ""),
+        probabilities=data.get("probabilities", ""),
     )
 
 

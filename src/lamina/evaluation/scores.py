@@ -105,6 +105,8 @@ class Scores:
     """Where the segmentations lie, for who wants to look at them."""
     references: str = ""
     """Where the labels lie; empty where the record beside the segmentations says so."""
+    probabilities: str = ""
+    """Where the probabilities lie; empty where none were asked for."""
 
     @property
     def measures(self) -> tuple[Metric, ...]:
@@ -158,6 +160,7 @@ class Scores:
             "unit": self.unit,
             "predictions": self.predictions,
             "references": self.references,
+            "probabilities": self.probabilities,
             "failures": dict(self.failures),
             "not_predicted": list(self.not_predicted),
             "protocol": self.protocol,

@@ -19,7 +19,7 @@ from lamina.volume import Volume
 
 SCORES = "scores.json"
 CASES = "cases.json"
-"""Beside the scores: each case's patient, where known, and what its reference was."""
+"""Beside the scores: each case's patient, where known, and what was compared with what."""
 
 _INSIDE = (SCORES, f"scores/{SCORES}", f"{OUT_OF_FOLD}/{SCORES}")
 """Where a folder of scores, of a demonstration or of a cross-validation has them."""
@@ -37,6 +37,8 @@ class Evaluation:
     """Case -> patient, where it is recorded."""
     references: Mapping[str, str]
     """Case -> SHA-256 of its reference, where it is recorded."""
+    segmentations: Mapping[str, str]
+    """Case -> SHA-256 of what was scored, where it is recorded."""
 
     @cached_property
     def values(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
@@ -72,11 +74,11 @@ class Evaluation:
         return self.tried | frozenset(self.scores.not_predicted)
 
 
-def fingerprint(reference: Volume) -> str:
-    """Return the SHA-256 of a reference's class indices, shape and voxel size."""
-    grid = np.round(np.asarray(reference.spacing, np.float64), 6)
-    head = f"{reference.array.shape} {grid.tolist()} {reference.unit} "
-    return sha256(head.encode() + reference.array.astype(np.uint8).tobytes()).hexdigest()
+def fingerprint(label_map: Volume) -> str:
+    """Return the SHA-256 of a label map's class indices, shape and voxel size."""
+    grid = np.round(np.asarray(label_map.spacing, np.float64), 6)
+    head = f"{label_map.array.shape} {grid.tolist()} {label_map.unit} "
+    return sha256(head.encode() + label_map.array.astype(np.uint8).tobytes()).hexdigest()
 
 
 def recorded_patients(folder: Path) -> dict[str, str]:
@@ -98,7 +100,7 @@ def read_evaluation(place: Path) -> Evaluation:
     file = _find(place)
     recorded = read_recorded(file)
     beside = file.parent / CASES
-    patients, references = _known(beside) if beside.is_file() else ({}, {})
+    patients, references, segmentations = _known(beside) if beside.is_file() else ({}, {}, {})
     if not references and (file.parent / RECORD).is_file():
         patients = recorded_patients(file.parent)
     found = Evaluation(
@@ -107,17 +109,22 @@ def read_evaluation(place: Path) -> Evaluation:
         metrics=recorded.declared,
         patients=patients,
         references=references,
+        segmentations=segmentations,
     )
     _check_complete(found)
     return found
 
 
-def _known(file: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return each case's patient, where there is one, and the hash of its reference."""
+def _known(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return each case's patient and the hashes of its reference and segmentation, where known."""
     told = read_json(file)
+    key = "segmentation_sha256"  # which older records lack
     try:
-        patients = {case: known["patient"] for case, known in told.items() if known["patient"]}
-        return patients, {case: known["reference_sha256"] for case, known in told.items()}
+        return (
+            {case: known["patient"] for case, known in told.items() if known["patient"]},
+            {case: known["reference_sha256"] for case, known in told.items()},
+            {case: known[key] for case, known in told.items() if key in known},
+        )
     except (AttributeError, KeyError, TypeError) as error:
         raise FileError(
             f"{file}: is not what evaluate writes ({type(error).__name__}: {error}).",

@@ -37,6 +37,9 @@ def paired(
         DatasetError: A folder is missing or holds one case twice, or nothing can be paired.
         FileError, LabelError: The description of the labels is damaged.
     """
+    for place in (predictions, references):
+        if place and not place.exists():
+            raise DatasetError(f"{place}: no such file or folder.")
     if references is None:
         return recorded(predictions, labels)
     return _given(predictions, references, labels)
@@ -113,8 +116,6 @@ def _find(path: Path) -> dict[str, Path]:
     """Return the label maps of a folder, or the one given, by case id."""
     if path.is_file():
         return {strip_suffix(path): path}
-    if not path.is_dir():
-        raise DatasetError(f"{path}: no such file or folder.")
     found: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if is_scan(file) and not is_probabilities(file):

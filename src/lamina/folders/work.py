@@ -120,14 +120,25 @@ class WorkFolder:
         if self.changing_file.is_file():
             raise DatasetError(
                 f"{self.root}: its cases are being prepared for another plan, or that broke off.",
-                remedy=f"Wait for it, or run lamina plan {self.root} --model auto.",
+                remedy=f"Wait for it, or run lamina plan {self.root} {self._as_planned()}.",
             )
         whole = read_fold(self.splits_file, number)
         return whole if share == 1 else share_of(whole, self.cohort().cases, share)
 
+    def _as_planned(self) -> str:
+        """Return the option of ``lamina plan`` that keeps what was asked for."""
+        plan = self.plan()
+        if plan.was_asked("target_spacing") and not plan.was_asked("network"):
+            return f"--spacing {','.join(f'{step:g}' for step in plan.target_spacing)}"
+        return f"--model {plan.network if plan.was_asked('network') else 'auto'}"
+
     def _check(self) -> None:
-        if not self.splits_file.is_file():
-            raise DatasetError(
-                f"{self.root}: not a prepared dataset.",
-                remedy=f"Run lamina prepare DATASET --out {self.root} first.",
-            )
+        if self.splits_file.is_file():
+            return
+        begun = self.fingerprint_file.is_file() or not any(self.root.glob("*"))
+        raise DatasetError(
+            f"{self.root}: not a prepared dataset.",
+            remedy=f"Run lamina prepare DATASET --out {self.root} first."
+            if begun
+            else f"If it is a dataset, run lamina prepare {self.root} --out WORK and give WORK.",
+        )

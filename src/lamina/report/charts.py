@@ -6,22 +6,24 @@ Their colours are those of the page in daylight; on it they follow the reader's 
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lamina.colours import OKABE_ITO
 from lamina.evaluation.metrics import Metric
-from lamina.report.sheets import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 INK, MUTED, LINE = "#1c2127", "#5f6b7a", "#e1e5ea"
 _THEME = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
@@ -35,9 +37,11 @@ _LOW_ROW = 0.27
 _MANY = 12
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 _FEW_EPOCHS = 15
+_FEW_NAMES = 8
+"""So many names, and no more, leave room for the lines that they name."""
+_NAME = 0.2
+"""Height of a row of two names below a chart."""
 _GOLDEN = 0.618034
-LIMITS = 1.96
-"""Limits of agreement in standard deviations: 95 % of differences, were they normal."""
 
 _STYLE: Any = {
     "axes.edgecolor": MUTED,
@@ -73,7 +77,7 @@ class Chart:
 
     @property
     def svg(self) -> str:
-        """The figure as markup for a page; what is linked has the link's target for a tip."""
+        """The figure as markup for a page; what leads to a case has its name for a tip."""
         stream = io.StringIO()
         with styled():
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -84,8 +88,10 @@ class Chart:
             text = text.replace(colour, variable)
         text = re.sub(r' (xmlns(:xlink)?|width|height)="[^"]*"', "", text, count=4)
         return re.sub(
-            r'<a xlink:href="(#[^"]*)"[^>]*>', r'<a href="\1"><title>\1</title>', text
-        ).replace("<title>#case-", "<title>")
+            r'<a xlink:href="#case-([^"]*)"[^>]*>',
+            lambda link: f'<a href="#case-{link[1]}"><title>{escape(unquote(link[1]))}</title>',
+            text,
+        )
 
 
 def score_chart(
@@ -116,50 +122,6 @@ def score_chart(
     return Chart(metric.title, metric.definition, figure_of(axes))
 
 
-def agreement_chart(
-    label: str,
-    reference: NDArray[np.float64],
-    predicted: NDArray[np.float64],
-    cases: Sequence[str],
-    unit: str,
-    colour: str,
-) -> Chart:
-    """Draw how far two measures of a size agree (Bland and Altman 1986).
-
-    Args:
-        label: The structure.
-        reference: Its true size in each case.
-        predicted: Likewise.
-        cases: Names of the cases.
-        unit: Of the sizes.
-        colour: Of the structure.
-    """
-    mean, error = (reference + predicted) / 2, predicted - reference
-    bias, spread = float(error.mean()), float(error.std(ddof=1)) if len(error) > 1 else 0.0
-    limits = [bias - LIMITS * spread, bias + LIMITS * spread]
-    digits = _digits(max(map(abs, limits)))
-    with styled():
-        axes = _axes()
-        axes.scatter(mean, error, urls=[f"#case-{case}" for case in cases], **_dots(colour))
-        for value, name, dashes in (
-            (bias, "bias", "solid"),
-            (limits[1], "+1.96 SD", (0, (4, 2))),
-            (limits[0], "−1.96 SD", (0, (4, 2))),
-        ):
-            axes.axhline(value, color=INK, linewidth=1, linestyle=dashes, zorder=1)
-            place: dict[str, Any] = {"va": "center", "size": 9}
-            place["transform"] = axes.get_yaxis_transform()
-            axes.text(1.02, value, f"{name}\n{signed(value, digits)}", **place)
-        axes.axhline(0, color=LINE, linewidth=1.5, zorder=0)
-        axes.margins(x=0.1, y=0.18)
-        axes.set_xlabel(f"Mean of both, {unit}")
-        axes.set_ylabel(f"Predicted − reference, {unit}")
-        _finish(axes)
-    low, high = (signed(limit, digits) for limit in limits)
-    told = f"Bias {signed(bias, digits)} {unit}, limits of agreement {low} to {high} {unit}"
-    return Chart(label, f"{told}; {len(error)} cases.", figure_of(axes))
-
-
 def curve_chart(
     title: str,
     caption: str,
@@ -182,12 +144,13 @@ def curve_chart(
     with styled():
         axes = _axes()
         others, dashes = cycle(OKABE_ITO[::-1]), cycle(DASHES)
+        drawn: dict[str, Line2D] = {}
         for name, points in lines.items():
             epochs, values = zip(*points, strict=True)
             marker = "o" if len(points) <= _FEW_EPOCHS else ""
             style: dict[str, Any] = {"linestyle": next(dashes), "marker": marker, "markersize": 4}
             colour = colours.get(name) or next(others)
-            axes.plot(epochs, values, color=colour, linewidth=1.7, label=_short(name), **style)
+            (drawn[name],) = axes.plot(epochs, values, color=colour, linewidth=1.7, **style)
         if mark is not None:
             axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
             axes.annotate(
@@ -204,7 +167,7 @@ def curve_chart(
         axes.set_ylabel(title)
         _tick(axes, integer=True)
         if len(lines) > 1:
-            axes.legend(loc="best", fontsize=9)
+            name_lines(axes, drawn)
         _finish(axes)
     return Chart(title, caption, figure_of(axes))
 
@@ -234,6 +197,19 @@ def _axes(height: float = _HEIGHT) -> "Axes":
     figure = Figure((_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure.add_subplot()
+
+
+def name_lines(
+    axes: "Axes", lines: "Mapping[str, Line2D]", loc: Literal["best", "lower right"] = "best"
+) -> None:
+    """Add a legend: among the lines where there are few, below where it would cover them."""
+    handles, figure = [*lines.values()], figure_of(axes)
+    if len(lines) <= _FEW_NAMES:
+        axes.legend(handles, [_short(name) for name in lines], loc=loc, fontsize=9)
+        return
+    figure.set_figheight(figure.get_figheight() + _NAME * math.ceil(len(lines) / 2))
+    names = [_short(name, 20) for name in lines]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)
 
 
 def figure_of(axes: "Axes") -> "Figure":
@@ -271,8 +247,7 @@ def _strip(axes: "Axes", row: int, values: Mapping[str, float], colour: str) -> 
         manage_ticks=False,
         zorder=3,
     )
-    links = [f"#case-{case}" for case in values]
-    axes.scatter(shown, row + _jitter(len(shown)), urls=links, **_dots(colour))
+    axes.scatter(shown, row + _jitter(len(shown)), **dots(colour, values))
 
 
 def _jitter(count: int) -> NDArray[np.float64]:
@@ -281,13 +256,11 @@ def _jitter(count: int) -> NDArray[np.float64]:
     return np.asarray(places / 2 if count > 1 else np.zeros(count))
 
 
-def _dots(colour: str) -> dict[str, Any]:
-    return {"s": 26, "color": colour, "edgecolors": MUTED, "linewidths": 0.5, "zorder": 2}
-
-
-def _digits(largest: float) -> int:
-    """Return the decimals by which values up to the largest have three digits that matter."""
-    return max(0, 2 - math.floor(math.log10(largest))) if largest else 3
+def dots(colour: str, cases: Iterable[str]) -> dict[str, Any]:
+    """Return the style of dots that lead to their cases."""
+    links = [f"#case-{quote(case, errors='backslashreplace')}" for case in cases]
+    style = {"s": 26, "color": colour, "edgecolors": MUTED, "linewidths": 0.5, "zorder": 2}
+    return style | {"urls": links}
 
 
 def _short(name: str, length: int = 24) -> str:

@@ -42,7 +42,8 @@ def data_facts(found: Fingerprint) -> dict[str, str]:
     names = dict.fromkeys(name for case in cases for name in case.voxels)
     for name in names:
         sizes = [case.voxels.get(name, 0) * prod(case.spacing) for case in cases]
-        facts[f"Volume of {name}"] = _sizes(sizes, unit, found.spatial_dims)
+        what = "Volume" if found.spatial_dims == 3 else "Area"
+        facts[f"{what} of {name}"] = _sizes(sizes, unit, found.spatial_dims)
     if odd:
         more = f" and {len(odd) - _LISTED} more" if len(odd) > _LISTED else ""
         facts["Deserve a look"] = "; ".join(odd[:_LISTED]) + more

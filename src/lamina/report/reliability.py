@@ -1,18 +1,18 @@
 """A chart of how far probabilities can be trusted."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.report.charts import LINE, MUTED, Chart, drawing, figure_of
+from lamina.report.charts import LINE, MUTED, Chart, drawing, figure_of, name_lines
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
 
 _FEWEST = 0.001
 """Share of a structure's voxels below which a bin says too little to be drawn."""
-
-_MANY = 8
-"""Structures beyond which their names would cover the chart; the colours are those of the page."""
 
 
 def reliability_chart(
@@ -27,6 +27,7 @@ def reliability_chart(
     """
     with drawing() as axes:
         axes.plot((0, 1), (0, 1), color=LINE, linewidth=1.5, zorder=0)
+        drawn: dict[str, Line2D] = {}
         for label, (voxels, likely, there) in found.items():
             often = voxels > _FEWEST * voxels.sum()
             style: dict[str, Any] = {
@@ -35,13 +36,12 @@ def reliability_chart(
                 "markersize": 4,
             }
             line = likely[often] / voxels[often], there[often] / voxels[often]
-            axes.plot(*line, marker="o", label=label, **style)
+            (drawn[label],) = axes.plot(*line, marker="o", **style)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_xlabel("Probability")
         axes.set_ylabel("Share that is the structure")
-        if len(found) <= _MANY:
-            axes.legend(loc="lower right", fontsize=9)
+        name_lines(axes, drawn, loc="lower right")
     told = (
         "Voxels in the boxes around each structure, all cases together. On the straight line the "
     )

@@ -20,8 +20,9 @@ from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.summary import Summary
 from lamina.files import atomic_path, write_text
+from lamina.report.agreement import agreement_chart
 from lamina.report.cases import Pair, colours_of, ranked_by, show
-from lamina.report.charts import MUTED, Chart, agreement_chart, curve_chart, score_chart
+from lamina.report.charts import MUTED, Chart, curve_chart, score_chart
 from lamina.report.page import render
 from lamina.report.reliability import reliability_chart
 from lamina.report.tables import (
@@ -53,7 +54,9 @@ class Results:
     read_pairs: Callable[[], Iterator[Pair]] = lambda: iter(())
     """Reads the cases to show, one after the other."""
     sizes: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
-    """Structure -> case -> its true and its predicted size, in ml, or in pixels."""
+    """Structure -> case -> its true and its predicted size."""
+    size_unit: str = "ml"
+    """``ml``, ``cm²`` of pictures, or ``px`` of those that do not tell how large they are."""
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Name of a run -> its epochs, as ``metrics.jsonl`` holds them."""
     select_by: str = "dice"
@@ -92,8 +95,8 @@ def save_report(path: Path, results: Results) -> None:
         mean=MEAN,
         score_charts=list(score_charts(scores, shown_metrics(scores))),
         calibration=list(calibration_charts(results)),
-        agreements=list(agreement_charts(scores, results.sizes)),
-        curves=list(curve_charts(results.histories, results.select_by)),
+        agreements=list(agreement_charts(results)),
+        curves=list(curve_charts(results)),
         shown=shown,
         sided=any(any(section.letters) for case in shown for section in case.telling),
         scenes=scenes,
@@ -121,8 +124,8 @@ def save_pdf(path: Path, results: Results) -> None:
     charts = (
         *score_charts(scores, shown_metrics(scores)),
         *calibration_charts(results),
-        *agreement_charts(scores, results.sizes),
-        *curve_charts(results.histories, results.select_by),
+        *agreement_charts(results),
+        *curve_charts(results),
     )
     with atomic_path(path) as part, PdfPages(part) as pages:
         for chart in charts:
@@ -148,22 +151,18 @@ def calibration_charts(results: Results) -> Iterator[Chart]:
     yield from score_charts(results.scores, _uncertain(results.scores))
 
 
-def agreement_charts(
-    scores: Scores, sizes: Mapping[str, Mapping[str, tuple[float, float]]]
-) -> Iterator[Chart]:
+def agreement_charts(results: Results) -> Iterator[Chart]:
     """Yield a chart for each structure that was measured often enough for one."""
-    colours, unit = colours_of(scores.labels), "ml" if scores.unit == "mm" else "px"
-    often = {label: found for label, found in sizes.items() if len(found) >= _FEWEST_PAIRS}
-    for label, by_case in list(often.items())[:_MOST_AGREEMENTS]:
+    colours, unit = colours_of(results.scores.labels), results.size_unit
+    often = [(label, f) for label, f in results.sizes.items() if len(f) >= _FEWEST_PAIRS]
+    for label, by_case in often[:_MOST_AGREEMENTS]:
         reference, predicted = np.array([*by_case.values()], np.float64).T
         yield agreement_chart(label, reference, predicted, [*by_case], unit, colours[label])
 
 
-def curve_charts(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]], select_by: str = "dice"
-) -> Iterator[Chart]:
+def curve_charts(results: Results) -> Iterator[Chart]:
     """Yield loss and Dice by epoch: of one run by structure, of several runs side by side."""
-    known = {name: lines for name, lines in histories.items() if lines}
+    known = {name: lines for name, lines in results.histories.items() if lines}
     if not known:
         return
     losses = {name: _points(lines, "loss") for name, lines in known.items()}
@@ -179,8 +178,9 @@ def curve_charts(
     names = [key.removeprefix("dice/") for key in lines[0] if key.startswith("dice/")]
     if len(names) > 1:
         curves |= {name: _points(lines, f"dice/{name}") for name in names}
-    kept = max(lines, key=lambda line: line[select_by])["epoch"] + 1
-    yield curve_chart("Dice", told, curves, {"mean": MUTED}, mark=kept)
+    kept = max(lines, key=lambda line: line[results.select_by])["epoch"] + 1
+    colours = colours_of(results.scores.labels) | {"mean": MUTED}
+    yield curve_chart("Dice", told, curves, colours, mark=kept)
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

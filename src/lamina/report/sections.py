@@ -5,6 +5,7 @@ Lines stay sharp at any size, and a reader can take them away.
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,13 +176,13 @@ def _section(
     colours: Mapping[int, tuple[str, str]],
 ) -> Section:
     height, width = (n * mm for n, mm in zip(stack.image.shape[:2], stack.spacing, strict=True))
-    plane = stack.plane
+    plane, digits = stack.plane, _digits(stack.spacing)
     letters = (OPPOSITE[plane.right], plane.right, OPPOSITE[plane.down], plane.down)
     return Section(
         caption=stack.where(index),
         picture=_picture(stack.image[:, :, index], (width, height), window),
-        width=round(width, 2),
-        height=round(height, 2),
+        width=round(width, digits),
+        height=round(height, digits),
         reference=_lines(stack.reference[:, :, index], stack.spacing, colours),
         predicted=_lines(stack.predicted[:, :, index], stack.spacing, colours),
         letters=letters if stack.in_body else ("", "", "", ""),
@@ -209,15 +210,20 @@ def _lines(
     )
 
 
+def _digits(spacing: Sequence[float]) -> int:
+    """Return the decimals of a place in mm: two, or more where pixels are finer than that."""
+    return max(2, 1 - math.floor(math.log10(min(spacing))))
+
+
 def _path(mask: NDArray[np.bool_], spacing: Sequence[float]) -> str:
     """Return a mask's contours, half-way between its pixels and the next, as an SVG path."""
     from skimage.measure import find_contours
 
     if not mask.any():
         return ""
-    parts = []
+    parts, digits = [], _digits(spacing)
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
         places = (contour - 0.5) * spacing
-        points = " ".join(f"{x:.2f} {y:.2f}" for y, x in places[:-1])
+        points = " ".join(f"{x:.{digits}f} {y:.{digits}f}" for y, x in places[:-1])
         parts.append(f"M{points}Z")
     return "".join(parts)

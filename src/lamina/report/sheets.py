@@ -1,5 +1,6 @@
 """Tables of strings, and how they are written in Markdown and in LaTeX."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,14 +46,15 @@ def markdown_page(
     """
     parts = [f"# {_cell(title)}"] if title else []
     for sheet in sheets:
-        parts += [f"{'##' if title else '#'} {_cell(sheet.title)}", _markdown_table(sheet)]
+        parts += [f"{'##' if title else '#'} {_cell(sheet.title)}", markdown_table(sheet)]
     parts += [legend] if legend else []
     if notes:
         parts += [f"## {heading}", "\n".join(f"- {_cell(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(sheet: Sheet) -> str:
+def markdown_table(sheet: Sheet) -> str:
+    """Return a table without its title."""
     rule = ["---"] * sheet.names + ["---:"] * (len(sheet.header) - sheet.names)
     lines = [[_cell(c) for c in sheet.header], rule]
     for row, bold in zip(sheet.rows, sheet.bold, strict=True):
@@ -88,5 +90,6 @@ def _cell(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return text on one line as LaTeX prints it."""
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+    """Return text on one line as LaTeX prints it, a hyphen before a number as a minus."""
+    told = re.sub(r"(?<![\w.])-(?=\d)", "−", " ".join(text.split()))
+    return "".join(_LATEX.get(c, c) for c in told)

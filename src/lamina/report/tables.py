@@ -1,7 +1,6 @@
 """Tables of scores for a paper: Markdown and LaTeX."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from lamina.evaluation.figures import cell, number, shown_metrics
 from lamina.evaluation.metrics import Metric
@@ -9,7 +8,7 @@ from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics import LEVEL
 from lamina.evaluation.statistics.intervals import Interval, caution_of
 from lamina.evaluation.statistics.means import MEAN as OF_ALL
-from lamina.report.sheets import latex_text
+from lamina.report import sheets
 
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 MEAN = "Mean of structures"
@@ -99,32 +98,19 @@ def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
 
 def markdown_table(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return the scores as a Markdown table with its caption below."""
-    head, *rows = score_rows(scores, intervals)
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    lines = [_line(row, _for_markdown) for row in (head, rule, *rows)]
-    return "\n".join(lines) + f"\n\n{_sentence(scores, intervals)}\n"
+    table = sheets.markdown_table(_sheet(scores, intervals))
+    return f"{table}\n\n{_sentence(scores, intervals)}\n"
 
 
 def latex_table(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return the scores as a LaTeX table for the ``booktabs`` package."""
+    return sheets.latex_table(_sheet(scores, intervals), _sentence(scores, intervals)) + "\n"
+
+
+def _sheet(scores: Scores, intervals: Intervals | None) -> sheets.Sheet:
     head, *rows = score_rows(scores, intervals)
-    body = [" & ".join(map(_for_latex, row)) + r" \\" for row in (head, *rows)]
-    with_mean = rows[-1][0] == MEAN
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        f"  \\caption{{{_for_latex(_sentence(scores, intervals))}}}",
-        f"  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"    \toprule",
-        f"    {body[0]}",
-        r"    \midrule",
-        *(f"    {line}" for line in (body[1:-1] if with_mean else body[1:])),
-        *([r"    \midrule", f"    {body[-1]}"] if with_mean else []),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    bold = tuple(row[0] == MEAN for row in rows)
+    return sheets.Sheet("Scores", head, tuple(rows), names=1, bold=bold)
 
 
 def _bracketed(found: Interval | None, metric: Metric) -> str:
@@ -137,15 +123,3 @@ def _sentence(scores: Scores, intervals: Intervals | None) -> str:
     told = counts_told(scores, intervals)
     few = few_told(intervals or {})
     return " ".join([f"{told[:1].upper()}{told[1:]}.", *([few] if few else []), *definitions])
-
-
-def _line(cells: Sequence[str], escape: Callable[[str], str]) -> str:
-    return f"| {' | '.join(map(escape, cells))} |"
-
-
-def _for_markdown(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _for_latex(text: str) -> str:
-    return latex_text(re.sub(r"(?<![\w.])-(?=\d)", "−", text))

@@ -13,7 +13,7 @@ from lamina.errors import ConfigError, DatasetError, UnknownNameError
 from lamina.evaluation.metrics import METRICS, Metric, Unit
 from lamina.evaluation.statistics.comparison import Comparison, Subject, compare_methods
 from lamina.evaluation.statistics.pairing import ByCase, Paired, pair
-from lamina.files import write_json, write_text
+from lamina.files import check_folder, write_json, write_text
 from lamina.folders.evaluation import Evaluation, read_evaluation
 from lamina.workflows.steps.comparability import check_comparable, remarks
 
@@ -46,7 +46,7 @@ class _Measure:
 
 
 def compare(
-    methods: Mapping[str, Sequence[str | Path]],
+    methods: Mapping[str, str | Path | Sequence[str | Path]],
     out: str | Path | None = None,
     *,
     metric: str | None = None,
@@ -69,15 +69,21 @@ def compare(
     Raises:
         ConfigError: There are fewer than two methods, scores are given twice, or the metric is a
             signed error.
-        DatasetError: There are no scores, or they are not of the same cases, references, labels and
-            rules.
-        FileError: Scores are damaged, or ``out`` cannot be written.
+        DatasetError: There are no scores, or they were measured as a paper did, or are not of the
+            same cases, references, labels and rules.
+        FileError: Scores are damaged, or ``out`` is a file or cannot be written.
         UnknownNameError: There is no such metric, structure or region.
     """
-    places = {name: [Path(place) for place in given] for name, given in methods.items()}
+    places = {
+        name: [Path(place) for place in ([given] if isinstance(given, str | Path) else given)]
+        for name, given in methods.items()
+    }
     _check_number(places)
+    if out:
+        check_folder(Path(out))
     evaluations = [read_evaluation(path) for paths in places.values() for path in paths]
     _check_distinct(evaluations)
+    _check_ours(evaluations)
     measure = _measure(evaluations[0], metric, structure)
     check_comparable(evaluations, measure.metric.name)
     known = dict(chain.from_iterable(e.patients.items() for e in evaluations))
@@ -117,6 +123,16 @@ def _check_distinct(evaluations: Sequence[Evaluation]) -> None:
             raise ConfigError(f"{file}: given twice.", remedy="Give each set of scores once.")
 
 
+def _check_ours(evaluations: Sequence[Evaluation]) -> None:
+    for found in evaluations:
+        if found.scores.protocol:
+            raise DatasetError(
+                f"{found.path}: was measured as a paper did, with --protocol "
+                f"{found.scores.protocol}.",
+                remedy="Score the segmentations again without --protocol.",
+            )
+
+
 def _measure(found: Evaluation, name: str | None, structure: str | None) -> _Measure:
     """Return what to compare, by the names that the scores have for it."""
     registered = [METRICS.get(metric) for metric in METRICS]
@@ -130,7 +146,8 @@ def _measure(found: Evaluation, name: str | None, structure: str | None) -> _Mea
         name = METRICS.get(name).measured_in(found.scores.unit).name
     if name not in there:
         raise UnknownNameError(
-            f"--metric {name}: is not in {found.path}.", remedy=f"It has {', '.join(directed)}."
+            f"--metric {name}: is not in {found.path}.",
+            remedy=f"It has {', '.join(directed) or 'none that has a better direction'}.",
         )
     if name not in directed:  # by size, a missed structure beats one found too large
         raise ConfigError(

@@ -1,9 +1,11 @@
 """Evaluate: compare predicted with reference label maps, file by file."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from lamina.errors import DatasetError, GeometryError, LaminaError
+from lamina.errors import ConfigError, DatasetError, GeometryError, LaminaError
 from lamina.evaluation.metrics import METRICS, Unit
 from lamina.evaluation.protocols import PROTOCOLS, find_metric
 from lamina.evaluation.scores import Scores, score_case
@@ -20,6 +22,8 @@ from lamina.labels import LabelSet
 from lamina.volume import Volume
 from lamina.workflows import Progress, no_progress
 
+_log = logging.getLogger(__name__)
+
 
 def evaluate(
     predictions: str | Path,
@@ -27,7 +31,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     labels: LabelSet | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     protocol: str | None = None,
     probabilities: str | Path | None = None,
     progress: Progress = no_progress,
@@ -45,36 +49,36 @@ def evaluate(
         references: A folder of label maps, or one of them; not needed for a run's own scans, whose
             labels ``prediction.json`` names.
         out: Folder to leave ``scores.csv`` and ``scores.json`` in, and ``cases.json``, by which
-            ``compare`` knows patients and references.
+            ``compare`` knows patients and references, and ``report`` the segmentations.
         labels: What the values stand for; by default what ``prediction.json`` beside the
             predictions says, else the references' ``dataset.json``, else every value found in them.
-        metrics: Registered names; all of them by default, those that need probabilities if there
-            are any.
+        metrics: Registered names; all of them by default, those that need probabilities if every
+            case has some.
         protocol: A paper's way to measure in place of ours, to compare with its tables alone:
             ``"transunet"``, ``"mpunet"`` or ``"lgmsnet"``.
         probabilities: Folder of ``CASE_probabilities.npy`` or ``.nii.gz``, one map per class with
-            the background first, for metrics of calibration; by default that of the predictions.
+            the background first, for metrics of calibration, and a case without fails; by default
+            that of the predictions.
         progress: Told of each case when it is done.
 
     Raises:
         DatasetError: A folder is missing or holds one case twice, or nothing can be paired.
         FileError, LabelError: The description of the labels is damaged, or ``out`` is a file.
         UnknownNameError: A metric or the protocol is not registered.
-        ConfigError: The protocol does not measure what was asked for.
+        ConfigError: The protocol does not measure what was asked for, or ``metrics`` is empty.
     """
     predictions, references = Path(predictions), Path(references) if references else None
     if out:
         check_folder(out := Path(out))
-    for name in metrics or ():
-        find_metric(name, protocol)
+    wanted = _named(metrics, protocol)
     pairs, expected, labels = paired(predictions, references, labels)
     folder = Path(probabilities) if probabilities else folder_of(predictions)
-    names = tuple(metrics or _all_metrics(protocol, folder, pairs, probabilities is not None))
+    names = wanted or _all_metrics(protocol, folder, pairs, probabilities is not None)
     uncertain = any(find_metric(name, protocol).needs_probability for name in names)
     rows: list[Score] = []
     unit: Unit | None = None
-    failures = _unsegmented(predictions)
-    patients, scored = recorded_patients(predictions), {}
+    failures = _unsegmented(predictions, {*expected} - pairs.keys())
+    patients, scored = recorded_patients(predictions), dict[str, Any]()
     for done, (case, read) in enumerate(pairs.items(), start=1):
         try:
             prediction, reference = read()
@@ -93,8 +97,11 @@ def evaluate(
                 protocol=protocol,
                 probabilities=maps,
             )
-            digest = fingerprint(reference)
-            scored[case] = {"patient": patients.get(case), "reference_sha256": digest}
+            scored[case] = {
+                "patient": patients.get(case),
+                "reference_sha256": fingerprint(reference),
+                "segmentation_sha256": fingerprint(prediction),
+            }
         except LaminaError as error:
             failures[case] = str(error)
         progress(done, len(pairs), case)
@@ -108,6 +115,7 @@ def evaluate(
         protocol=protocol,
         predictions=str(predictions.resolve()),
         references=str(references.resolve()) if references else "",
+        probabilities=str(folder.resolve()) if uncertain else "",
     )
     if out:
         scores.write(out)
@@ -115,19 +123,35 @@ def evaluate(
     return scores
 
 
+def _named(metrics: str | Sequence[str] | None, protocol: str | None) -> tuple[str, ...]:
+    """Return the metrics that were asked for, each once; none where nothing was said."""
+    names = (metrics,) if isinstance(metrics, str) else metrics
+    if names is not None and not names:
+        raise ConfigError("metrics: is empty.", remedy="Name some, or leave it out for all.")
+    for name in names or ():
+        find_metric(name, protocol)
+    return tuple(dict.fromkeys(names or ()))
+
+
 def _all_metrics(
-    protocol: str | None, folder: Path, cases: Iterable[str], asked: bool
-) -> Sequence[str]:
+    protocol: str | None, folder: Path, cases: Collection[str], asked: bool
+) -> tuple[str, ...]:
     """Return what is measured unless asked otherwise; calibration where there is what it needs."""
     if protocol:
-        return [metric.name for metric in PROTOCOLS.get(protocol).metrics]
-    uncertain = any(find_probabilities(folder, case) for case in cases)
-    if asked and not uncertain:
+        return tuple(metric.name for metric in PROTOCOLS.get(protocol).metrics)
+    known = sum(find_probabilities(folder, case) is not None for case in cases)
+    if asked and not known:
         raise DatasetError(
             f"{folder}: holds no probabilities of any case.",
             remedy="Name them CASE_probabilities.npy or .nii.gz.",
         )
-    return [name for name in METRICS if uncertain or not METRICS.get(name).needs_probability]
+    uncertain = known > 0 and (asked or known == len(cases))
+    if known and not uncertain:
+        _log.warning(
+            "%s: holds probabilities of %d of %d cases; ece and brier are not measured.",
+            *(folder, known, len(cases)),
+        )
+    return tuple(name for name in METRICS if uncertain or not METRICS.get(name).needs_probability)
 
 
 def _check_unit(prediction: Volume, reference: Volume, unit: Unit | None) -> None:
@@ -140,7 +164,7 @@ def _check_unit(prediction: Volume, reference: Volume, unit: Unit | None) -> Non
         )
 
 
-def _unsegmented(predictions: Path) -> dict[str, str]:
-    """Return the scans that were tried and failed, which must not vanish from the scores."""
-    cases = read_record(predictions)["cases"]
-    return {c["case_id"]: c["error"] for c in cases if c["segmentation"] is None}
+def _unsegmented(predictions: Path, lacking: Collection[str]) -> dict[str, str]:
+    """Return which of the cases without a segmentation were tried and failed, and why."""
+    tried = (c for c in read_record(predictions)["cases"] if c["segmentation"] is None)
+    return {c["case_id"]: c["error"] for c in tried if c["case_id"] in lacking}

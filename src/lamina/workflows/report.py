@@ -10,11 +10,11 @@ from lamina.bundle import Bundle, load_bundle
 from lamina.config import resolve
 from lamina.data.case import patient_of
 from lamina.data.fingerprint import Fingerprint
-from lamina.errors import DatasetError
+from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.evaluation.figures import shown_metrics
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import intervals_of
-from lamina.files import read_json, sha256, write_text
+from lamina.files import check_folder, read_json, sha256, write_text
 from lamina.folders.bundle import find_bundle
 from lamina.folders.evaluation import SCORES, Evaluation, read_evaluation
 from lamina.folders.prediction import read_record
@@ -28,6 +28,7 @@ from lamina.workflows import Progress, no_progress
 from lamina.workflows.cross_validation import predict_fold
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.steps.reported_cases import (
+    are_scored,
     flags_of,
     pairs_of,
     reliability_of,
@@ -76,8 +77,9 @@ def report(
     """Write one page that says how good a network is, shows its cases, and tells where it is from.
 
     A run is shown with its plan, training and cost, and with the scores of its validation scans,
-    which are segmented into ``validation`` within it unless that is done already. What cannot be
-    read any more, such as scans that were moved, is left out with a warning.
+    which are segmented into ``validation`` within it and scored unless that is done already. What
+    cannot be read any more, such as scans that were moved, or is no longer what was scored, is left
+    out with a warning.
 
     Args:
         place: A run folder, that of all folds, or a folder that ``evaluate`` wrote.
@@ -89,14 +91,20 @@ def report(
         progress: Told of scans that are segmented, scored and drawn.
 
     Raises:
+        ConfigError: ``scores`` without a run, or one file for two things.
         DatasetError: ``place`` is neither.
         FileError: A record is damaged, or a file cannot be written.
     """
+    page = out or place / "report.html"
+    _check_files(page, markdown, latex, pdf)
     run = RunFolder(place) if RunFolder(place).manifest_file.is_file() else None
+    if scores and run is None:
+        raise ConfigError(
+            f"--scores: is for a run, and {place} is none.", remedy=f"Give {scores} in its place."
+        )
     folder = scores or (place if run is None else _validated(run, progress))
     found = _read(folder, run)
     results = _results(found, folder, run, progress, own=run is not None and scores is None)
-    page = out or place / "report.html"
     save_report(page, results)
     if markdown:
         write_text(markdown, markdown_table(results.scores, results.intervals))
@@ -108,6 +116,20 @@ def report(
     return Report(page=page, others=others, scores=results.scores)
 
 
+def _check_files(*files: Path | None) -> None:
+    """Refuse what cannot be a file to write to, before there is anything to write."""
+    given = [file for file in files if file]
+    for file in given:
+        check_folder(file.parent)
+        if file.is_dir():
+            raise FileError(f"{file}: is a folder.", remedy="Give the name of a file.")
+    if len({file.resolve() for file in given}) < len(given):
+        raise ConfigError(
+            f"{', '.join(map(str, given))}: one file for two of page, tables and charts.",
+            remedy="Give each a name of its own.",
+        )
+
+
 def _validated(run: RunFolder, progress: Progress) -> Path:
     """Return the folder with a run's own segmentations and scores, made where they are missing."""
     manifest = run.manifest()
@@ -115,15 +137,10 @@ def _validated(run: RunFolder, progress: Progress) -> Path:
         return run.out_of_fold
     folder = run.root / _VALIDATION
     find_bundle(run.root)
-    before = _stamp(folder)
     predict_fold(run, tuple(case.case_id for case in run.cases("val")), folder, progress)
-    if not (folder / SCORES).is_file() or _stamp(folder) != before:
+    if not are_scored(folder):
         evaluate(folder, out=folder, progress=progress)
     return folder
-
-
-def _stamp(folder: Path) -> list[str]:
-    return [entry["sha256"] for entry in read_record(folder)["cases"]]
 
 
 def _read(folder: Path, run: RunFolder | None) -> Evaluation:
@@ -143,7 +160,8 @@ def _results(
     found: Evaluation, folder: Path, run: RunFolder | None, progress: Progress, *, own: bool
 ) -> Results:
     scores = found.scores
-    pairs = pairs_of(scores)
+    pairs = pairs_of(found)
+    sizes, size_unit = sizes_of(pairs, scores, progress)
     record = run.manifest() if run else {}
     bundle = load_bundle(find_bundle(run.root)) if run else None
     about = _about_run(run, record, bundle) if run and bundle else {}
@@ -159,7 +177,8 @@ def _results(
         scores=scores,
         intervals=intervals_of(scores, patients, metrics),
         read_pairs=lambda: shown(pairs, scores, ct, progress),
-        sizes=sizes_of(pairs, scores, progress),
+        sizes=sizes,
+        size_unit=size_unit,
         flags=flags_of(scores),
         reliability=reliability_of(pairs, scores, progress),
         provenance=record_facts(record) | where,

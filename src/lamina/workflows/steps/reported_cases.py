@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.case import Case
-from lamina.errors import LaminaError
+from lamina.errors import DatasetError, LaminaError
 from lamina.evaluation.calibration import probabilities_around, reliability
-from lamina.evaluation.comparison import MM3_PER_ML, Comparison
+from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.scores import Scores
-from lamina.folders.pairs import ReadPair, folder_of, paired
+from lamina.explain.quality import unit_of, voxel_size
+from lamina.folders.evaluation import SCORES, Evaluation, fingerprint, read_evaluation
+from lamina.folders.pairs import ReadPair, folder_of, paired, recorded
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import find_probabilities, read_probabilities
 from lamina.geometry import check_same_grid
@@ -29,14 +32,51 @@ Sizes = dict[str, dict[str, tuple[float, float]]]
 """Structure -> case -> its true and its predicted size."""
 
 
-def pairs_of(scores: Scores) -> Mapping[str, ReadPair]:
-    """Return what reads the cases again; nothing where they are gone."""
+def are_scored(folder: Path) -> bool:
+    """Tell whether segmentations with a record have their scores beside them, as they are now.
+
+    Those that cannot be read are passed over.
+
+    Raises:
+        DatasetError, FileError: The record or the scores are damaged.
+    """
+    if not (folder / SCORES).is_file():
+        return False
+    scored = read_evaluation(folder).segmentations
+    for case, read in recorded(folder, None)[0].items():
+        try:
+            found, _ = read()
+        except LaminaError:
+            continue
+        if scored.get(case) != fingerprint(found):
+            return False
+    return True
+
+
+def pairs_of(evaluation: Evaluation) -> Mapping[str, ReadPair]:
+    """Return what reads the cases again, as they were scored; nothing where they are gone.
+
+    Reading a case raises an error if it is another now.
+    """
+    scores = evaluation.scores
     references = Path(scores.references) if scores.references else None
     try:
-        return paired(Path(scores.predictions), references, scores.labels)[0]
+        pairs = paired(Path(scores.predictions), references, scores.labels)[0]
     except LaminaError as error:
         log.warning("No case is shown: %s", error)
         return {}
+    return {case: partial(_as_scored, case, read, evaluation) for case, read in pairs.items()}
+
+
+def _as_scored(case: str, read: ReadPair, evaluation: Evaluation) -> tuple[Volume, Volume]:
+    found, wanted = read()
+    for volume, scored in ((found, evaluation.segmentations), (wanted, evaluation.references)):
+        if case in scored and scored[case] != fingerprint(volume):
+            raise DatasetError(
+                f"{volume.source}: has changed since it was scored.",
+                remedy="Score it again: lamina evaluate --out.",
+            )
+    return found, wanted
 
 
 def _read(pair: ReadPair) -> tuple[Volume, NDArray[np.uint8], NDArray[np.uint8]]:
@@ -47,9 +87,12 @@ def _read(pair: ReadPair) -> tuple[Volume, NDArray[np.uint8], NDArray[np.uint8]]
     return wanted, reference, predicted
 
 
-def sizes_of(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) -> Sizes:
-    """Measure every structure of every case, in ml or pixels."""
+def sizes_of(
+    pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress
+) -> tuple[Sizes, str]:
+    """Measure every structure of every case; return the unit too: ``ml``, ``cm²`` or ``px``."""
     sizes: Sizes = {name: {} for name in scores.labels.foreground}
+    unit = "ml"
     for done, case in enumerate(scores.cases, start=1):
         if case not in pairs:
             continue
@@ -58,14 +101,14 @@ def sizes_of(pairs: Mapping[str, ReadPair], scores: Scores, progress: Progress) 
         except LaminaError as error:
             log.warning("%s is not measured: %s", case, error)
             continue
-        unit = 1.0 if scores.unit == "px" else volume.voxel_volume / MM3_PER_ML
+        unit, each_voxel = unit_of(volume), voxel_size(volume)
         counts = [np.bincount(each.ravel(), minlength=256) for each in maps]
         for index, name in enumerate(sizes, start=1):
-            true, found = (float(count[index]) * unit for count in counts)
+            true, found = (float(count[index]) * each_voxel for count in counts)
             if true or found:
                 sizes[name][case] = true, found
         progress(done, len(scores.cases), "Measuring")
-    return sizes
+    return sizes, unit
 
 
 def flags_of(scores: Scores) -> dict[str, list[str]] | None:
@@ -81,9 +124,9 @@ def reliability_of(
 ) -> dict[str, NDArray[np.float64]]:
     """Return voxels, probabilities and frequencies of each structure, bin by bin.
 
-    Of cases whose probabilities lie beside the segmentations, where calibration was measured.
+    Of cases whose probabilities are still there, where calibration was measured.
     """
-    folder = _folder(scores)
+    folder = Path(scores.probabilities) if scores.probabilities else _folder(scores)
     known = [case for case in scores.cases if case in pairs and find_probabilities(folder, case)]
     if not any(metric.needs_probability for metric in scores.measures):
         return {}
