@@ -62,6 +62,27 @@ def test_a_hole_is_filled_and_what_lies_in_it_is_left():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(9, 9, 1), (9, 1, 9), (1, 9, 9), (9, 9)])
+def test_a_hole_in_a_volume_of_one_slice_is_filled(shape):
+    array = np.full((9, 9), 9, np.uint16)
+    array[1:8, 1:8] = 300
+    array[3, 3] = 9
+    expected = np.where(array == 9, 9, 300)
+    expected[3, 3] = 300
+    volume = Volume(array.reshape(1, *shape), affine_from((1.0,) * len(shape)), "slice")
+    found = after(Step(structure="organ", operation="fill_holes"), of=volume)
+    np.testing.assert_array_equal(found, expected.reshape(shape))
+
+
+def test_a_ring_in_one_slice_of_several_has_no_hole():
+    array = np.full((1, 9, 9, 3), 9, np.uint16)
+    array[0, 1:8, 1:8, 1] = 300
+    array[0, 3, 3, 1] = 9
+    volume = Volume(array, affine_from((1.0, 1.0, 1.0)), "ring")
+    found = after(Step(structure="organ", operation="fill_holes"), of=volume)
+    np.testing.assert_array_equal(found, array[0])
+
+
 def test_a_structure_that_is_not_there_is_no_fault():
     empty = Volume(np.full((1, 4, 4, 4), 9, np.uint16), affine_from((1, 1, 1)), "empty")
     for operation in ("largest_component", "fill_holes"):

@@ -20,7 +20,8 @@ def slanted_work(tiny_dataset, tmp_path_factory) -> Path:
         scan = read_volume(file)
         scan.affine[0, 2] = 0.5
         write_volume(scan, dataset / file.relative_to(tiny_dataset))
-    write_json(dataset / "dataset.json", read_json(tiny_dataset / "dataset.json"))
+    header = read_json(tiny_dataset / "dataset.json")
+    write_json(dataset / "dataset.json", header | {"name": "Slanted"})
     work = dataset.parent / "work"
     options = {"ram_bytes": 4e9, "num_folds": 2, "workers": 0, "rehearse": False}
     found = prepare(dataset, work, resample_oblique=True, **options)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lamina.bundle import save_bundle
-from lamina.errors import ConfigError, DatasetError, UnknownNameError
+from lamina.errors import ConfigError, DatasetError, FileError, UnknownNameError
 from lamina.files import read_json
 from lamina.geometry import affine_along
 from lamina.io import read_volume, write_volume
@@ -157,7 +157,59 @@ def test_a_picture_is_explained_once_its_pixels_have_a_size(cli, tmp_path):
     assert cli(*asked, "--pixel-size", "0.5", "--json").exit_code == 0
     told = read_json(tmp_path / "why" / "ultrasound_uncertainty.json")
     assert told["unit"] == "cm²"
+    entropy = read_volume(tmp_path / "why" / "ultrasound_uncertainty_entropy.tif")
+    assert (entropy.unit, entropy.array.shape) == ("px", pixels.shape)
     assert cli(*asked, "--pixel-size", "-1").exit_code
+
+
+@pytest.fixture
+def tilted(scan, tmp_path):
+    leaning = read_volume(scan)
+    leaning.affine[2, 0] = 0.2
+    write_volume(leaning, tmp_path / "tilted.nii.gz")
+    return tmp_path / "tilted.nii.gz"
+
+
+@pytest.mark.parametrize("method", ["gradcam", "attention", "uncertainty"])
+def test_a_tilted_scan_is_explained_on_its_own_grid(cli, light, tilted, tmp_path, method):
+    asked = ("explain", "-m", light, "-i", tilted, "-o", tmp_path / "why")
+    refused = cli(*asked, "--method", method)
+    assert refused.exit_code
+    assert "--resample-oblique" in refused.stderr
+    done = cli(*asked, "--method", method, "--resample-oblique", "--json")
+    told = json.loads(done.stdout)
+    files = [tmp_path / "why" / name for name in told["maps"].values()]
+    for array in check_grid(files, tilted):
+        assert array.max() > 0
+    (outcome,) = predict(light, tilted, out=tmp_path / "out", resample_oblique=True).outcomes
+    found = {name: known["size"] for name, known in told["structures"].items()}
+    assert found == {name: size for name, size in outcome.sizes.items() if size}
+
+
+def test_a_prediction_into_the_same_folder_meanwhile_does_no_harm(light, scan, tilted, tmp_path):
+    out, done = tmp_path / "both", []
+
+    def progress(*told):
+        if not done:
+            done.append(predict(light, scan, out=out))
+
+    result = explain(light, tilted, out, resample_oblique=True, progress=progress)
+    assert not done[0].failures
+    assert all(path.is_file() for path in result.maps.values())
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_that_cannot_be_written_is_told_as_such(light, scan, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="file: is a file"):
+        explain(light, scan, tmp_path / "file" / "why")
+
+
+def test_maps_are_not_laid_among_the_scans(light, scan):
+    before = set(scan.parent.iterdir())
+    with pytest.raises(FileError, match="is the folder of the scan.*a folder of its own"):
+        explain(light, scan, scan.parent)
+    assert set(scan.parent.iterdir()) == before
 
 
 def test_maps_of_names_that_look_alike_have_files_of_their_own(scan, tmp_path):

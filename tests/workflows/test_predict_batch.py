@@ -208,6 +208,23 @@ class TestProbabilities:
             predict(tiny_run, scans, out=out, probabilities=True)
         assert (out / "ball_000_probabilities.npy").read_bytes() == b"mine"
 
+    def test_another_format_beside_leaves_those_that_the_record_names(
+        self, tiny_dataset, tiny_run, tmp_path
+    ):
+        scan, out = tmp_path / "ball.mha", tmp_path / "out"
+        write_volume(read_volume(tiny_dataset / "imagesTr" / "ball_000.nii.gz"), scan)
+        predict(tiny_run, scan, out=out, probabilities=True)
+        before = (out / "ball_probabilities.npy").read_bytes()
+        for again in (False, True):
+            predict(tiny_run, scan, out=out, output_format="nifti", resume=again)
+        cases = read_json(out / "prediction.json")["cases"]
+        assert [case["segmentation"] for case in cases] == ["ball.mha", "ball.nii.gz"]
+        assert [case["probabilities"] for case in cases] == ["ball_probabilities.npy", None]
+        assert (out / "ball_probabilities.npy").read_bytes() == before
+        scan.write_bytes(scan.read_bytes()[:100])
+        assert predict(tiny_run, scan, out=out, output_format="nifti", probabilities=True).failures
+        assert (out / "ball_probabilities.npy").read_bytes() == before
+
     def test_a_full_disk_is_told_before_the_scan_is_segmented(
         self, scans, tiny_run, tmp_path, monkeypatch
     ):

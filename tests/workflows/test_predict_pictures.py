@@ -103,6 +103,22 @@ def test_a_model_in_mm_is_told_the_size_of_a_pixel(models, pictures, tmp_path, c
     assert "must be a length above 0" in refused.stderr
 
 
+def test_a_picture_becomes_nifti_where_that_is_asked_for_and_its_size_is_told(
+    models, pictures, tmp_path
+):
+    grey, out = pictures / "grey.png", tmp_path / "out"
+    asked = {"pixel_size": 0.5, "output_format": "nifti"}
+    assert not predict(models / "sized.lamina", grey, out=out, **asked).failures
+    assert sorted(path.name for path in out.iterdir()) == ["grey.nii.gz", "prediction.json"]
+    found = read_labels(out / "grey.nii.gz")
+    assert (found.unit, found.spacing[:2]) == ("mm", (0.5, 0.5))
+    predict(models / "sized.lamina", grey, out=tmp_path / "png", pixel_size=0.5)
+    np.testing.assert_array_equal(found.array.squeeze().T, masks(tmp_path / "png")["grey.png"])
+    bare = predict(models / "grey.lamina", grey, out=tmp_path / "bare", output_format="nifti")
+    assert "does not tell the size of its pixels, which NIfTI needs" in bare.failures["grey.png"]
+    assert "leave out --format" in bare.failures["grey.png"]
+
+
 def test_a_model_in_pixels_takes_no_size(models, pictures, tmp_path):
     out, picture = tmp_path / "out", pictures / "colour.jpg"
     result = predict(models / "colour.lamina", picture, out=out, pixel_size=0.5)

@@ -196,13 +196,14 @@ def test_a_dry_run_writes_nothing_and_tells_how_long(tiny_work, tmp_path, cli):
     assert "1 of 1 runs" in done.stdout
 
 
-def test_other_scans_can_be_scored_than_were_trained_on(tiny_work, tmp_path):
+def test_other_scans_can_be_scored_than_were_trained_on(tiny_work, slanted_work, tmp_path):
     asked = ASKED | {"rows": ["full"], "epochs": 1}
     out, settings = tmp_path / "study", SETTINGS | {"training_share": 0.5}
-    result = study(TABLE, tiny_work, out, settings, unseen=tiny_work, **asked)
+    result = study(TABLE, tiny_work, out, settings, unseen=slanted_work, **asked)
     assert result.runs[0].run.manifest()["num_training_cases"] == 2
     assert cells_of(result)["full"]["Mean Dice"].patients == 6
-    assert "Scored on Tiny, which was not trained on" in (out / "table.md").read_text("utf-8")
+    page = (out / "table.md").read_text("utf-8")
+    assert "Scored on Slanted, which was not trained on.\n" in page  # the paper has no such scans
     other = tmp_path / "other"
     other.mkdir()
     for name in ("splits.json", "dataset.json"):
@@ -213,6 +214,30 @@ def test_other_scans_can_be_scored_than_were_trained_on(tiny_work, tmp_path):
     with pytest.raises(DatasetError, match="its labels are huge = 3"):
         study(TABLE, tiny_work, tmp_path / "second", SETTINGS, unseen=other, **asked)
     assert not (tmp_path / "second").exists()
+
+
+def test_scans_or_patients_that_are_trained_on_are_not_scored_as_unseen(
+    tiny_work, slanted_work, tmp_path
+):
+    asked = ASKED | {"rows": ["full"], "dry_run": True}
+    renamed, revisited, apart = (tmp_path / name for name in ("renamed", "revisited", "apart"))
+    for folder, work in ((renamed, tiny_work), (revisited, slanted_work), (apart, tiny_work)):
+        shutil.copytree(work, folder)
+    ours = read_json(tiny_work / "dataset.json")
+    content = ours | {"name": "Other"}
+    content["cases"] = [
+        case | {"case_id": f"other_{number}", "group": f"other_{number}"}
+        for number, case in enumerate(ours["cases"])
+    ]
+    write_json(renamed / "dataset.json", content)
+    content = read_json(slanted_work / "dataset.json") | {"name": "Tiny"}
+    write_json(revisited / "dataset.json", content)
+    for unseen, first in ((tiny_work, "ball_000"), (renamed, "other_0"), (revisited, "ball_000")):
+        with pytest.raises(DatasetError, match=f"to train on: {first}, .*, \\.\\.\\."):
+            study(TABLE, tiny_work, tmp_path / "out", SETTINGS, unseen=unseen, **asked)
+    shutil.rmtree(apart / "cases" / "ball_000")  # as one is that was kept for the end
+    write_json(renamed / "dataset.json", ours | {"cases": ours["cases"][:1]})
+    assert study(TABLE, apart, tmp_path / "out", SETTINGS, unseen=renamed, **asked).runs
 
 
 def test_cases_channels_and_the_papers_own_metrics(tiny_work, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lamina.cli.options import OUT, Device, Model
+from lamina.cli.options import OUT, Device, Model, ResampleOblique
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 
@@ -37,6 +37,7 @@ def explain(
         float | None,
         typer.Option(help="Side of a pixel in mm, of pictures that do not tell it."),
     ] = None,
+    resample_oblique: ResampleOblique = False,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -56,6 +57,7 @@ def explain(
                 layer=layer,
                 structures=structure or (),
                 pixel_size=pixel_size,
+                resample_oblique=resample_oblique,
                 device=device,
                 progress=progress,
             )

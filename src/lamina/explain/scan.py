@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.preprocess import Alignment
-from lamina.data.straighten import require_orthogonal
+from lamina.data.straighten import Straightening, require_orthogonal
+from lamina.geometry import is_sheared
 from lamina.inference.predictor import OnWindow, Predictor, logits_of
 from lamina.inference.sliding_window import Network
 from lamina.inference.windows import Tiling, cut
@@ -24,6 +25,8 @@ class Prepared:
     alignment: Alignment
     array: NDArray[np.float32]
     """``(C, *S)``, attention maps that the network reads behind the channels."""
+    straightening: Straightening | None = None
+    """Where the scan's axes are not at right angles: the way to such a grid, and back."""
 
     @classmethod
     def of(cls, image: Volume, predictor: Predictor) -> "Prepared":
@@ -31,11 +34,29 @@ class Prepared:
 
         Raises:
             DatasetError: It has other channels than the model takes, or no finite voxel.
-            GeometryError: It has another number of axes, or these are not at right angles.
+            GeometryError: It has another number of axes, or these are not at right angles and it
+                is not to be resampled.
         """
-        require_orthogonal(image)
+        way = None
+        if is_sheared(image.affine):
+            if not predictor.resample_oblique:
+                require_orthogonal(image)
+            way = Straightening.of(image)
+            image = way.apply_image(image)
         alignment = Alignment.of(image, predictor.plan)
-        return cls(predictor, alignment, predictor.prepare(image, alignment))
+        return cls(predictor, alignment, predictor.prepare(image, alignment), way)
+
+    def on_scan(self, maps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Bring maps back from the upright grid to a slanted scan's own, as segmentations are.
+
+        Args:
+            maps: ``(N, *upright)``.
+            out: ``(N, *S)`` of the scan's file, which is filled.
+        """
+        way = self.straightening
+        assert way is not None
+        for upright, own in zip(maps, out, strict=True):
+            own[...] = way.undo(Volume(upright[None], way.upright_affine)).array[0]
 
     def windows(self) -> Iterator[NDArray[np.float32]]:
         """Yield all windows as the network takes them, ``(C, *roi_size)``."""
@@ -55,11 +76,11 @@ class Prepared:
         finish: Callable[[NDArray[Any]], NDArray[Any]] = lambda block: block,
         progress: OnWindow | None = None,
     ) -> None:
-        """Fill ``out``, ``(N, *source)``, with maps of the scan; what was cropped stays as it is.
+        """Fill ``out``, ``(N, *S)``, with maps of the scan; what was cropped stays as it is.
 
         Args:
             network: ``(B, C, *roi_size) -> (B, M, *roi_size)``, blended where windows overlap.
-            out: On the scan's own grid.
+            out: On the scan's own grid, or on the upright one of a slanted scan.
             finish: Makes ``N`` maps out of ``M`` there.
             progress: Called with windows done and windows in all.
         """

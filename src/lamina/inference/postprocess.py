@@ -2,6 +2,7 @@
 
 Structures are looked at on the scan's own grid. Voxels that touch by a corner belong together, so
 that thin structures are not taken apart; a hole is closed where it does not even touch by a face.
+Along an axis of one voxel there is no outside to touch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,9 @@ def apply(step: Step, array: NDArray[Any], value: int, background: int, voxel: f
     part = array[boxes[0]]
     mask = part == value
     if step.operation == "fill_holes":
-        part[binary_fill_holes(mask) & (part == background)] = value
+        single = tuple(axis for axis, size in enumerate(array.shape) if size == 1)
+        filled = binary_fill_holes(mask.squeeze(single)).reshape(mask.shape)
+        part[filled & (part == background)] = value
         return
     parts, sizes = connected_parts(mask)
     if step.operation == "largest_component":

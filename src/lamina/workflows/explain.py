@@ -15,7 +15,7 @@ from lamina.data.scans import scans_in, sized
 from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.explain.quality import Flag, flags, sizes, unit_of
 from lamina.explain.scan import Prepared
-from lamina.files import file_names, sha256, write_json
+from lamina.files import check_folder, file_names, sha256, write_json
 from lamina.folders.bundle import find_bundle
 from lamina.folders.model import load
 from lamina.io import write_volume
@@ -71,6 +71,7 @@ def explain(
     layer: str | None = None,
     structures: Sequence[str] = (),
     pixel_size: float | None = None,
+    resample_oblique: bool = False,
     device: str | None = None,
     progress: Progress = no_progress,
 ) -> Explanation:
@@ -86,6 +87,7 @@ def explain(
         layer: Module to look into; for Grad-CAM one on the way up by default, for attention all.
         structures: Structures, or regions, to explain by Grad-CAM; by default all that are found.
         pixel_size: Side of a pixel in mm, of pictures that do not tell it.
+        resample_oblique: As for :func:`load`.
         device: As for :func:`load`.
         progress: Called after each window.
 
@@ -94,18 +96,21 @@ def explain(
         ConfigError: The method is unknown, the layer or structures are not for it, the network has
             no attention, or pixels are to have no size.
         DatasetError: There is no such scan, or nothing to explain is found in it.
-        GeometryError: Axes are not at right angles.
+        GeometryError: Axes are not at right angles, and the scan is not to be resampled.
         UnknownNameError: There is no such layer or structure.
-        FileError: The scan cannot be read, or ``out`` cannot be written.
+        FileError: The scan cannot be read, or ``out`` cannot be written, or is the scan's folder.
     """
     _check(method, layer, structures)
     model, scan, out = Path(model), Path(scan), Path(out)
-    loaded = load(model, device=device)
+    check_folder(out)
+    loaded = load(model, device=device, resample_oblique=resample_oblique)
     plan = loaded.bundle.plan
     case = _one(scan, len(plan.channels))
+    _check_out(out, case)
     if pixel_size is not None:
         (case,) = sized((case,), pixel_size)
-    image = case.read_image(plan.channels)
+    stored = replace(case, spacing=None).read_image(plan.channels)
+    image = case.sized(stored)
     prepared = Prepared.of(image, loaded.predictor)
     with _scratch(out) as folder:
         subject = Subject(
@@ -121,7 +126,7 @@ def explain(
         flat = tuple(
             f"{heat.name}: {heat.high:.2f} everywhere." for heat in found.heats if heat.is_flat
         )
-        files = dict(_write(found.heats, image, out, stem))
+        files = dict(_write(found.heats, stored, out, stem))
         sheet = out / f"{stem}.png"
         title = " · ".join(filter(None, (case.case_id, method, found.layer)))
         save_heat(
@@ -170,27 +175,41 @@ def _one(scan: Path, num_channels: int) -> Case:
     return cases[0]
 
 
+def _check_out(out: Path, case: Case) -> None:
+    """Refuse the scan's own folder, where maps would be taken for further scans."""
+    for image in map(Path.resolve, case.images):
+        if out.resolve() == (image if image.is_dir() else image.parent):
+            raise FileError(
+                f"{out}: is the folder of the scan, where maps would be taken for scans.",
+                remedy="Give a folder of its own to --out.",
+            )
+
+
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """Yield a folder beside the results for what is too large to hold, and remove it at the end."""
+    """Yield a folder beside the results for what is too large to hold, and remove it at the end.
+
+    A prediction into the same folder removes parts at any time; this is called something else.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".part-", dir=out) as folder:
-            yield Path(folder)
+        scratch = TemporaryDirectory(prefix=".explain-", dir=out)
     except OSError as error:
         raise FileError(f"{out}: cannot be written: {error.strerror or error}.") from error
+    with scratch as folder:
+        yield Path(folder)
 
 
 def _write(
-    heats: Sequence[Heat], image: Volume, out: Path, stem: str
+    heats: Sequence[Heat], stored: Volume, out: Path, stem: str
 ) -> Iterator[tuple[str, Path]]:
     """Write each map as NIfTI, that of a picture as 16-bit TIFF, whose white is ``high``."""
     for heat, name in zip(heats, file_names(heat.name for heat in heats), strict=True):
         array = np.asarray(heat.array[None], np.float32)
-        if image.unit == "px":
+        if stored.unit == "px":
             array = np.asarray(np.rint(65535 * array / heat.high), np.uint16)
-        file = out / f"{stem}_{name}{'.tif' if image.unit == 'px' else '.nii.gz'}"
-        write_volume(replace(image, array=array), file)
+        file = out / f"{stem}_{name}{'.tif' if stored.unit == 'px' else '.nii.gz'}"
+        write_volume(replace(stored, array=array), file)
         yield heat.name, file
 
 

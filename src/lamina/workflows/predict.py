@@ -93,8 +93,9 @@ def predict(
         resume: Whether scans are left out that this model has segmented into ``out`` with these
             settings, and that have not been changed since.
         beside_others: Whether ``out`` may hold other scans segmented by other models.
-        output_format: ``"nifti"``, or for DICOM series ``"seg"``, ``"labelmap"`` or ``"rtstruct"``;
-            the scan's own format by default, and NIfTI for DICOM.
+        output_format: ``"nifti"``, for which pixels of pictures need a size, or for DICOM series
+            ``"seg"``, ``"labelmap"`` or ``"rtstruct"``; the scan's own format by default, and NIfTI
+            for DICOM.
         anonymise: Say nothing of the patient in DICOM objects, and give them new UIDs.
         pixel_size: Side of a pixel in mm, of pictures that do not tell it.
         cluster: Where to segment, as for :func:`~lamina.workflows.steps.fan_out.run_jobs`, one
@@ -148,6 +149,8 @@ def predict(
         kept = _protect(out, cases, output, None if beside_others else model_sha256)
         remove_parts(out)
         earlier = [entry for entry in read_record(out)["cases"] if entry not in kept]
+        told = (entry.get("probabilities") for entry in kept)
+        batch = replace(batch, spared=frozenset(filter(None, told)))
         try:
             outcomes = batch.run(cases, kept, earlier, progress)
         finally:

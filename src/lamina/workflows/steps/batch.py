@@ -35,8 +35,8 @@ class _Step:
     """A scan after reading or after segmenting; without it where that failed."""
 
     volume: Volume | None
-    stored: Volume | None = None
-    """As it lies in its file, where its case tells another size of voxels."""
+    grid: Volume | None = None
+    """What the segmentation is laid on; the file's own where the case tells another size."""
     quality: Mapping[str, Any] = field(default_factory=dict)
     """How much there is of each structure, and what is unusual."""
     stamp: str = ""
@@ -62,6 +62,8 @@ class Batch:
     """Whether a scan is read while the one before it is segmented."""
     resume: bool = False
     """Whether scans are left out that were segmented just so before."""
+    spared: frozenset[str] = frozenset()
+    """Names of files that entries which stay speak of, such as those of another format."""
     elsewhere: Elsewhere | None = None
     """What segments them, each in its :func:`own_folder`, if not this process."""
 
@@ -156,13 +158,14 @@ class Batch:
             stamp = stamp_of(case)
             self.output.check(case, self.model.bundle.plan.labels)
             stored = replace(case, spacing=None).read_image(self.model.bundle.plan.channels)
-            return _Step(case.sized(stored), stored, stamp=stamp)
+            image = case.sized(stored)
+            return _Step(image, self.output.grid(image, stored), stamp=stamp)
 
         return _attempted(case, read, _Step(None))
 
     def _segment(self, case: Case, read: _Step, on_window: Callable[[int, int], None]) -> _Step:
-        image, stored = read.volume, read.stored
-        if image is None or stored is None:
+        image, grid = read.volume, read.grid
+        if image is None or grid is None:
             return read
 
         def segment() -> _Step:
@@ -171,7 +174,7 @@ class Batch:
                 shape = self.model.bundle.plan.num_outputs, *image.spatial_shape
                 filled = room_for(self.out / probabilities_of(case.case_id), shape)
             found, quality = self._checked.segment(image, on_window, filled)
-            return _Step(found.laid_on(stored), quality=quality, stamp=read.stamp)
+            return _Step(found.laid_on(grid), quality=quality, stamp=read.stamp)
 
         return _attempted(case, segment, read)
 
@@ -223,7 +226,7 @@ class Batch:
 
     def _clear(self, case: Case) -> None:
         """Remove what an earlier prediction left of a case."""
-        for name in names_of(case, self.output):
+        for name in names_of(case, self.output) - self.spared:
             (self.out / name).unlink(missing_ok=True)
 
     def _is_done(self, case: Case, entries: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -1,7 +1,8 @@
 """The ways to explain what a model says of one scan, each as maps of the scan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from lamina.explain.gradcam import GradCAM
 from lamina.explain.layers import default_layer, find_layer, layers_of, unknown
 from lamina.explain.scan import Prepared
 from lamina.explain.uncertainty import Uncertainty, by_structure, views_of
+from lamina.files import atomic_path
 from lamina.folders.model import Model
 from lamina.inference.backend import fast_network
 from lamina.models import configure
@@ -62,14 +64,26 @@ class Subject:
         """The model as it lies in its file."""
         return self.model.bundle
 
-    def room(self, count: int) -> NDArray[np.float32]:
-        """Return an array of zeros ``(count, *S)`` on the disk."""
-        return np.lib.format.open_memmap(
-            self.folder / f"{len([*self.folder.iterdir()])}.npy",
-            mode="w+",
-            dtype=np.float32,
-            shape=(count, *self.image.spatial_shape),
-        )
+    def maps(self, count: int, fill: Callable[[NDArray[np.float32]], None]) -> NDArray[np.float32]:
+        """Return maps ``(count, *S)`` on the scan's own grid, held on the disk.
+
+        Args:
+            count: How many.
+            fill: Fills zeros; of a slanted scan, those of an upright grid.
+        """
+        found = self._room(count, self.prepared.alignment.source_shape)
+        fill(found)
+        if self.prepared.straightening is None:
+            return found
+        own = self._room(count, self.image.spatial_shape)
+        self.prepared.on_scan(found, own)
+        return own
+
+    def _room(self, count: int, shape: Sequence[int]) -> NDArray[np.float32]:
+        file = self.folder / f"{len([*self.folder.iterdir()])}.npy"
+        with atomic_path(file) as part:
+            np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(count, *shape))
+        return np.lib.format.open_memmap(file, mode="r+")
 
     def tell(self, what: str) -> Any:
         """Return a listener for windows."""
@@ -115,8 +129,8 @@ def _gradcam(subject: Subject, name: str | None, labels: Sequence[str]) -> Found
             f"{subject.image.source}: the model finds no {' or '.join(lost)}; there is nothing to "
             "explain."
         )
-    maps = subject.room(len(channels))
-    subject.prepared.apply(cam, maps, progress=subject.tell("Grad-CAM"))
+    fill = partial(subject.prepared.apply, cam, progress=subject.tell("Grad-CAM"))
+    maps = subject.maps(len(channels), fill)
     heats = []
     for name, array in zip(channels, maps, strict=True):
         if name in seen:
@@ -161,8 +175,8 @@ def _attention(subject: Subject, name: str | None) -> Found:
         raise unknown("layer", name, names)
     heats = []
     if drawn and name in (None, _HEADS):
-        maps = subject.room(drawn)
-        prepared.alignment.restore_maps(prepared.array[len(plan.channels) :], maps)
+        drawings = prepared.array[len(plan.channels) :]
+        maps = subject.maps(drawn, partial(prepared.alignment.restore_maps, drawings))
         heats += [
             Heat(name=f"{_HEADS} {head}", array=array, high=1.0)
             for head, array in enumerate(maps, start=1)
@@ -170,9 +184,9 @@ def _attention(subject: Subject, name: str | None) -> Found:
     looked = [site for site in sites if name in (None, site.name)]
     if looked:
         titles = [f"{site.name} {channel}" for site in looked for channel in site.channels]
-        maps = subject.room(len(titles))
         seer = AttentionMaps(network, looked)
-        prepared.apply(seer, maps, progress=subject.tell("Attention"))
+        fill = partial(prepared.apply, seer, progress=subject.tell("Attention"))
+        maps = subject.maps(len(titles), fill)
         heats += [_to_its_height(title, array) for title, array in zip(titles, maps, strict=True)]
     return Found(heats=heats, segmentation=subject.segment(), layer=name or "", notes=notes)
 
@@ -186,9 +200,9 @@ def _uncertainty(subject: Subject) -> Found:
     members = [*network.members] if isinstance(network, Ensemble) else [network]
     networks = [fast_network(member, subject.device) for member in members]
     seer = Uncertainty(views_of(networks, plan, tta=True), plan)
-    maps = subject.room(2)
-    subject.prepared.apply(
-        seer, maps, finish=seer.finish, progress=subject.tell("Looking at all views")
+    progress = subject.tell("Looking at all views")
+    maps = subject.maps(
+        2, partial(subject.prepared.apply, seer, finish=seer.finish, progress=progress)
     )
     named = dict(zip(("entropy", "disagreement"), maps, strict=True))
     agreement = seer.tally.take()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lamina import __version__
 from lamina.data.case import Case
-from lamina.errors import ConfigError
+from lamina.errors import ConfigError, GeometryError
 from lamina.io import is_scan, write_volume, written_suffix
 from lamina.io.derived import Kind, Producer, Pseudonyms, check_series, write_structures
 from lamina.io.structures import DICOM_SUFFIXES
@@ -50,11 +50,30 @@ class Output:
             return case.case_id + _SUFFIXES[self.kind]
         first = case.images[0].name
         name = first if is_scan(first) else f"{first}.dcm"
+        if self.nifti:
+            return f"{case.case_id}.nii.gz"
         if unit == "px" and name.lower().endswith(DICOM_SUFFIXES):
             return f"{case.case_id}.png"
-        if unit == "mm" and self.nifti:
-            return f"{case.case_id}.nii.gz"
         return case.case_id + written_suffix(name)
+
+    def grid(self, image: Volume, stored: Volume) -> Volume:
+        """Return what a segmentation is laid on: the file's own grid, for NIfTI one in mm.
+
+        Args:
+            image: With the size of pixels that the case tells, if any.
+            stored: As it lies in its file.
+
+        Raises:
+            GeometryError: NIfTI is asked for, and nothing tells the size of a picture's pixels.
+        """
+        if not self.nifti:
+            return stored
+        if image.unit == "px":
+            raise GeometryError(
+                f"{image.source}: does not tell the size of its pixels, which NIfTI needs.",
+                remedy="Tell it with --pixel-size, or leave out --format nifti.",
+            )
+        return image
 
     def check(self, case: Case, labels: LabelSet) -> None:
         """Check, before a case is segmented, that its segmentation can be written.

@@ -1,7 +1,7 @@
 """Study: fill a paper's table with what is measured here, beside what is printed.
 
-``plan`` says what is trained, ``runs`` trains and scores one training, ``table`` writes what was
-found, and ``conduct`` puts them together.
+``plan`` says what is trained, ``unseen`` which other scans are scored, ``runs`` trains and scores
+one training, ``table`` writes what was found, and ``conduct`` puts them together.
 """
 
 from lamina.workflows.study.conduct import RECORD, Studied, study

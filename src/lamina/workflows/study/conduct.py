@@ -21,8 +21,9 @@ from lamina.workflows.steps.fan_out import run_jobs
 from lamina.workflows.steps.run_record import MAY_CHANGE
 from lamina.workflows.steps.run_set import made_from, read_earlier
 from lamina.workflows.study.plan import length_of, plan_runs, refusal, remarks, shared_out
-from lamina.workflows.study.runs import StudyRun, read_scored, train_and_score, unseen_cases
+from lamina.workflows.study.runs import StudyRun, read_scored, train_and_score
 from lamina.workflows.study.table import write
+from lamina.workflows.study.unseen import check_unseen
 
 RECORD = "study.json"
 
@@ -134,7 +135,8 @@ def study(
         folds: Likewise; ``None``: all that the work folder has.
         time_budget_s: Seconds of training, of all runs together.
         epochs: Length of each run instead; without both, the recipe's.
-        unseen: Another prepared dataset, whose scans are scored instead of the run's own.
+        unseen: Another prepared dataset, whose scans, all of other patients, are scored instead of
+            the run's own.
         cluster: Where to train, as for :func:`~lamina.workflows.steps.fan_out.run_jobs`.
         cpus: Cores of a run on a cluster.
         gpus: GPUs of a run on a cluster; ``None``: one where there are any.
@@ -145,7 +147,8 @@ def study(
         UnknownNameError: There is no such study or row.
         ConfigError: No row can be trained on these scans; the budget is spent; or ``out`` holds a
             study of something else.
-        DatasetError: ``work`` is not prepared or lacks a fold; ``out`` holds other files.
+        DatasetError: ``work`` is not prepared or lacks a fold; ``unseen`` has other structures, or
+            scans or patients of ``work``; ``out`` holds other files.
         ClusterError: The cluster cannot be started or reached.
     """
     chosen = read_study(name)
@@ -154,7 +157,7 @@ def study(
         return _printed(chosen, counts, None if dry_run else out)
     _check(chosen, out, unseen)
     if unseen is not None:
-        unseen_cases(work, unseen)  # before anything is trained in vain
+        check_unseen(work, unseen)  # before anything is trained in vain
     assert out is not None
     task = _Work(
         study=chosen,

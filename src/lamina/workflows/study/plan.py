@@ -206,7 +206,8 @@ def _of_scans(study: Study, folder: WorkFolder, unseen: Path | None) -> list[str
         told += [note for note in (*followed["departures"], followed["note"]) if note]
     if unseen:
         other = WorkFolder(unseen).cohort().name
-        told.append(f"Scored on {other}, which was not trained on; the paper: {study.unseen}.")
+        theirs = f"; the paper: {study.unseen}" if study.unseen else ""
+        told.append(f"Scored on {other}, which was not trained on{theirs}.")
     return told
 
 

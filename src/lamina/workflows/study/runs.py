@@ -8,8 +8,7 @@ from typing import Any
 
 from lamina.bundle import load_bundle
 from lamina.data.cache import open_cases
-from lamina.data.case import Case, patient_of
-from lamina.errors import DatasetError
+from lamina.data.case import patient_of
 from lamina.evaluation.metrics import METRICS
 from lamina.files import read_json, sha256, write_json
 from lamina.folders.evaluation import SCORES, read_evaluation
@@ -21,6 +20,7 @@ from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
+from lamina.workflows.study.unseen import unseen_cases
 from lamina.workflows.train import finish_run
 
 _CHANNELS_FILE = "channels.json"
@@ -122,24 +122,6 @@ def train_and_score(
 def side_of(study: Study, folder: WorkFolder, fold: int) -> str:
     """Return which scans are scored: those kept for the end, where there are any."""
     return "test" if study.side != "val" and folder.fold(fold).test else "val"
-
-
-def unseen_cases(work: Path, unseen: Path) -> tuple[Case, ...]:
-    """Return the scans of another prepared dataset.
-
-    Raises:
-        DatasetError: It has other structures.
-    """
-    cohort, labels = WorkFolder(unseen).cohort(), WorkFolder(work).plan().labels
-    if dict(cohort.labels.values) != dict(labels.values):
-        names = [
-            ", ".join(f"{n} = {v}" for n, v in s.values.items()) for s in (labels, cohort.labels)
-        ]
-        raise DatasetError(
-            f"{unseen}: its labels are {names[1]}; {work} has {names[0]}.",
-            remedy="Give both the same labels in dataset.json.",
-        )
-    return cohort.cases
 
 
 def read_scored(run: StudyRun, numbers: Mapping[str, str]) -> Scored:
