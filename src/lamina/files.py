@@ -17,6 +17,7 @@ from typing import Any
 from lamina.errors import FileError, LaminaError
 
 _FULL_BELOW_BYTES = 1 << 16
+_REMEDY = "Choose another place, or ask for leave to read and write there."
 _REPLACED = re.compile(r"\.old-[0-9a-f]{8}-(.+)")
 """What a folder is called while another takes its place, and its own name."""
 
@@ -49,7 +50,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 remedy="Free some space or choose another folder, then run the same command again.",
             ) from error
         if isinstance(error, OSError):
-            raise FileError(f"{path}: cannot be written: {error.strerror or error}.") from error
+            reason = error.strerror or error
+            raise FileError(f"{path}: cannot be written: {reason}.", remedy=_REMEDY) from error
         raise
     finally:
         _remove(part)
@@ -59,11 +61,14 @@ def check_folder(folder: Path) -> None:
     """Refuse what cannot be a folder to write to, before there is anything to write.
 
     Raises:
-        FileError: It is a file, or would lie in one.
+        FileError: It is a file or would lie in one, or it could not be written to.
     """
-    for place in (folder, *folder.parents):
-        if place.is_file():
-            raise FileError(f"{place}: is a file.", remedy="Give a folder to --out.")
+    there = (place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+    nearest = next(there, folder)
+    if nearest.is_file():
+        raise FileError(f"{nearest}: is a file.", remedy="Give a folder to --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise FileError(f"{nearest}: cannot be written to.", remedy=_REMEDY)
 
 
 def remove_parts(folder: Path) -> None:
@@ -103,7 +108,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise FileError(
             f"{folder}: cannot be made or opened: {error.strerror}.",
-            remedy="Choose another folder, or ask for leave to read and write it.",
+            remedy=_REMEDY,
         ) from error
     try:
         yield

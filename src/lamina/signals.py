@@ -10,6 +10,8 @@ from typing import Any
 
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Their names, on whatever system they came."""
+INTERRUPTED = 130
+"""Exit status of a program that one of them ended."""
 
 _HANGUP = "SIGHUP"
 """Comes twice when a terminal is closed: from the system, and from its shell."""

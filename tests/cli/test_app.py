@@ -284,6 +284,22 @@ def test_quiet_says_nothing_but_errors(cli, tiny_run, tiny_dataset, tmp_path):
     assert "no such file" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals between processes")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_program_that_is_stopped_while_it_starts_says_nothing(name):
+    """The signal comes as the first of the packages is imported."""
+    impatient = (
+        "import os, signal, sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == 'typer': os.kill(os.getpid(), signal.{name})\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+    )
+    command = [sys.executable, "-c", impatient + MAIN, "models", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals end otherwise there")
 @pytest.mark.parametrize("kept", [False, True], ids=["closed", "nohup"])
 def test_a_terminal_that_is_closed_leaves_no_scan_behind(tmp_path, kept):

@@ -74,6 +74,7 @@ def test_a_protocol_is_labelled_wherever_its_numbers_stand(command, tmp_path):
         (["--protocol", "transnet"], "Unknown protocol 'transnet'"),
         (["--protocol", "mpunet", "--metrics", "dice"], "does not measure it"),
         (["--metrics", "dise"], "Unknown metric 'dise'"),
+        (["--metrics", "all,dise"], "--metrics all,dise: all must stand alone"),
     ],
 )
 def test_what_is_unknown_is_refused_before_anything_is_written(command, tmp_path, options, fault):

@@ -1,5 +1,6 @@
 """What is the same is called, and typed, the same in every verb."""
 
+import pytest
 import typer
 
 from lamina.cli.app import app
@@ -44,6 +45,25 @@ def test_blanks_around_names_do_not_count(cli):
     done = cli("bench", "tinyunet", "--forms", "fast, onyx")
     assert done.exit_code == 2
     assert "form 'onyx': must be one of" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sweep work -o out --cpus 4 --gpus 2", "--cpus, --gpus: only with --cluster."),
+        ("sweep work -o out --cpus 1", "--cpus: only with --cluster."),
+        ("study glims/table4 --data work --gpus 0", "--gpus: only with --cluster."),
+        ("study --data work --out out", "--data, --out: only with the NAME of a study."),
+        ("study --fold 0", "--fold: only with the NAME of a study."),
+        ("study glims/table4 --seeds 0 --unseen w", "--seeds, --unseen: only with --data."),
+        ("study glims/table4 --epochs 3 --out out", "--epochs: only with --data."),
+        ("models --pretrained --in-channels 4", "--in-channels, --num-classes: not with"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(cli, line, said):
+    done = cli(*line.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
 
 
 def test_workers_alone_decide_no_plan(cli, tiny_work):

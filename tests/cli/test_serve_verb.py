@@ -93,5 +93,10 @@ def test_a_server_that_cannot_start_says_why(cli, models, tmp_path):
         done = cli("serve", "--models", models, *arguments, "--json")
         assert done.exit_code == 2, done.output
         assert said in json.loads(done.stdout)["message"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for where, remedy in [(["--host", "192.0.2.1"], "--host"), (["--port", port], "--port")]:
+            done = cli("serve", "--models", models, *where, "--data", tmp_path / "data", "--json")
+            assert remedy in json.loads(done.stdout)["remedy"]
     done = cli("serve", "--models", tmp_path / "gone", "--json")
     assert "holds no model" in json.loads(done.stdout)["message"]

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lamina.cli.terminal import FAILED, INTERRUPTED, REFUSED, Terminal
+from lamina.cli.terminal import FAILED, REFUSED, Terminal
 from lamina.errors import DatasetError
+from lamina.signals import INTERRUPTED
 
 ROOT = Path(__file__).parents[2]
 PATH = "/a/rather/long/way/to/the/folder/with/all/the/scans/subject-0004_session-02_T1w.nii.gz"
@@ -103,6 +104,17 @@ def test_an_error_as_json(terminal, capsys):
 def test_ctrl_c_is_one_line(terminal):
     status, shown = error_of(terminal(), KeyboardInterrupt())
     assert (status, shown) == (INTERRUPTED, "Interrupted: nothing half-written was left behind.\n")
+
+
+def test_ctrl_c_is_the_document_where_there_is_none_yet(terminal, capsys):
+    made = terminal(as_json=True)
+    assert error_of(made, KeyboardInterrupt()) == (INTERRUPTED, "")
+    message = "nothing half-written was left behind."
+    told = {"error": "Interrupted", "message": message, "remedy": ""}
+    assert json.loads(capsys.readouterr().out) == told
+    made.result({"url": "http://127.0.0.1"})
+    assert error_of(made, KeyboardInterrupt()) == (INTERRUPTED, "")
+    assert json.loads(capsys.readouterr().out) == {"url": "http://127.0.0.1"}
 
 
 def test_a_lack_of_memory_is_no_bug(terminal):

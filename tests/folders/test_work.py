@@ -34,6 +34,16 @@ def test_a_folder_that_was_not_prepared_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dataset_in_place_of_a_work_folder_is_to_be_prepared_into_another(tiny_dataset, tmp_path):
+    with pytest.raises(DatasetError, match="not a prepared dataset") as caught:
+        train(tiny_dataset, tmp_path / "run")
+    told = f"run lamina prepare {tiny_dataset} --out WORK and give WORK."
+    assert caught.value.remedy == f"If it is a dataset, {told}"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="DATASET --out .*empty first"):
+        train(tmp_path / "empty", tmp_path / "run")
+
+
 @pytest.mark.parametrize("damage", ["truncated", "gone", "garbage"])
 @pytest.mark.parametrize("name", ["image.npy", "label.npy", "positions.npy"])
 def test_a_damaged_prepared_case_is_named_before_training_starts(tiny_work, tmp_path, name, damage):

@@ -1,11 +1,15 @@
 """Where the processes of a run are: as asked for, or refused."""
 
+import os
+
 import pytest
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from lamina.errors import ConfigError
 from lamina.training.config import TrainConfig
+from lamina.training.ending import ending_together
 from lamina.training.processes import layout_of, require_one_process
 
 
@@ -87,3 +91,18 @@ def test_jobs_of_many_runs_are_refused_several_processes(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     with pytest.raises(ConfigError, match="^sweep: cannot share its steps among several"):
         require_one_process(TrainConfig(), "sweep")
+
+
+def test_processes_that_nothing_starts_on_other_machines_are_not_waited_for(monkeypatch):
+    for name in ("MASTER_ADDR", "LAMINA_FIRST_PROCESS"):
+        monkeypatch.delenv(name, raising=False)
+    layout = layout_of(TrainConfig(batch_size=2, nodes=2))
+    trainer = Trainer(**layout.for_trainer(nn.Identity()), logger=False)
+    fault = r"nodes = 2: nothing starts the processes of other machines\. .*srun or torchrun"
+    with pytest.raises(ConfigError, match=fault), ending_together(trainer):
+        pass
+    assert "LAMINA_FIRST_PROCESS" not in os.environ
+    monkeypatch.setenv("MASTER_ADDR", "first.machine")  # as whoever starts them by hand says
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with ending_together(trainer):
+        pass

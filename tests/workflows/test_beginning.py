@@ -1,6 +1,8 @@
 """Every kind of run begins where nothing is lost by it, and goes on as what it was."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -42,6 +44,58 @@ def test_neither_is_it_for_scores_or_prepared_cases(tiny_dataset, tmp_path):
     with pytest.raises(FileError, match="Give a folder to --out"):
         prepare(tiny_dataset, out, progress=see)
     assert not seen  # hours of work would have been lost
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from lamina.errors import FileError
+from lamina.workflows.cross_validation import cross_validate
+from lamina.workflows.plan import replan
+from lamina.workflows.prepare import prepare
+from lamina.workflows.pretrain import pretrain
+from lamina.workflows.sweep import sweep
+from lamina.workflows.train import train
+dataset, work, place = map(Path, sys.argv[1:])
+def see(*about):
+    raise AssertionError(about)
+for begin in (
+    lambda: train(work, place / "new"),
+    lambda: train(work, place / "run", {"epochs": 9}, resume=True, on_start=see),
+    lambda: cross_validate(work, place / "new"),
+    lambda: pretrain(work, place / "new"),
+    lambda: sweep(work, place / "new"),
+    lambda: prepare(dataset, place / "new" / "work", progress=see),
+    lambda: replan(place / "work", model="auto", progress=see),
+):
+    try:
+        begin()
+    except FileError as error:
+        print(error)
+"""
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    tiny_dataset, tiny_work, tiny_run, tmp_path
+):
+    place = tmp_path / "place"
+    place.mkdir()
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = (
+        f"mount -t tmpfs tmpfs {place} && cp -r {tiny_work} {tiny_run} {place} && "
+        f"mount -o remount,ro {place}"
+    )
+    if not shutil.which("unshare") or subprocess.run([*inside, mount], check=False).returncode:
+        pytest.skip("this system lets no ordinary user mount a file system of its own")
+    script = f'{mount} && exec "$0" -W error -c "$@"'
+    arguments = [sys.executable, BEGIN, *map(str, (tiny_dataset, tiny_work, place))]
+    done = subprocess.run(
+        [*inside, script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = "cannot be written to. Choose another place, or ask for leave to read and write there."
+    places = [place, place / "run", *[place] * 4, place / "work"]
+    assert done.stdout.splitlines() == [f"{each}: {told}" for each in places]
 
 
 @pytest.mark.parametrize("begin", [train, cross_validate, pretrain])

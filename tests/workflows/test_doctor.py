@@ -143,8 +143,16 @@ def test_nothing_is_mended_in_place_or_over_other_files(sick, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     for out in (sick, sick / "mended", tmp_path, tmp_path / "full"):
-        with pytest.raises(DatasetError, match=r"overlaps|there already"):
+        with pytest.raises(DatasetError, match=r"lies in|there already"):
             doctor(sick, fix=out, workers=0)
+
+
+def test_no_report_is_written_into_the_dataset(sick):
+    before = sorted(sick.rglob("*"))
+    for out in (sick, sick / "imagesTr" / "report"):
+        with pytest.raises(DatasetError, match=r"lies in the dataset.*for --report"):
+            doctor(sick, report=out, workers=0)
+    assert sorted(sick.rglob("*")) == before
 
 
 def test_a_copy_without_any_case_is_not_written(tiny_dataset, tmp_path):
@@ -177,7 +185,7 @@ def test_a_dry_run_lists_the_changes_and_writes_nothing(sick, tmp_path):
     assert not (tmp_path / "out").exists()
     done = doctor(sick, fix=tmp_path / "out", workers=0)
     assert planned.changes == done.changes
-    with pytest.raises(DatasetError, match="overlaps"):
+    with pytest.raises(DatasetError, match="lies in"):
         doctor(sick, fix=sick, dry_run=True, workers=0)
 
 

@@ -215,8 +215,9 @@ class Payload:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no checkpoint", "not a readable checkpoint|will not be unpickled"),
-        ({"state_dict": {"a": Payload()}}, "holds more than weights"),
+        (b"no checkpoint", "not a readable checkpoint"),
+        (b'{"name": "Tiny", "labels": {}}', "not a readable checkpoint"),
+        ({"state_dict": {"a": Payload()}}, "holds more than weights, and will not be unpickled"),
         ({"epoch": 3}, "holds no weights by name"),
         ([torch.zeros(2)], "holds no weights by name"),
     ],
@@ -227,9 +228,15 @@ def test_other_files_are_refused_and_nothing_in_them_runs(tmp_path, capsys, cont
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as refused:
         import_weights("lgmsnet", file, tmp_path / "x.lamina")
     assert capsys.readouterr().out == ""
+    assert "torch.load" not in str(refused.value)
+
+
+def test_an_unknown_paper_is_told_whatever_the_file_is(tmp_path):
+    with pytest.raises(UnknownNameError, match="Unknown paper 'nope'"):
+        import_weights("nope", tmp_path / "gone.pt", tmp_path / "x.lamina")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -165,6 +165,45 @@ def test_cases_of_which_some_are_prepared_for_another_plan_are_not_trained_on(wo
     assert folder.fold(0).train
 
 
+def test_a_plan_that_scans_do_not_fit_is_refused_and_the_old_one_stays_in_use(work):
+    budget, before = {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}, read_plan(work).plan
+    with pytest.raises(DatasetError, match="6 cases do not fit the new plan.*over 32 times"):
+        replan(work, spacing=(100, 100, 100), **budget)
+    assert read_plan(work).plan == before
+    assert WorkFolder(work).fold(0).train
+
+
+def test_a_scan_that_was_left_out_before_hinders_no_new_plan(work):
+    folder, budget = WorkFolder(work), {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}
+    found = read_json(folder.fingerprint_file)
+    odd = found["cases"][0] | {"case_id": "odd", "spacing": [0.001, 0.001, 0.002]}
+    write_json(folder.fingerprint_file, found | {"cases": [*found["cases"], odd]})
+    assert replan(work, model="unext", **budget).plan.network == "unext"
+
+
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({}, "--model auto"),
+        ({"model": "unext"}, "--model unext"),
+        ({"spacing": (2, 2, 4)}, "--spacing 2,2,4"),
+        ({"model": "unext", "spacing": (2, 2, 4)}, "--model unext"),
+    ],
+)
+def test_an_interrupted_plan_goes_back_to_what_was_asked_for(asked, option, work, cli):
+    budget = {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}
+    before = replan(work, **asked, **budget).plan
+    WorkFolder(work).changing_file.touch()
+    with pytest.raises(DatasetError) as caught:
+        WorkFolder(work).fold(0)
+    assert caught.value.remedy == f"Wait for it, or run lamina plan {work} {option}."
+    done = cli("plan", work, *option.split(), "--no-rehearse", "--ram", "4G", "--device", "cpu")
+    assert done.exit_code == 0
+    after = read_plan(work).plan
+    assert (after.network, after.target_spacing) == (before.network, before.target_spacing)
+    assert WorkFolder(work).fold(0).train
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "abacus"])
 def test_a_device_that_is_not_there_is_one_clear_error(device, tiny_run, work):
     with pytest.raises(ConfigError, match=device):

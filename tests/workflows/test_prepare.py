@@ -236,6 +236,17 @@ class TestAgain:
             prepare(tmp_path / "misspelt", work)
         assert files_of(work) == files_of(tiny_work)
 
+    def test_one_at_a_spacing_that_no_scan_fits_leaves_it_too(
+        self, tiny_dataset, tiny_work, tmp_path
+    ):
+        work = Path(shutil.copytree(tiny_work, tmp_path / "work"))
+        for out in (work, tmp_path / "fresh"):
+            reason = "none of 6 cases can be used. ball_000: voxels of .* are over 32 times"
+            with pytest.raises(DatasetError, match=reason):
+                prepare(tiny_dataset, out, spacing=(100, 100, 100), workers=0)
+        assert files_of(work) == files_of(tiny_work)
+        assert not (tmp_path / "fresh").exists()
+
     def test_after_a_kill_gives_the_same_files(self, tiny_dataset, tiny_work, tmp_path):
         work = tmp_path / "work"
         with subprocess.Popen([sys.executable, "-c", SLOWLY, tiny_dataset, work]) as process:
@@ -477,6 +488,29 @@ def test_a_prepared_case_whose_record_is_damaged_is_prepared_again(tiny_work, tm
     damaged.write_text(record)
     prepare(dataset, work, ram_bytes=4e9, workers=0)
     assert "key" in read_json(damaged)
+
+
+def test_a_scan_in_another_unit_is_left_out(dataset, tmp_path):
+    for path in add_case(dataset, "metres"):
+        put(path, get(path), SPACING @ np.diag([0.001, 0.001, 0.001, 1]))
+    result = prepare(dataset, tmp_path / "work", workers=0)
+    assert result.excluded.keys() == {"metres"}
+    assert "over 32 times larger or smaller than the plan's" in result.excluded["metres"]
+    assert len(result.cohort.cases) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"num_folds": 0}, "0 folds: at least 2 are needed"),
+        ({"spacing": "1,1,1"}, "spacing = '1,1,1': 3 sizes above 0 are needed"),
+        ({"spacing": "1,1"}, "spacing = '1,1': 3 sizes above 0 are needed"),
+    ],
+)
+def test_wrong_numbers_are_refused(options, fault, tiny_dataset, tmp_path):
+    with pytest.raises(ConfigError, match=fault):
+        prepare(tiny_dataset, tmp_path / "work", workers=0, **options)
+    assert not (tmp_path / "work").exists()
 
 
 def test_another_dataset_is_not_written_over(tiny_dataset, tmp_path):

@@ -327,3 +327,9 @@ def test_folders_that_no_run_wrote_are_left_alone(tiny_work, tmp_path):
     with pytest.raises(TrainingError, match="holds files that no run wrote"):
         train(tiny_work, tmp_path)
     assert (tmp_path / "config.yaml").read_text() == "mine: true"
+
+
+def test_every_fold_is_not_a_fold(tiny_work, tmp_path):
+    with pytest.raises(ConfigError, match=r"fold = 'all': must be a number\. .*cross_validate"):
+        train(tiny_work, tmp_path / "run", fold="all")
+    assert not (tmp_path / "run").exists()

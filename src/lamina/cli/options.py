@@ -1,11 +1,13 @@
 """Options that several verbs have, each written once."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lamina.cli.units import duration, memory
+from lamina.errors import ConfigError
 
 OUT = ("--out", "--output", "-o")
 """Every verb's option for what it writes, in all spellings that other programs have."""
@@ -69,6 +71,13 @@ Cluster = Annotated[
         help="Share the work out with Ray: on a cluster, or on N cores of this machine.",
     ),
 ]
+Cpus = Annotated[float, typer.Option(min=0.1, help="Cores of a run, with --cluster.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="GPUs of a run, or a share, with --cluster; 1 where the cluster has any."
+    ),
+]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
@@ -78,3 +87,25 @@ Metrics = Annotated[
         help="Only these; all: show everything that is measured.",
     ),
 ]
+
+
+def refuse_without(needed: str, context: typer.Context, names: Iterable[str]) -> None:
+    """Refuse options that were typed, though they mean nothing without another.
+
+    Args:
+        needed: What is missing, as it would be typed.
+        context: Of the verb.
+        names: Parameters of the verb that need it.
+
+    Raises:
+        ConfigError: One of them was typed.
+    """
+    typed = [name for name in names if _is_typed(context, name)]
+    called = [each.opts[0] for each in context.command.params if each.name in typed]
+    if called:
+        raise ConfigError(f"{', '.join(called)}: only with {needed}.")
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

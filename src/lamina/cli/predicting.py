@@ -9,6 +9,7 @@ from lamina.cli.options import OUT, Cluster, Device, Metrics, Model, RamLimit, R
 from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import names as names_of
+from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
     from lamina.workflows.predict import Prediction
@@ -144,12 +145,14 @@ def evaluate(
         from lamina.workflows import evaluate as workflow
 
         names = [name for given in metrics or () for name in names_of("--metrics", given)]
+        if "all" in names and len(names) > 1:
+            raise ConfigError(f"--metrics {','.join(names)}: all must stand alone.")
         with terminal.bar() as progress:
             scores = workflow.evaluate(
                 predictions,
                 references,
                 out=out,
-                metrics=None if "all" in names else names,
+                metrics=None if names in ([], ["all"]) else names,
                 protocol=protocol,
                 probabilities=probabilities,
                 progress=progress,

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.compare import sheet_table
-from lamina.cli.options import OUT, Cluster
+from lamina.cli.options import OUT, Cluster, Cpus, Gpus, refuse_without
 from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, names, numbers, spoken
@@ -31,6 +31,7 @@ _CHARACTERS = 17
     rich_help_panel=RESULTS,
 )
 def study(
+    context: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="Such as glims/table4; without it, all are listed.")
     ] = None,
@@ -70,11 +71,8 @@ def study(
         typer.Option("--set", metavar="A.B=C", help="One setting that all runs have."),
     ] = None,
     cluster: Cluster = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a run, with --cluster.")] = 1,
-    gpus: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of a run, or a share; 1 where the cluster has any."),
-    ] = None,
+    cpus: Cpus = 1,
+    gpus: Gpus = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be trained, and for how long.")
     ] = False,
@@ -93,12 +91,11 @@ def study(
         from lamina.study.schema import list_studies
         from lamina.workflows import study as workflow
 
+        _refuse_idle(context)
         if name is None:
             found = list_studies()
             terminal.result({"studies": [_entry(each) for each in found]}, _listed(found))
             return
-        if time_budget is not None and epochs is not None:
-            raise ConfigError("--time-budget and --epochs: give one of them.")
         with terminal.bar() as progress:
             result = workflow.study(
                 name,
@@ -121,6 +118,20 @@ def study(
         shown = _outline(result) if dry_run and result.runs else _table(terminal, result)
         terminal.result(result.as_dict(), *shown)
         terminal.failures(result.failures, "Failed")
+
+
+def _refuse_idle(context: typer.Context) -> None:
+    """Refuse options that would do nothing, for lack of a study, of scans or of a cluster."""
+    given = context.params
+    of_all = {"name", "json", "quiet", "verbose"}
+    if given["name"] is None:
+        refuse_without("the NAME of a study", context, given.keys() - of_all)
+    if given["data"] is None:
+        refuse_without("--data", context, given.keys() - of_all - {"out", "dry_run"})
+    if given["cluster"] is None:
+        refuse_without("--cluster", context, ("cpus", "gpus"))
+    if given["time_budget"] is not None and given["epochs"] is not None:
+        raise ConfigError("--time-budget and --epochs: give one of them.")
 
 
 def _entry(study: "Study") -> dict[str, object]:

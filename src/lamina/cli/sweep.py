@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.options import OUT, Cluster, Work
+from lamina.cli.options import OUT, Cluster, Cpus, Gpus, Work, refuse_without
 from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import numbers
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     rich_help_panel=MODELS,
 )
 def sweep(
+    context: typer.Context,
     work: Work,
     out: Annotated[Path, typer.Option(*OUT, help="Folder to write the runs to.")],
     set_grid: Annotated[
@@ -35,11 +36,8 @@ def sweep(
         str, typer.Option(metavar="N,N|all", help="Likewise: which splits of splits.json.")
     ] = "0",
     cluster: Cluster = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="Cores of a run, with --cluster.")] = 1,
-    gpus: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of a run, or a share; 1 where the cluster has any."),
-    ] = None,
+    cpus: Cpus = 1,
+    gpus: Gpus = None,
     recipe: Annotated[
         str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
     ] = None,
@@ -64,6 +62,8 @@ def sweep(
         from lamina.config import parse_grid, settings_from
         from lamina.workflows import sweep as workflow
 
+        if cluster is None:
+            refuse_without("--cluster", context, ("cpus", "gpus"))
         settings = settings_from(
             recipe=recipe, strict_paper=strict_paper, config=config, overrides=set_
         )

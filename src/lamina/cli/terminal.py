@@ -19,12 +19,12 @@ from rich.text import Text
 
 from lamina.cli.units import spoken
 from lamina.errors import LaminaError, ResourceError
+from lamina.signals import INTERRUPTED
 
 FAILED = 1
 """Exit status when some scans failed and the others were done."""
 REFUSED = 2
 """Exit status when nothing could be done as asked."""
-INTERRUPTED = 130
 
 _AGAIN_S = 60
 """After which a program that goes on for days says the same again."""
@@ -56,6 +56,7 @@ class Terminal:
 
     def __init__(self, as_json: bool, quiet: bool, verbose: bool, *, lasting: bool = False) -> None:
         self.as_json = as_json
+        self.answered = False
         self.lasting = lasting
         self.quiet = quiet or as_json
         self.out = Console()
@@ -74,6 +75,7 @@ class Terminal:
         """
         if self.as_json:
             write_json(data)
+            self.answered = True
         elif not self.quiet:
             for part in shown:
                 show = self.out.out if isinstance(part, str) else self.out.print
@@ -114,8 +116,7 @@ class Terminal:
             reason = f"There is not enough memory: {error or 'none is left'}."
             self._refuse(ResourceError(reason, remedy="Free some, or use a machine with more."))
         except KeyboardInterrupt:
-            self._say("Interrupted", "nothing half-written was left behind.", "bold red")
-            raise typer.Exit(INTERRUPTED) from None
+            self._interrupted()
 
     @contextmanager
     def bar(self) -> Iterator[Callable[..., None]]:
@@ -149,6 +150,14 @@ class Terminal:
             if error.remedy:
                 self._say("", error.remedy)
         raise typer.Exit(REFUSED) from None
+
+    def _interrupted(self) -> NoReturn:
+        message = "nothing half-written was left behind."
+        if not self.as_json:
+            self._say("Interrupted", message, "bold red")
+        elif not self.answered:
+            write_json({"error": "Interrupted", "message": message, "remedy": ""})
+        raise typer.Exit(INTERRUPTED) from None
 
     def _say(self, title: str, message: str, style: str = "") -> None:
         """Print a message whose words, long paths among them, are never cut."""

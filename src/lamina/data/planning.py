@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lamina.data.budget import Budget, NetworkCost, Scans
-from lamina.data.fingerprint import Fingerprint
+from lamina.data.fingerprint import CaseFacts, Fingerprint
 from lamina.data.fitting import choose
 from lamina.data.plan import ASKED, Normalisation, Plan
+from lamina.data.preprocess import MAX_RATIO
 from lamina.data.sides import lone_sides, side_pairs
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
@@ -78,15 +79,33 @@ def make_plan(
     )
 
 
+def misfits(cases: Iterable[CaseFacts], plan: Plan) -> dict[str, str]:
+    """Return the cases whose voxels are too unlike the plan's to be resampled, and why, by id."""
+    found = {}
+    for case in cases:
+        pairs = zip(plan.spacing_for(case.spacing), case.spacing, strict=True)
+        if any(max(aim / own, own / aim) > MAX_RATIO for aim, own in pairs):
+            found[case.case_id] = (
+                f"voxels of {_sizes(case.spacing)} {case.unit} are over {MAX_RATIO} times larger "
+                f"or smaller than the plan's {_sizes(plan.target_spacing)}. Look at the spacing in "
+                "the header, or that was asked for, and at its unit."
+            )
+    return found
+
+
+def _sizes(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{step:.3g}" for step in spacing)
+
+
 def _target_spacing(
     fingerprint: Fingerprint, asked: Sequence[float] | None, reasons: dict[str, str]
 ) -> tuple[float, ...]:
     if asked is not None:
-        if len(asked) != fingerprint.spatial_dims or min(asked) <= 0:
+        numbers = not isinstance(asked, str)
+        if not numbers or len(asked) != fingerprint.spatial_dims or min(asked) <= 0:
             raise ConfigError(
-                f"spacing = {', '.join(f'{step:g}' for step in asked)}: "
-                f"{fingerprint.spatial_dims} sizes above 0 are needed, one for each axis of "
-                f"{fingerprint.orientation}."
+                f"spacing = {asked!r}: {fingerprint.spatial_dims} sizes above 0 are needed, one "
+                f"for each axis of {fingerprint.orientation}."
             )
         reasons["target_spacing"] = ASKED
         return _rounded(asked)

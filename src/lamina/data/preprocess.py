@@ -30,7 +30,7 @@ _OTHER_UNIT = {
     "px": "Give it without the size of its pixels, or prepare pictures that all have one.",
 }
 """What to do where the plan is in this unit and a scan in the other."""
-_MAX_RATIO = 32
+MAX_RATIO = 32
 """Voxel sizes further apart than this are a wrong unit, not another scanner."""
 
 
@@ -283,9 +283,9 @@ def _cropped(affine: Affine, box: Sequence[slice]) -> Affine:
 
 
 def _check_ratios(ratios: Sequence[float], volume: Volume, plan: Plan) -> None:
-    if max(*ratios, *(1 / ratio for ratio in ratios)) > _MAX_RATIO:
+    if max(*ratios, *(1 / ratio for ratio in ratios)) > MAX_RATIO:
         raise GeometryError(
-            f"{volume.source}: voxels of {volume.spacing} mm are over {_MAX_RATIO} times "
+            f"{volume.source}: voxels of {volume.spacing} mm are over {MAX_RATIO} times "
             f"larger or smaller than the plan's {plan.target_spacing} mm.",
             remedy="Look at the spacing in the header, or that was told, and at its unit.",
         )

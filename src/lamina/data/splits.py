@@ -55,7 +55,7 @@ def given_split(
         FileError, DatasetError: As :func:`~lamina.data.folds.given_folds`, or the dataset's own
             split has a patient on two sides or nothing to train on.
     """
-    if assigned and assigned.has_split and (splits or num_folds):
+    if assigned and assigned.has_split and (splits or num_folds is not None):
         raise ConfigError(
             f"--protocol {assigned.paper}: brings the paper's own split of {assigned.dataset}.",
             remedy="Leave out --splits and --folds.",
@@ -104,7 +104,8 @@ def divide(
         for facts in fingerprint.cases
     }
     exact = num_folds is not None
-    return make_folds((*cohort.cases, *test), num_folds or _NUM_FOLDS, strata=volumes, exact=exact)
+    count = _NUM_FOLDS if num_folds is None else num_folds
+    return make_folds((*cohort.cases, *test), count, strata=volumes, exact=exact)
 
 
 def kept_by_all(folds: tuple[Fold, ...]) -> set[str]:

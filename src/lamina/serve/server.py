@@ -1,6 +1,7 @@
 """The server as a process: listens, says where, and ends in order when told to."""
 
 import asyncio
+import errno
 import signal
 import socket
 import sys
@@ -130,8 +131,11 @@ def _bound(settings: Settings) -> socket.socket:
         bound.listen(_BACKLOG)  # whoever is told the address may call at once
     except OSError as error:
         bound.close()
+        of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         raise ConfigError(
             f"{settings.host}:{settings.port}: cannot be listened on: {error.strerror}.",
-            remedy="Choose another --port, or 0 for any that is free.",
+            remedy="Choose another --port, or 0 for any that is free."
+            if of_port
+            else "Give an address of this machine to --host, or 0.0.0.0 for all of them.",
         ) from error
     return bound

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from torch import distributed
 
@@ -26,7 +27,7 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
     """Let no process of a run outlive another that fails; one of them says why.
 
     Raises:
-        ConfigError: A cluster's job has other processes.
+        ConfigError: A cluster's job has other processes, or nothing starts those elsewhere.
         TrainingError: Another process is gone.
     """
     launcher, ended = trainer.strategy.launcher, threading.Event()
@@ -57,8 +58,16 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
 
 def _check_job(strategy: Any) -> None:
     """Refuse what a cluster's job was not made for, before waiting for processes in vain."""
+    environment, nodes = strategy.cluster_environment, strategy.num_nodes
+    # Whoever starts each machine's processes by hand tells them where the first one is.
+    alone = isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ
+    if nodes > 1 and alone:
+        raise ConfigError(
+            f"nodes = {nodes}: nothing starts the processes of other machines.",
+            remedy="Start the run by srun or torchrun, or give --nodes 1.",
+        )
     try:
-        strategy.cluster_environment.validate_settings(strategy.num_processes, strategy.num_nodes)
+        environment.validate_settings(strategy.num_processes, nodes)
     except ValueError as error:
         raise ConfigError(
             str(error), remedy="Make --devices and --nodes those of the job."

@@ -13,7 +13,7 @@ from lamina.data.doctor import SEVERITIES, Finding
 from lamina.data.doctor.diagnosis import diagnose
 from lamina.data.doctor.examine import examine, unreadable
 from lamina.data.doctor.facts import Examination
-from lamina.data.doctor.mend import Change, check_room, mend, plan_mending
+from lamina.data.doctor.mend import Change, check_outside, check_room, mend, plan_mending
 from lamina.data.doctor.suspicions import sided_pairs
 from lamina.data.layouts import read_cohort
 from lamina.data.workers import run_over, workers_for
@@ -81,19 +81,21 @@ def doctor(
         layout: Registered layout; found by itself if not given.
         fix: New folder for a mended copy.
         dry_run: Only say what the mended copy would change.
-        report: Folder for a page with pictures, ``index.html``.
+        report: Folder outside of it for a page with pictures, ``index.html``.
         workers: Processes; 0 for none; as many as memory and cores allow if not given.
         progress: Called after each case.
 
     Raises:
         DatasetError: The folder is not understood, or ``fix`` is not a new folder outside of it,
-            or no case remains to be copied.
+            or ``report`` lies in it, or no case remains to be copied.
         UnknownNameError: The layout is not registered.
         FileError: The copy or the report cannot be written.
     """
     start = perf_counter()
     if fix:
         check_room(dataset, fix)
+    if report:
+        check_outside(dataset, report, "--report")
     cohort = read_cohort(dataset, layout, partial=True)
     tested = _test_cases(dataset.resolve(), cohort)
     count = _workers(cohort) if workers is None else workers

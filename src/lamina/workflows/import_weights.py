@@ -21,7 +21,7 @@ from lamina.files import sha256
 from lamina.folders.transformer import write_vit
 from lamina.inference.attention_maps import MapMaker
 from lamina.models import NETWORKS, NetworkConfig, configure
-from lamina.models.reference import Fit, fit_reference
+from lamina.models.reference import Fit, fit_reference, reference_of
 from lamina.models.vit import ViT
 from lamina.workflows.steps.provenance import software
 
@@ -68,6 +68,7 @@ def import_weights(source: str, file: Path, out: Path, *, task: str | None = Non
         BundleError: The file is missing or unsafe, or its weights do not fit the network.
         ConfigError: No task fits, several do, or the task's file is wrong.
     """
+    reference_of(source)  # a name that is wrong is told before the file is read
     fit = fit_reference(source, None, _read(file))
     _refuse_misfits(fit, file)
     name = _preset(fit.config)
@@ -94,15 +95,15 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror or error}.") from error
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        if isinstance(error, pickle.UnpicklingError) and _is_saved(file):
+            raise BundleError(
+                f"{file}: holds more than weights, and will not be unpickled.",
+                remedy="Save its state dict alone: torch.save(model.state_dict(), FILE).",
+            ) from error
         raise BundleError(
-            f"{file}: holds more than weights, and will not be unpickled: "
-            f"{str(error).splitlines()[0]}",
-            remedy="Save its state dict alone: torch.save(model.state_dict(), FILE).",
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise BundleError(
-            f"{file}: is not a readable checkpoint.", remedy="Fetch a fresh copy."
+            f"{file}: is not a readable checkpoint.",
+            remedy="Give the file that the authors published, or fetch it anew.",
         ) from error
     for key in _STATES:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -110,6 +111,12 @@ def _read(file: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(content, dict) or not content or not _all_tensors(content):
         raise BundleError(f"{file}: holds no weights by name.", remedy="Give a state dict.")
     return dict(content)
+
+
+def _is_saved(file: Path) -> bool:
+    """Tell whether a file begins as those do that torch saves, now or once: a zip or a pickle."""
+    with file.open("rb") as stream:
+        return stream.read(4).startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _all_tensors(content: Mapping[str, Any]) -> bool:

@@ -10,8 +10,9 @@ from lamina.data.cache import preparation_of
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.folds import read_fold
 from lamina.data.plan import Plan
+from lamina.data.planning import misfits
 from lamina.errors import DatasetError
-from lamina.files import read_json, write_json, write_text
+from lamina.files import check_folder, read_json, write_json, write_text
 from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
@@ -90,6 +91,7 @@ def replan(
         NETWORKS.get(model)
     folder = WorkFolder(work)
     before, cohort = folder.plan(), folder.training_cohort()
+    check_folder(work)
     if spacing is None and model != AUTO and before.was_asked("target_spacing"):
         spacing = before.target_spacing
     if model is None:
@@ -105,6 +107,7 @@ def replan(
         regions_because=before.reasons["region_based"] if before.region_based else "",
     )
     plan = planner.decide()
+    _check_fit(work, planner, plan)
     if preparation_of(plan) != preparation_of(before) or folder.changing_file.is_file():
         write_text(folder.changing_file, "")
         _prepare_again(folder, planner, plan, workers, progress)
@@ -115,16 +118,30 @@ def replan(
     return Replanning(work=work, plan=plan, changed=_changed(before, plan))
 
 
+def _check_fit(work: Path, planner: Planner, plan: Plan) -> None:
+    """Refuse a plan that cases do not fit before any is prepared for it; the old plan stays."""
+    prepared = {case.case_id for case in planner.cohort.cases}
+    facts = (case for case in planner.fingerprint.cases if case.case_id in prepared)
+    if unfit := misfits(facts, plan):
+        raise DatasetError(
+            f"{work}: {len(unfit)} cases do not fit the new plan. {_first_of(unfit)}",
+            remedy="Or run lamina prepare so into another folder, which leaves them out.",
+        )
+
+
 def _prepare_again(
     folder: WorkFolder, planner: Planner, plan: Plan, workers: int | None, progress: Progress
 ) -> None:
     cohort, fingerprint = planner.cohort, planner.fingerprint
-    if unfit := store(cohort, fingerprint, plan, folder.cache, workers, progress):
-        first = "; ".join(f"{case}: {why}" for case, why in list(unfit.items())[:3])
+    if failed := store(cohort, fingerprint, plan, folder.cache, workers, progress):
         raise DatasetError(
-            f"{folder.root}: {len(unfit)} cases do not fit the new plan. {first}",
-            remedy="Run lamina prepare with this network into another folder.",
+            f"{folder.root}: {len(failed)} cases cannot be prepared again. {_first_of(failed)}",
+            remedy="Mend that, and run the same command again; it goes on where it stopped.",
         )
+
+
+def _first_of(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{case}: {why}" for case, why in list(reasons.items())[:3])
 
 
 def _changed(before: Plan, after: Plan) -> dict[str, tuple[Any, Any]]:

@@ -14,6 +14,7 @@ from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, surve
 from lamina.data.folds import Fold, leaks, write_folds
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
+from lamina.data.planning import misfits
 from lamina.data.protocols import Assignment
 from lamina.data.splits import assign, divide, given_split, set_aside
 from lamina.data.workers import workers_for
@@ -121,8 +122,8 @@ def prepare(
     Raises:
         DatasetError: The folder is not understood, or no case in it can be used.
         ConfigError: The budget is too small for any plan, the spacing is of other axes, folds
-            are counted or given beside others that are given, or a public dataset is named without
-            a protocol.
+            are fewer than two, or counted or given beside others that are given, or a public
+            dataset is named without a protocol.
         UnknownNameError: The layout, network, protocol or public dataset is not known.
         FileError: The work folder cannot be written, or the disk is full; run again, it goes on.
         ClusterError: The cluster cannot be started or reached.
@@ -153,12 +154,13 @@ def prepare(
         regions_because=_regions_because(assigned),
     )
     plan = planner.decide()
+    unfit = misfits(fingerprint.cases, plan)
+    cohort, excluded = _without(cohort, unfit), excluded | unfit
     folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     write_json(work.fingerprint_file, fingerprint.as_dict())
     work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
     if unfit := store(cohort, fingerprint, plan, work.cache, workers, progress, cluster):
-        excluded |= unfit
-        cohort = _without(cohort, unfit)
+        cohort, excluded = _without(cohort, unfit), excluded | unfit
         folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     if rehearse:
         plan = planner.rehearsed(plan, work.cache, folds[0].train)
@@ -204,7 +206,12 @@ def _check_owner(work: WorkFolder, cohort: Cohort) -> None:
 
 
 def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
-    return replace(cohort, cases=tuple(c for c in cohort.cases if c.case_id not in excluded))
+    """Return the cohort without some cases; a ``DatasetError`` with the reasons if none is left."""
+    kept = tuple(c for c in cohort.cases if c.case_id not in excluded)
+    if not kept:
+        first = "; ".join(f"{case}: {why}" for case, why in list(excluded.items())[:3])
+        raise DatasetError(f"{cohort.name}: none of {len(excluded)} cases can be used. {first}")
+    return replace(cohort, cases=kept)
 
 
 def _survey(
@@ -232,9 +239,6 @@ def _survey(
             found[case.case_id] = outcome
         progress(done, len(cohort.cases), "Reading")
     _agree_on_kind(found, excluded)
-    if not found:
-        first = "; ".join(f"{case}: {why}" for case, why in list(excluded.items())[:3])
-        raise DatasetError(f"{cohort.name}: none of {len(excluded)} cases can be used. {first}")
     return found, excluded
 
 

@@ -14,8 +14,8 @@ from lamina.config import load_yaml, resolve
 from lamina.data.cache import open_cases
 from lamina.data.folds import Fold
 from lamina.data.plan import Plan
-from lamina.errors import TrainingError
-from lamina.files import sha256
+from lamina.errors import ConfigError, TrainingError
+from lamina.files import check_folder, sha256
 from lamina.folders.bundle import write_bundle
 from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.folders.transformer import carry, transformer_for
@@ -123,9 +123,11 @@ def train(
         TrainingError: ``out`` already holds a run, or other files; there is nothing to resume, or
             the run to resume was of another fold or other prepared cases.
         DatasetError, FileError: ``work`` is not prepared, lacks the fold, or holds a damaged case;
-            ``out`` is a file; ``mlflow`` is no file of MLflow.
+            ``out`` is a file, or cannot be written; ``mlflow`` is no file of MLflow.
     """
     began = time.monotonic()
+    if isinstance(fold, str):
+        raise ConfigError(f"fold = {fold!r}: must be a number.", remedy="For all: cross_validate.")
     folder, run = WorkFolder(Path(work)), RunFolder(Path(out))
     found = run.manifest() if resume else {}
     plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
@@ -233,6 +235,7 @@ def _resumed(
     run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
 ) -> tuple[Plan, int, TrainConfig]:
     """Return those of the run to resume, sure that its prepared cases are still there."""
+    check_folder(run.root)
     if run.manifest()["fold"] == ALL:
         raise TrainingError(f"{run.root}: holds a run of every fold.", remedy="Add --fold all.")
     plan, fold = begun_with(run, folder, fold)

@@ -88,18 +88,28 @@ def plan_mending(findings: Sequence[Finding]) -> list[Change]:
     return [c for c in planned.values() if c.repair == LEAVE_OUT or c.case not in out]
 
 
+def check_outside(dataset: Path, out: Path, option: str) -> None:
+    """Refuse to write into a dataset.
+
+    Raises:
+        DatasetError: ``out``, which the option names, is the dataset or lies in it.
+    """
+    here, there = dataset.resolve(), out.resolve()
+    if here == there or here in there.parents:
+        raise DatasetError(
+            f"{out}: lies in the dataset {dataset}, which is never changed.",
+            remedy=f"Choose a folder elsewhere for {option}.",
+        )
+
+
 def check_room(dataset: Path, out: Path) -> None:
     """Refuse to mend in place, or over anything.
 
     Raises:
-        DatasetError: ``out`` holds files, or lies in the dataset, or the dataset in it.
+        DatasetError: ``out`` lies in the dataset, or holds files, as does one that the dataset is
+            in.
     """
-    here, there = dataset.resolve(), out.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise DatasetError(
-            f"{out}: overlaps the dataset {dataset}, which is never changed.",
-            remedy="Choose a folder elsewhere for --fix.",
-        )
+    check_outside(dataset, out, "--fix")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out}: is there already.", remedy="Choose a new folder for --fix.")
 

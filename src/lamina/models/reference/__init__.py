@@ -43,8 +43,18 @@ class Reference:
         return name
 
 
-REFERENCES: Registry[Reference] = Registry("reference", __name__)
+REFERENCES: Registry[Reference] = Registry("paper", __name__)
 """How to read each paper's checkpoints, by its name: ``"glims"``, ``"lgmsnet"``, ``"dino"``."""
+
+
+def reference_of(name: str) -> Reference:
+    """Return how checkpoints of a paper are read, by its name or that of one of its presets.
+
+    Raises:
+        UnknownNameError: No such paper.
+    """
+    papers = [paper for paper in REFERENCES if name.startswith(paper)]
+    return REFERENCES.get(papers[0] if papers else name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +97,7 @@ def fit_reference(
         BundleError: The weights are those of another network.
         ConfigError: Fields of ``config`` are out of range.
     """
-    reference = REFERENCES.get(_paper(name))
+    reference = reference_of(name)
     published = {_WRAPPERS.sub("", key): torch.as_tensor(x) for key, x in state_dict.items()}
     told = _configure(name, reference, published)
     settings = config if isinstance(config, Mapping) else asdict(config) if config else {}
@@ -134,12 +144,6 @@ def load_reference(
         listed = "; ".join(f"{len(x)} {kind}: {_few(x)}" for kind, x in fit.misfits.items())
         raise BundleError(f"{name}: the weights do not fit the published network; {listed}.")
     return fit.network
-
-
-def _paper(name: str) -> str:
-    """Return the paper that a preset such as ``lgmsnet_2d`` belongs to, or the name as it is."""
-    papers = [paper for paper in REFERENCES if name.startswith(paper)]
-    return papers[0] if papers else name
 
 
 def _configure(name: str, reference: Reference, published: Mapping[str, "Tensor"]) -> NetworkConfig:
