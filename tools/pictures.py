@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -60,9 +60,11 @@ def main() -> None:
 def browser() -> Iterator[Browser]:
     """Yield Chromium without a screen."""
     with sync_playwright() as driver:
-        yield driver.chromium.launch(
+        started = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
+        with started:
+            yield started
 
 
 @contextmanager
@@ -71,12 +73,11 @@ def opened(
 ) -> Iterator[Page]:
     """Yield the page at an address."""
     size = ViewportSize(width=1280, height=860)
-    context = chromium.new_context(viewport=size, color_scheme=color_scheme)
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    page.goto(url)
-    yield page
-    context.close()
+    with chromium.new_context(viewport=size, color_scheme=color_scheme) as context:
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.goto(url)
+        yield page
 
 
 @contextmanager
@@ -86,7 +87,8 @@ def serving(*arguments: object) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
-            yield json.loads("".join(islice(process.stdout, 3)))["url"]
+            document = "".join(takewhile(lambda line: line != "}\n", process.stdout)) + "}"
+            yield json.loads(document)["url"]
         finally:
             process.terminate()
 

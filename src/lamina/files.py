@@ -37,11 +37,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name.lower()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        _move(part, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            _move(part, path)
     except LaminaError as error:
         error.message = error.message.replace(str(part), str(path))  # the name that the user knows
+        raise
+    finally:
+        _remove(part)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell by the name of ``path`` what goes wrong in a block that only writes.
+
+    Raises:
+        FileError: It cannot be written, or the disk is full.
+    """
+    try:
+        yield
+    except LaminaError:
         raise
     except Exception as error:
         if _is_full(path.parent, error):
@@ -53,8 +69,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             reason = error.strerror or error
             raise FileError(f"{path}: cannot be written: {reason}.", remedy=_REMEDY) from error
         raise
-    finally:
-        _remove(part)
+
+
+def take_room(descriptor: int, num_bytes: int) -> None:
+    """Take a file's room on the disk at once, where the system can.
+
+    An array that lies in a file ends the process when it finds out later that there is not enough.
+
+    Raises:
+        OSError: There is not enough.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, num_bytes)
 
 
 def check_folder(folder: Path) -> None:
@@ -66,7 +92,7 @@ def check_folder(folder: Path) -> None:
     there = (place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
     nearest = next(there, folder)
     if nearest.is_file():
-        raise FileError(f"{nearest}: is a file.", remedy="Give a folder to --out.")
+        raise FileError(f"{nearest}: is a file.", remedy="Give another place to write to.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise FileError(f"{nearest}: cannot be written to.", remedy=_REMEDY)
 

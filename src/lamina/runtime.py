@@ -26,11 +26,10 @@ from lamina.inference.predictor import Predictor
 from lamina.inference.sparing import Sparing
 from lamina.io import check_writable, write_volume
 from lamina.pretrained import quantised
-from lamina.signals import end_like_ctrl_c
+from lamina.signals import INTERRUPTED, end_like_ctrl_c
 from lamina.volume import Volume
 
 _REFUSED = 2
-_INTERRUPTED = 130
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
@@ -172,7 +171,7 @@ def main(given: Sequence[str] | None = None) -> None:
         reason = str(error).partition("\n")[0] or "out of memory"
         _refuse(LaminaError(f"Cannot be segmented on this machine: {reason}."), arguments.json)
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     else:
         line = f"Segmented: {result['segmentation']} in {result['segment_s']} s"
         _say(json.dumps(result, indent=2) if arguments.json else line, sys.stdout)

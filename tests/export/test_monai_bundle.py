@@ -8,15 +8,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lamina.bundle import save_bundle
 from lamina.data.intensity import finite
 from lamina.data.plan import Normalisation
-from lamina.errors import DatasetError, ExportError
+from lamina.errors import DatasetError, ExportError, FileError
 from lamina.export.container import read_exported
 from lamina.export.graphs import graphs_of
-from lamina.export.monai_transforms import Finishing, Mending, scans
+from lamina.export.monai_transforms import Finishing, Reading, scans
 from lamina.export.targets import TARGETS
 from lamina.export.writing import write_exported
 from lamina.geometry import affine_from
@@ -90,27 +90,58 @@ def test_monais_program_segments_pictures_the_way_up_that_lamina_reads_them(tmp_
     rows = np.linspace(0, 255, 90)[:, None] * np.linspace(0.2, 1, 70) ** 2
     picture = np.stack([rows, rows[:, ::-1], rows.max() - rows], axis=2).astype(np.uint8)
     (tmp_path / "pictures").mkdir()
-    Image.fromarray(picture).save(tmp_path / "pictures" / "scene.PNG")
+    scene = Image.fromarray(picture)
+    scene.save(tmp_path / "pictures" / "scene.PNG")
+    scene.save(tmp_path / "pictures" / "page.tif")
+    clear = Image.fromarray(np.full((90, 70), 7, np.uint8))
+    Image.merge("RGBA", (*scene.split(), clear)).save(tmp_path / "pictures" / "clear.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    scene.save(tmp_path / "pictures" / "photo.jpg", exif=turned)
     done = run(tmp_path / "x", tmp_path / "pictures")
     assert done.returncode == 0, done.stderr[-2000:]
     predict(tmp_path / "model.lamina", tmp_path / "pictures", out=tmp_path / "seg")
-    expected = np.asarray(Image.open(next((tmp_path / "seg").glob("scene.*"))))
-    found = np.asarray(Image.open(tmp_path / "x-eval" / "scene_seg.png"))
-    assert len(np.unique(expected)) > 1
-    assert (found == expected).mean() > 0.95
+    for name in ("scene", "page", "clear", "photo"):
+        expected = np.asarray(Image.open(next((tmp_path / "seg").glob(f"{name}.*"))))
+        found = np.asarray(Image.open(tmp_path / "x-eval" / f"{name}_seg.png"))
+        assert len(np.unique(expected)) > 1
+        assert (found == expected).mean() > 0.95
 
 
-def test_pictures_measured_in_mm_are_refused(tmp_path):
-    bundle = small_bundle("tinyunet")
-    with pytest.raises(ExportError, match="nothing tells MONAI the size") as error:
-        TARGETS.get("monai").write(bundle, graphs_of(bundle), tmp_path)
-    assert "onnx or openvino" in error.value.remedy
+def test_monais_program_segments_flat_scans_in_mm(tmp_path):
+    written(small_bundle("unext"), tmp_path)
+    ramp = np.linspace(-2, 2, 70)[:, None] * np.linspace(0.2, 1, 45) ** 2
+    affine = affine_from((0.5, 0.75)) * [-1, 1, 1, 1]
+    write_volume(Volume(ramp[None].astype(np.float32), affine), tmp_path / "in" / "film.nii.gz")
+    done = run(tmp_path / "x", tmp_path / "in")
+    assert done.returncode == 0, done.stderr[-2000:]
+    predict(tmp_path / "model.lamina", tmp_path / "in", out=tmp_path / "seg")
+    expected = read_volume(tmp_path / "seg" / "film.nii.gz")
+    found = read_volume(tmp_path / "x-eval" / "film_seg.nii.gz")
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
+    assert len(np.unique(expected.array)) > 1
+    assert (found.array == expected.array).mean() > 0.95
+
+
+def test_monais_program_takes_channels_from_files_of_their_own(tmp_path):
+    written(small_bundle("lightmedseg", channels=2), tmp_path)
+    for number in range(2):
+        array = np.random.default_rng(number).normal(size=(1, 20, 18, 36)).astype(np.float32)
+        write_volume(Volume(array, np.eye(4)), tmp_path / "in" / f"leg_{number:04d}.nii.gz")
+    done = run(tmp_path / "x", tmp_path / "in")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = (tmp_path / "x-eval").iterdir()
+    assert read_volume(found).array.shape == (1, 20, 18, 36)
 
 
 def test_a_folder_without_scans_of_the_bundle_is_refused(tmp_path):
+    nifti = [".nii", ".nii.gz"]
+    (tmp_path / "head.mha").touch()
+    with pytest.raises(DatasetError, match=r"holds no scans .*\.nii, \.nii\.gz\)\. Give"):
+        scans(str(tmp_path), nifti, 1)
     (tmp_path / "head.jpg").touch()
-    with pytest.raises(DatasetError, match=r"holds no scans .*\.nii, \.nii\.gz"):
-        scans(str(tmp_path), [".nii", ".nii.gz"])
+    with pytest.raises(DatasetError, match="measures in mm, which pictures do not tell"):
+        scans(str(tmp_path), nifti, 1)
 
 
 def test_what_the_bundle_does_not_read_is_told_by_its_name(tmp_path):
@@ -120,21 +151,28 @@ def test_what_the_bundle_does_not_read_is_told_by_its_name(tmp_path):
     with pytest.raises(ExportError, match=r"head\.mha: the bundle reads only \.nii, \.nii\.gz"):
         segment([tmp_path / "head.mha"])
     (tmp_path / "bad.nii.gz").write_bytes(b"bad")
-    with pytest.raises(ExportError, match=r"bad\.nii\.gz: the bundle cannot segment it"):
+    with pytest.raises(FileError, match=r"bad\.nii\.gz"):
         segment([tmp_path / "bad.nii.gz"])
+    flat = Volume(np.ones((1, 30, 20), np.float32), np.eye(4))
+    write_volume(flat, tmp_path / "flat.nii.gz")
+    with pytest.raises(ExportError, match=r"flat\.nii\.gz: the bundle cannot segment it") as error:
+        segment([tmp_path / "flat.nii.gz"])
+    assert "lamina predict" in error.value.remedy
 
 
-def test_voxels_that_are_no_numbers_are_mended_as_everywhere():
-    from monai.data import MetaTensor
-
+def test_voxels_that_are_no_numbers_are_mended_as_everywhere(tmp_path):
     rng = np.random.default_rng(0)
     scan = rng.normal(size=(2, 5, 6, 7)).astype(np.float32)
     scan[0, 0, 0, :3] = np.nan, np.inf, -np.inf
-    found = Mending()(MetaTensor(torch.from_numpy(scan), meta={"filename_or_obj": "leg"}))
+    affine, leg, read = affine_from((1.0, 2.0, 3.0)), tmp_path / "leg.nii", Reading(["T1", "T2"])
+    write_volume(Volume(scan, affine), leg)
+    found = read([str(leg)])
     np.testing.assert_array_equal(found.numpy(), [finite(channel, "leg") for channel in scan])
+    np.testing.assert_allclose(found.affine, affine)
     scan[1] = np.nan
-    with pytest.raises(DatasetError, match="leg: no voxel holds a finite number"):
-        Mending()(MetaTensor(torch.from_numpy(scan), meta={"filename_or_obj": "leg"}))
+    write_volume(Volume(scan, affine), leg)
+    with pytest.raises(DatasetError, match=r"leg\.nii: no voxel holds a finite number"):
+        read([str(leg)])
 
 
 def test_parts_of_slanted_scans_are_small_by_their_true_volume():

@@ -331,7 +331,7 @@ def lines_of(names):
 
 
 @pytest.mark.parametrize("count", [2, 9, 13, 60])
-def test_names_of_lines_never_cover_the_lines(count):
+def test_names_of_lines_are_whole_and_leave_them_room(count):
     names = ["_hidden", *(f"{number} superior mesenteric artery" for number in range(count - 1))]
     bins = np.ones((3, 20))
     for chart in (

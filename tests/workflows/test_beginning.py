@@ -27,7 +27,7 @@ LABELS = "labelsTr"
 @pytest.mark.parametrize("begin", [train, cross_validate, pretrain, sweep])
 def test_a_file_is_no_folder_for_a_run(begin, place, tiny_work, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileError, match=r"notes\.txt: is a file\. Give a folder to --out\."):
+    with pytest.raises(FileError, match=r"notes\.txt: is a file\. Give another place"):
         begin(tiny_work, tmp_path / place)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -39,9 +39,9 @@ def test_neither_is_it_for_scores_or_prepared_cases(tiny_dataset, tmp_path):
     def see(*about):
         seen.append(about)
 
-    with pytest.raises(FileError, match="Give a folder to --out"):
+    with pytest.raises(FileError, match="Give another place"):
         evaluate(tiny_dataset / LABELS, tiny_dataset / LABELS, out=out, progress=see)
-    with pytest.raises(FileError, match="Give a folder to --out"):
+    with pytest.raises(FileError, match="Give another place"):
         prepare(tiny_dataset, out, progress=see)
     assert not seen  # hours of work would have been lost
 

@@ -256,7 +256,7 @@ def test_scores_as_a_paper_measured_are_refused_for_what_they_are(poor, tmp_path
 
 def test_a_file_in_place_of_the_folder_is_refused_before_any_work(good, tmp_path):
     (tmp_path / "t.md").touch()
-    with pytest.raises(FileError, match=r"t\.md: is a file\. Give a folder"):
+    with pytest.raises(FileError, match=r"t\.md: is a file\. Give another place"):
         compare({"a": [good], "b": [tmp_path / "nowhere"]}, tmp_path / "t.md")
 
 

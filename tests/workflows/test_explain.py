@@ -1,6 +1,7 @@
 """Explaining a scan: maps lie on its own grid, and what cannot be explained is said."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -197,6 +198,30 @@ def test_a_prediction_into_the_same_folder_meanwhile_does_no_harm(light, scan, t
     assert not done[0].failures
     assert all(path.is_file() for path in result.maps.values())
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("method", ["gradcam", "uncertainty"])
+def test_what_is_held_on_the_disk_has_no_name_that_a_killed_process_leaves(
+    light, tilted, tmp_path, method
+):
+    out, seen = tmp_path / "why", []
+
+    def progress(*told):
+        seen.append([*out.iterdir()])
+
+    explain(light, tilted, out, method=method, resample_oblique=True, progress=progress)
+    assert seen
+    assert not any(seen)
+
+
+def test_a_full_disk_is_told_before_maps_are_made(light, scan, tmp_path, monkeypatch):
+    def full(descriptor, start, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(FileError, match="why: no space left on the disk"):
+        explain(light, scan, tmp_path / "why", method="uncertainty")
+    assert not any((tmp_path / "why").iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_told_as_such(light, scan, tmp_path):

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lamina.bundle import save_bundle
 from lamina.errors import BundleError, ConfigError, ExportError, FileError, UnknownNameError
@@ -81,6 +81,19 @@ def test_pictures_are_compared_once_the_size_of_their_pixels_is_told(cli, tmp_pa
         load(out)
 
 
+@pytest.mark.parametrize("way_up", [3, 6])
+def test_photographs_are_compared_the_way_up_that_the_camera_noted(way_up, tmp_path):
+    save_bundle(small_bundle("tinyunet", channels=3, unit="px"), tmp_path / "px.lamina")
+    rows = np.linspace(0, 255, 90)[:, None] * np.linspace(0.2, 1, 60) ** 2
+    picture = np.stack([rows, rows[:, ::-1], rows.max() - rows], axis=2).astype(np.uint8)
+    noted = Image.Exif()
+    noted[ExifTags.Base.Orientation] = way_up
+    Image.fromarray(picture).save(tmp_path / "photo.jpg", exif=noted)
+    done = export(tmp_path / "px.lamina", "monai", tmp_path / "x", check=tmp_path / "photo.jpg")
+    (row,) = done.parity["scans"]["cases"]
+    assert row["voxels_that_differ"] < 0.02 * row["voxels"]
+
+
 def test_scans_without_labels_are_compared_with_each_other(tiny_run, tiny_dataset, tmp_path):
     scan = sorted((tiny_dataset / "imagesTr").iterdir())[0]
     done = export(tiny_run, "monai", tmp_path / "x", check=scan)
@@ -100,10 +113,10 @@ def test_channels_in_files_of_their_own_are_one_scan(tmp_path):
 def test_an_exported_model_is_replaced_and_anything_else_is_not(tiny_run, tmp_path):
     export(tiny_run, "monai", tmp_path / "x")
     export(tiny_run, "monai", tmp_path / "x")
-    (tmp_path / "y").mkdir()
-    (tmp_path / "y" / "letter.txt").write_text("Dear")
-    with pytest.raises(FileError, match=r"holds something else: letter\.txt"):
+    (tmp_path / "y" / "mine").mkdir(parents=True)
+    with pytest.raises(FileError, match=r"holds something else: mine\."):
         export(tiny_run, "monai", tmp_path / "y")
+    assert (tmp_path / "y" / "mine").is_dir()
 
 
 def test_whatever_was_put_into_an_exported_model_is_not_lost(tiny_run, tmp_path):
@@ -199,6 +212,22 @@ def test_quantising_that_costs_dice_leaves_nothing(quantiser, tiny_run, tiny_wor
         export(tiny_run, "openvino", tmp_path / "x", int8=True, calibrate=tiny_work)
     assert not list(tmp_path.iterdir())
     assert whole > 0.005
+
+
+def test_quantising_whose_cost_is_not_known_on_every_scan_leaves_nothing(
+    quantiser, tiny_run, tiny_work, tmp_path
+):
+    work = shutil.copytree(tiny_work, tmp_path / "work")
+    cohort, val = read_json(work / "dataset.json"), read_json(work / "splits.json")[0]["val"]
+    assert len(val) > 1
+    for case in cohort["cases"]:
+        if case["case_id"] == val[0]:
+            case["images"] = [str(tmp_path / "gone.nii.gz")]
+    write_json(work / "dataset.json", cohort)
+    with pytest.raises(ExportError, match=r"not known on 1 scans .*gone\.nii\.gz") as error:
+        export(tiny_run, "openvino", tmp_path / "x", int8=True, calibrate=work)
+    assert "without --int8" in error.value.remedy
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.fixture

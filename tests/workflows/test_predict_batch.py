@@ -12,7 +12,6 @@ import pytest
 
 from lamina.errors import FileError, LaminaError
 from lamina.files import locked, read_json
-from lamina.folders import probabilities
 from lamina.geometry import affine_from
 from lamina.inference.memory import held
 from lamina.io import read_labels, read_volume, write_volume
@@ -231,7 +230,7 @@ class TestProbabilities:
         def full(descriptor, start, size):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(probabilities.os, "posix_fallocate", full)
+        monkeypatch.setattr(os, "posix_fallocate", full)
         result = predict(tiny_run, scans, out=tmp_path / "out", probabilities=True)
         assert len(result.failures) == 3
         told = tmp_path / "out" / "ball_000_probabilities.npy"

@@ -316,7 +316,7 @@ def test_a_full_disk_is_one_clear_error_and_space_is_all_it_takes_to_go_on(tiny_
 
 def test_a_place_that_cannot_be_written_is_one_clear_error(tiny_dataset, tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(FileError, match=r"file: is a file\. Give a folder"):
+    with pytest.raises(FileError, match=r"file: is a file\. Give another place"):
         prepare(tiny_dataset, tmp_path / "file" / "work", workers=0)
 
 

@@ -114,6 +114,14 @@ def test_segmentations_are_scored_again_where_the_scores_are_of_others(run, tmp_
     assert after.rows != before.rows
 
 
+def test_a_run_whose_segmentations_are_scored_is_not_scored_again(run, tmp_path):
+    own = shutil.copytree(run, tmp_path / "run")
+    report(own)
+    scored = (own / "validation" / "scores.json").stat().st_mtime_ns
+    report(own)
+    assert (own / "validation" / "scores.json").stat().st_mtime_ns == scored
+
+
 @pytest.fixture
 def scored(tmp_path):
     """The scores of four pairs of label maps, of 10 x 10 x 10 mm, half of the organ found."""

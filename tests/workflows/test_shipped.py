@@ -64,6 +64,16 @@ def test_a_folder_of_the_same_name_that_holds_no_model_hides_none(one_model, tmp
         find_bundle(tmp_path / "balls")
 
 
+def test_a_run_of_the_same_name_that_was_stopped_early_is_not_taken_for_the_model(
+    one_model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "balls" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "balls" / "manifest.json").write_text("{}")
+    with pytest.raises(BundleError, match="holds neither a model nor a checkpoint"):
+        find_bundle(Path("balls"))
+
+
 def test_what_ships_names_no_scan():
     for folder in pretrained.quantised().values():
         rows = read_json(folder / "parity.json")["scans"]["cases"]

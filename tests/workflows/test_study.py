@@ -15,10 +15,11 @@ from torch.testing import assert_close
 from lamina.bundle import load_bundle
 from lamina.config import load_recipe
 from lamina.errors import ConfigError, DatasetError, UnknownNameError
-from lamina.files import read_json, write_json
+from lamina.files import read_json, sha256, write_json
 from lamina.folders.evaluation import read_evaluation
+from lamina.folders.work import WorkFolder
 from lamina.study.schema import Column, read_study
-from lamina.workflows.study import conduct, runs, study
+from lamina.workflows.study import conduct, runs, study, unseen
 from lamina.workflows.study.plan import settings_of, shared_out
 
 TABLE = "lightmedseg/table4"
@@ -199,7 +200,9 @@ def test_a_dry_run_writes_nothing_and_tells_how_long(tiny_work, tmp_path, cli):
 def test_other_scans_can_be_scored_than_were_trained_on(tiny_work, slanted_work, tmp_path):
     asked = ASKED | {"rows": ["full"], "epochs": 1}
     out, settings = tmp_path / "study", SETTINGS | {"training_share": 0.5}
-    result = study(TABLE, tiny_work, out, settings, unseen=slanted_work, **asked)
+    others = tmp_path / "others"
+    shutil.copytree(slanted_work, others)
+    result = study(TABLE, tiny_work, out, settings, unseen=others, **asked)
     assert result.runs[0].run.manifest()["num_training_cases"] == 2
     assert cells_of(result)["full"]["Mean Dice"].patients == 6
     page = (out / "table.md").read_text("utf-8")
@@ -214,6 +217,11 @@ def test_other_scans_can_be_scored_than_were_trained_on(tiny_work, slanted_work,
     with pytest.raises(DatasetError, match="its labels are huge = 3"):
         study(TABLE, tiny_work, tmp_path / "second", SETTINGS, unseen=other, **asked)
     assert not (tmp_path / "second").exists()
+    ours = read_json(others / "dataset.json")
+    write_json(others / "dataset.json", ours | {"name": "Tiny"})  # patients of ours, it would say
+    assert study(TABLE, tiny_work, out, settings, unseen=others, **asked).filled
+    with pytest.raises(DatasetError, match="both datasets are called 'Tiny'"):
+        study(TABLE, tiny_work, out, settings, unseen=others, seeds=[0, 1], **asked)
 
 
 def test_scans_or_patients_that_are_trained_on_are_not_scored_as_unseen(
@@ -232,12 +240,27 @@ def test_scans_or_patients_that_are_trained_on_are_not_scored_as_unseen(
     write_json(renamed / "dataset.json", content)
     content = read_json(slanted_work / "dataset.json") | {"name": "Tiny"}
     write_json(revisited / "dataset.json", content)
-    for unseen, first in ((tiny_work, "ball_000"), (renamed, "other_0"), (revisited, "ball_000")):
-        with pytest.raises(DatasetError, match=f"to train on: {first}, .*, \\.\\.\\."):
-            study(TABLE, tiny_work, tmp_path / "out", SETTINGS, unseen=unseen, **asked)
+    for other, first in ((tiny_work, "ball_000"), (renamed, "other_0"), (revisited, "ball_000")):
+        with pytest.raises(DatasetError, match=f"to train on: {first}, .*, \\.\\.\\.") as told:
+            study(TABLE, tiny_work, tmp_path / "out", SETTINGS, unseen=other, **asked)
+        of_names = ("both datasets are called 'Tiny'", "another name in dataset.json")
+        assert [text in str(told.value) for text in of_names] == [other == revisited] * 2
     shutil.rmtree(apart / "cases" / "ball_000")  # as one is that was kept for the end
     write_json(renamed / "dataset.json", ours | {"cases": ours["cases"][:1]})
     assert study(TABLE, apart, tmp_path / "out", SETTINGS, unseen=renamed, **asked).runs
+
+
+def test_files_are_read_for_copies_only_where_another_has_their_size(
+    tiny_work, slanted_work, monkeypatch
+):
+    sizes = [
+        {file.stat().st_size for case in cohort.cases for file in case.image_files}
+        for cohort in (WorkFolder(tiny_work).cohort(), WorkFolder(slanted_work).cohort())
+    ]
+    read = []
+    monkeypatch.setattr(unseen, "sha256", lambda file: (read.append(file), sha256(file))[1])
+    unseen.check_unseen(tiny_work, slanted_work)
+    assert {file.stat().st_size for file in read} == sizes[0] & sizes[1]
 
 
 def test_cases_channels_and_the_papers_own_metrics(tiny_work, tmp_path, monkeypatch):

@@ -131,7 +131,11 @@ class Case:
         return (*([self.label] if self.label else []), *self.objects)
 
     def read_image(self, channels: tuple[str, ...]) -> Volume:
-        """Read the image ``(C, *S)``.
+        """Read the image as :meth:`read_stored_image` does; in mm where ``spacing`` tells them."""
+        return self.sized(self.read_stored_image(channels))
+
+    def read_stored_image(self, channels: tuple[str, ...]) -> Volume:
+        """Read the image ``(C, *S)`` as its files hold it.
 
         Args:
             channels: The names of the channels it must have; a picture in red, green and blue that
@@ -141,7 +145,7 @@ class Case:
             FileError, GeometryError: A file is damaged, or two channels lie on different grids.
             DatasetError: The number of channels is not the declared one.
         """
-        parts = [self.sized(read_volume(path, self.series)) for path in self.images]
+        parts = [read_volume(path, self.series) for path in self.images]
         first = parts[0]
         for part in parts[1:]:
             names = f"{first.source} and {part.source}"

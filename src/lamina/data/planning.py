@@ -7,7 +7,7 @@ from lamina.data.budget import Budget, NetworkCost, Scans
 from lamina.data.fingerprint import CaseFacts, Fingerprint
 from lamina.data.fitting import choose
 from lamina.data.plan import ASKED, Normalisation, Plan
-from lamina.data.preprocess import MAX_RATIO
+from lamina.data.preprocess import LOOK_AT_SPACING, misfit
 from lamina.data.sides import lone_sides, side_pairs
 from lamina.errors import ConfigError
 from lamina.labels import LabelSet
@@ -81,20 +81,8 @@ def make_plan(
 
 def misfits(cases: Iterable[CaseFacts], plan: Plan) -> dict[str, str]:
     """Return the cases whose voxels are too unlike the plan's to be resampled, and why, by id."""
-    found = {}
-    for case in cases:
-        pairs = zip(plan.spacing_for(case.spacing), case.spacing, strict=True)
-        if any(max(aim / own, own / aim) > MAX_RATIO for aim, own in pairs):
-            found[case.case_id] = (
-                f"voxels of {_sizes(case.spacing)} {case.unit} are over {MAX_RATIO} times larger "
-                f"or smaller than the plan's {_sizes(plan.target_spacing)}. Look at the spacing in "
-                "the header, or that was asked for, and at its unit."
-            )
-    return found
-
-
-def _sizes(spacing: Sequence[float]) -> str:
-    return " x ".join(f"{step:.3g}" for step in spacing)
+    found = {case.case_id: misfit(case.spacing, plan) for case in cases}
+    return {case: f"{why} {LOOK_AT_SPACING}" for case, why in found.items() if why}
 
 
 def _target_spacing(

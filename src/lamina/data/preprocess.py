@@ -30,8 +30,24 @@ _OTHER_UNIT = {
     "px": "Give it without the size of its pixels, or prepare pictures that all have one.",
 }
 """What to do where the plan is in this unit and a scan in the other."""
-MAX_RATIO = 32
+_MAX_RATIO = 32
 """Voxel sizes further apart than this are a wrong unit, not another scanner."""
+LOOK_AT_SPACING = "Look at the spacing in the header, or that was told, and at its unit."
+
+
+def misfit(spacing: Sequence[float], plan: Plan) -> str:
+    """Return why voxels of a size cannot be resampled to the plan's; nothing where they can."""
+    pairs = zip(plan.spacing_for(spacing), spacing, strict=True)
+    if all(max(aim / own, own / aim) <= _MAX_RATIO for aim, own in pairs):
+        return ""
+    return (
+        f"voxels of {_told(spacing)} {plan.unit} are over {_MAX_RATIO} times larger or smaller "
+        f"than the plan's {_told(plan.target_spacing)}."
+    )
+
+
+def _told(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{step:.3g}" for step in spacing)
 
 
 class Logits(Protocol):
@@ -91,12 +107,14 @@ class Alignment:
         oriented_affine = turn.affine(_cropped(volume.affine, box), size)
         oriented_shape = tuple(size[axis] for axis in turn.axes)
         dims = plan.spatial_dims
-        spacing = plan.spacing_for(spacing_of(oriented_affine, dims))
+        stored = spacing_of(oriented_affine, dims)
+        spacing = plan.spacing_for(stored)
+        if why := misfit(stored, plan):
+            raise GeometryError(f"{volume.source}: {why}", remedy=LOOK_AT_SPACING)
         affine, shape = resampled_grid(oriented_affine, oriented_shape, spacing)
         lengths = np.linalg.norm(affine[:3, :dims], axis=0)
         step = lengths / np.linalg.norm(oriented_affine[:3, :dims], axis=0)
         ratios = tuple(float(ratio) for ratio in step)
-        _check_ratios(ratios, volume, plan)
         return cls(
             volume.spatial_shape, box, turn, oriented_shape, shape, affine, ratios, volume.source
         )
@@ -280,12 +298,3 @@ def _cropped(affine: Affine, box: Sequence[slice]) -> Affine:
     moved = affine.copy()
     moved[:3, 3] += affine[:3, : len(box)] @ [part.start for part in box]
     return moved
-
-
-def _check_ratios(ratios: Sequence[float], volume: Volume, plan: Plan) -> None:
-    if max(*ratios, *(1 / ratio for ratio in ratios)) > MAX_RATIO:
-        raise GeometryError(
-            f"{volume.source}: voxels of {volume.spacing} mm are over {MAX_RATIO} times "
-            f"larger or smaller than the plan's {plan.target_spacing} mm.",
-            remedy="Look at the spacing in the header, or that was told, and at its unit.",
-        )

@@ -14,6 +14,7 @@ runtime refuses it.
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,10 @@ def read_exported(folder: Path) -> Exported:
 
 
 def further_files(folder: Path) -> list[str]:
-    """Return what a folder holds beside the files of an exported model; all, where it has none."""
-    own = {SUMS, *_listed(folder)} if is_exported(folder) else set()
-    return sorted(_files(folder) - own)
+    """Return what a folder holds beside an exported model; a few of all, where it holds none."""
+    if is_exported(folder):
+        return sorted(_files(folder) - {SUMS, *_listed(folder)})
+    return sorted(path.name for path in islice(folder.iterdir(), 5)) if folder.is_dir() else []
 
 
 def _files(folder: Path) -> set[str]:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lamina.data.case import Case
 from lamina.data.intensity import finite
 from lamina.data.plan import Normalisation, Plan
+from lamina.data.scans import scans_in
 from lamina.errors import DatasetError, ExportError
 from lamina.geometry import voxel_volume
 from lamina.inference.postprocess import Step, apply, steps_from
-from lamina.io import FORMATS
+from lamina.io import FORMATS, strip_suffix
 
 if TYPE_CHECKING:
     from lamina.bundle import Bundle
@@ -21,7 +23,7 @@ _AIR = "$lambda x: x != x.flatten(1)[:, 0].reshape(-1, *[1] * (x.ndim - 1))"
 
 
 def suffixes(plan: Plan) -> tuple[str, ...]:
-    """Return those of the files that MONAI reads as the plan means it."""
+    """Return those of the files that tell what the plan measures in, and MONAI writes."""
     return FORMATS.get("picture" if plan.unit == "px" else "nifti").suffixes
 
 
@@ -31,23 +33,31 @@ def listed(plan: Plan) -> dict[str, Any]:
         "_target_": f"{__name__}.scans",
         "folder": "@dataset_dir",
         "suffixes": list(suffixes(plan)),
+        "num_channels": len(plan.channels),
     }
 
 
-def scans(folder: str, suffixes: Sequence[str]) -> list[str]:
-    """Return the scans of a folder.
+def scans(folder: str, suffixes: Sequence[str], num_channels: int) -> list[list[str]]:
+    """Return the files of each scan of a folder, as ``predict`` would take them.
 
     Raises:
         DatasetError: There are none.
     """
-    paths = sorted(Path(folder).glob("[!.]*"))
-    found = [str(path) for path in paths if path.name.lower().endswith(tuple(suffixes))]
+    files = [case.images for case in scans_in(Path(folder), num_channels)]
+    found = [list(map(str, each)) for each in files if _all_end_with(each, suffixes)]
     if not found:
+        pictures = FORMATS.get("picture").suffixes
+        sizeless = any(_all_end_with(each, pictures) for each in files)
         raise DatasetError(
-            f"{folder}: holds no scans of this bundle's formats ({', '.join(suffixes)}).",
-            remedy="Give their folder as --dataset_dir.",
+            f"{folder}: holds no scans of this bundle's formats ({', '.join(suffixes)})."
+            + " Its model measures in mm, which pictures do not tell." * sizeless,
+            remedy="Give the folder of such scans as --dataset_dir.",
         )
     return found
+
+
+def _all_end_with(files: Sequence[Path], suffixes: Sequence[str]) -> bool:
+    return all(file.name.lower().endswith(tuple(suffixes)) for file in files)
 
 
 def composed(transforms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -68,22 +78,15 @@ def preprocessing(plan: Plan) -> list[dict[str, Any]]:
     spacing: list[Any] = list(plan.target_spacing)
     if plan.slice_axis is not None:
         spacing[plan.slice_axis] = -1.0  # each scan keeps its own
-    # Pictures all lie one way, which MONAI takes for another.
-    turned = [] if plan.unit == "px" else [_turned(plan)]
+    reading = {"_target_": f"{__name__}.Reading", "channels": list(plan.channels)}
     return [
-        _on("LoadImaged", "image", image_only=True),
-        _on("EnsureChannelFirstd", "image"),
-        _on("Lambdad", "image", func={"_target_": f"{__name__}.Mending"}),
+        _on("Lambdad", "image", func=reading),
         _on("CropForegroundd", "image", source_key="image", select_fn=_AIR, allow_smaller=True),
-        *turned,
+        _on("Orientationd", "image", axcodes=plan.orientation, labels=None),
         _on("Spacingd", "image", pixdim=spacing, mode="bilinear"),
         *_normalisation(plan.normalisation),
         _on("EnsureTyped", "image", dtype="$torch.float32"),
     ]
-
-
-def _turned(plan: Plan) -> dict[str, Any]:
-    return _on("Orientationd", "image", axcodes=plan.orientation, labels=None)
 
 
 def _normalisation(schemes: tuple[Normalisation, ...]) -> list[dict[str, Any]]:
@@ -126,19 +129,36 @@ def inferer(plan: Plan) -> dict[str, Any]:
     return {"_target_": "SliceInferer", "spatial_dim": plan.slice_axis, **how}
 
 
-class Mending:
-    """Voxels that are no numbers are replaced as Lamina does it, as a transform of MONAI's."""
+class Reading:
+    """Scans are read by Lamina, the same way up and in the same place, as a transform of MONAI's.
 
-    def __call__(self, image: Any) -> Any:
-        """Return a scan ``(C, *S)``, a ``MetaTensor``, whose voxels are all finite.
+    Args:
+        channels: Names of those that a scan must have.
+    """
+
+    def __init__(self, channels: Sequence[str]) -> None:
+        self.channels = tuple(channels)
+
+    def __call__(self, files: Sequence[str]) -> Any:
+        """Return the scan ``(C, *S)`` of these files, a ``MetaTensor`` of finite voxels.
 
         Raises:
-            DatasetError: A channel has no finite voxel.
+            FileError, GeometryError, DatasetError: As ``Case.read_image`` raises them; or a channel
+                has no finite voxel.
         """
-        mended, source = image.clone(), str(image.meta.get("filename_or_obj", "scan"))
-        for number, channel in enumerate(image.cpu().numpy()):
-            mended[number] = mended.new_tensor(finite(channel, source))
-        return mended
+        import torch
+        from monai.data import MetaTensor
+
+        paths = tuple(map(Path, files))
+        case = Case(case_id=strip_suffix(paths[0]), group="", images=paths)
+        image = case.read_image(self.channels)
+        channels = [finite(each.astype(np.float32), image.source) for each in image.array]
+        return MetaTensor(
+            torch.from_numpy(np.stack(channels)),
+            affine=torch.tensor(image.affine),
+            # Without the second, MONAI's writer takes the last axis for channels.
+            meta={"filename_or_obj": image.source, "original_channel_dim": "no_channel"},
+        )
 
 
 class Finishing:

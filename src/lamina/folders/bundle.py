@@ -88,7 +88,7 @@ def find_bundle(path: Path) -> Path:
     ):
         return write_bundle(run)
     if not run.bundle_file.is_file():
-        if str(path) in shipped():
+        if str(path) in shipped() and not run.manifest_file.is_file():
             return shipped()[str(path)]
         raise BundleError(
             f"{path}: holds neither a model nor a checkpoint.",

@@ -39,6 +39,8 @@ class Evaluation:
     """Case -> SHA-256 of its reference, where it is recorded."""
     segmentations: Mapping[str, str]
     """Case -> SHA-256 of what was scored, where it is recorded."""
+    files: Mapping[str, str]
+    """Case -> SHA-256 of the file that was scored, where ``predict`` had recorded it."""
 
     @cached_property
     def values(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
@@ -81,6 +83,12 @@ def fingerprint(label_map: Volume) -> str:
     return sha256(head.encode() + label_map.array.astype(np.uint8).tobytes()).hexdigest()
 
 
+def recorded_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each segmentation that the record in ``folder`` names."""
+    cases = read_record(folder)["cases"]
+    return {entry["case_id"]: entry["sha256"] for entry in cases if entry["segmentation"]}
+
+
 def recorded_patients(folder: Path) -> dict[str, str]:
     """Return the patient of each case that the record of a run's own scans in ``folder`` names."""
     cases = (entry.get("case") or {} for entry in read_record(folder)["cases"])
@@ -100,34 +108,34 @@ def read_evaluation(place: Path) -> Evaluation:
     file = _find(place)
     recorded = read_recorded(file)
     beside = file.parent / CASES
-    patients, references, segmentations = _known(beside) if beside.is_file() else ({}, {}, {})
-    if not references and (file.parent / RECORD).is_file():
-        patients = recorded_patients(file.parent)
+    known = _known(beside) if beside.is_file() else {}
+    if not known and (file.parent / RECORD).is_file():
+        known = {"patient": recorded_patients(file.parent)}
     found = Evaluation(
         path=file,
         scores=recorded.scores,
         metrics=recorded.declared,
-        patients=patients,
-        references=references,
-        segmentations=segmentations,
+        patients=known.get("patient", {}),
+        references=known.get("reference_sha256", {}),
+        segmentations=known.get("segmentation_sha256", {}),
+        files=known.get("file_sha256", {}),
     )
     _check_complete(found)
     return found
 
 
-def _known(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Return each case's patient and the hashes of its reference and segmentation, where known."""
-    told = read_json(file)
-    key = "segmentation_sha256"  # which older records lack
+def _known(file: Path) -> dict[str, dict[str, str]]:
+    """Return each case's patient and hashes, where known: name -> case -> value."""
     try:
-        return (
-            {case: known["patient"] for case, known in told.items() if known["patient"]},
-            {case: known["reference_sha256"] for case, known in told.items()},
-            {case: known[key] for case, known in told.items() if key in known},
-        )
-    except (AttributeError, KeyError, TypeError) as error:
+        known: dict[str, dict[str, str]] = {}
+        for case, told in read_json(file).items():
+            for name, value in told.items():
+                if value:
+                    known.setdefault(name, {})[case] = value
+        return known
+    except AttributeError as error:
         raise FileError(
-            f"{file}: is not what evaluate writes ({type(error).__name__}: {error}).",
+            f"{file}: is not what evaluate writes ({error}).",
             remedy="Score the segmentations again with lamina evaluate --out.",
         ) from error
 

@@ -1,6 +1,5 @@
 """Files of probabilities beside segmentations: one map per class, the background first."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import DatasetError, FileError, GeometryError
-from lamina.files import atomic_path
+from lamina.files import atomic_path, take_room
 from lamina.geometry import check_same_grid
 from lamina.io import read_volume, strip_suffix
 from lamina.labels import LabelSet
@@ -105,15 +104,14 @@ def room_for(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
     """Make an array in the :func:`hidden_place` of a file; its room on the disk is taken at once.
 
     Raises:
-        FileError: There is not enough; found out later, it would end the process.
+        FileError: There is not enough.
     """
     hidden = hidden_place(path)
     try:
         with atomic_path(hidden) as part:
             np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-            if hasattr(os, "posix_fallocate"):  # not everywhere
-                with part.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+            with part.open("r+b") as file:
+                take_room(file.fileno(), part.stat().st_size)
     except FileError as error:
         error.message = error.message.replace(str(hidden), str(path))
         raise

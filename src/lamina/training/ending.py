@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from torch import distributed
 
 from lamina.errors import ConfigError, TrainingError
+from lamina.signals import INTERRUPTED
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def ending_together(trainer: Trainer) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if trainer.global_rank:
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
         raise
     except Exception as error:
         if launcher is not None:

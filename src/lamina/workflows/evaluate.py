@@ -11,7 +11,7 @@ from lamina.evaluation.protocols import PROTOCOLS, find_metric
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
 from lamina.files import check_folder, write_json
-from lamina.folders.evaluation import CASES, fingerprint, recorded_patients
+from lamina.folders.evaluation import CASES, fingerprint, recorded_files, recorded_patients
 from lamina.folders.pairs import folder_of, paired
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import (
@@ -78,7 +78,8 @@ def evaluate(
     rows: list[Score] = []
     unit: Unit | None = None
     failures = _unsegmented(predictions, {*expected} - pairs.keys())
-    patients, scored = recorded_patients(predictions), dict[str, Any]()
+    patients, files = recorded_patients(predictions), recorded_files(predictions)
+    scored: dict[str, Any] = {}
     for done, (case, read) in enumerate(pairs.items(), start=1):
         try:
             prediction, reference = read()
@@ -101,6 +102,7 @@ def evaluate(
                 "patient": patients.get(case),
                 "reference_sha256": fingerprint(reference),
                 "segmentation_sha256": fingerprint(prediction),
+                "file_sha256": files.get(case),
             }
         except LaminaError as error:
             failures[case] = str(error)

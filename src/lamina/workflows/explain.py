@@ -1,10 +1,8 @@
 """Explain: maps of what a model looked at in a scan, or of how sure it is of what it says."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -109,36 +107,35 @@ def explain(
     _check_out(out, case)
     if pixel_size is not None:
         (case,) = sized((case,), pixel_size)
-    stored = replace(case, spacing=None).read_image(plan.channels)
+    stored = case.read_stored_image(plan.channels)
     image = case.sized(stored)
     prepared = Prepared.of(image, loaded.predictor)
-    with _scratch(out) as folder:
-        subject = Subject(
-            model=loaded,
-            image=image,
-            prepared=prepared,
-            device=chosen_device(device),
-            folder=folder,
-            progress=progress,
-        )
-        found = explained(subject, method, layer, structures)
-        stem = f"{case.case_id}_{method}"
-        flat = tuple(
-            f"{heat.name}: {heat.high:.2f} everywhere." for heat in found.heats if heat.is_flat
-        )
-        files = dict(_write(found.heats, stored, out, stem))
-        sheet = out / f"{stem}.png"
-        title = " · ".join(filter(None, (case.case_id, method, found.layer)))
-        save_heat(
-            sheet,
-            image,
-            found.segmentation,
-            plan.labels,
-            found.heats,
-            title=title,
-            note=" ".join(found.notes),
-            ct=is_ct(plan),
-        )
+    subject = Subject(
+        model=loaded,
+        image=image,
+        prepared=prepared,
+        device=chosen_device(device),
+        folder=out,
+        progress=progress,
+    )
+    found = explained(subject, method, layer, structures)
+    stem = f"{case.case_id}_{method}"
+    flat = tuple(
+        f"{heat.name}: {heat.high:.2f} everywhere." for heat in found.heats if heat.is_flat
+    )
+    files = dict(_write(found.heats, stored, out, stem))
+    sheet = out / f"{stem}.png"
+    title = " · ".join(filter(None, (case.case_id, method, found.layer)))
+    save_heat(
+        sheet,
+        image,
+        found.segmentation,
+        plan.labels,
+        found.heats,
+        title=title,
+        note=" ".join(found.notes),
+        ct=is_ct(plan),
+    )
     ranges = ranges_of(loaded.bundle.training, plan)
     raised = flags(image, found.segmentation, plan, ranges, found.agreement)
     explanation = Explanation(
@@ -183,21 +180,6 @@ def _check_out(out: Path, case: Case) -> None:
                 f"{out}: is the folder of the scan, where maps would be taken for scans.",
                 remedy="Give a folder of its own to --out.",
             )
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """Yield a folder beside the results for what is too large to hold, and remove it at the end.
-
-    A prediction into the same folder removes parts at any time; this is called something else.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = TemporaryDirectory(prefix=".explain-", dir=out)
-    except OSError as error:
-        raise FileError(f"{out}: cannot be written: {error.strerror or error}.") from error
-    with scratch as folder:
-        yield Path(folder)
 
 
 def _write(

@@ -34,7 +34,6 @@ from lamina.workflows.steps.side_by_side import (
     SegmentCase,
     SideBySide,
     compare_segmentations,
-    stored_image,
 )
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ def export(
         ConfigError: ``int8`` and ``calibrate`` are not given together, not for OpenVINO, or with
             ``check``; or ``pixel_size`` is given without, or no length above 0.
         ExportError: The network cannot be exported, computes something else than the original, or
-            loses more than ``MAX_DROP`` points of Dice by being quantised.
+            loses more than ``MAX_DROP`` points of Dice by being quantised, or that is not known.
         DatasetError: There is nothing to check or calibrate with, the work folder is not that of
             the model's training, or every scan of it was seen by a member of the ensemble.
         FileError: ``out`` holds something else, or cannot be written.
@@ -135,7 +134,7 @@ def export(
         found = _by_target(target, folder, bundle)
         compared = compare_segmentations(bundle, original, found, scans, progress)
         if work:
-            _refuse_drop(compared.report)
+            _refuse_drop(compared)
         return {"scans": compared.report}
 
     precision: Precision = "int8" if int8 else "fp32"
@@ -229,7 +228,7 @@ def _quantise(folder: Path, bundle: Bundle, scans: Sequence[Case]) -> None:
     for case in scans:
         seen: list[NDArray[np.float32]] = []
         _predictor(bundle, partial(_collect, seen, bundle.plan.num_outputs))(
-            stored_image(case, bundle)
+            case.read_image(bundle.plan.channels)
         )
         places = np.linspace(0, len(seen) - 1, min(len(seen), _WINDOWS_OF_A_SCAN)).round()
         windows += [seen[int(place)] for place in places]
@@ -244,7 +243,14 @@ def _collect(
     return np.zeros((len(batch), num_outputs, *batch.shape[2:]), np.float32)
 
 
-def _refuse_drop(report: Mapping[str, Any]) -> None:
+def _refuse_drop(compared: SideBySide) -> None:
+    report, failures = compared.report, compared.failures
+    if failures:
+        raise ExportError(
+            f"int8: what it costs is not known on {len(failures)} scans that were kept from "
+            f"training: {next(iter(failures.values()))} Nothing was written.",
+            remedy="Mend or replace what cannot be read, or export it without --int8.",
+        )
     if "dice_drop" not in report:
         raise ExportError(
             f"int8: what it costs cannot be measured: {len(report['cases'])} scans that were kept "

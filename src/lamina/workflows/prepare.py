@@ -18,7 +18,7 @@ from lamina.data.planning import misfits
 from lamina.data.protocols import Assignment
 from lamina.data.splits import assign, divide, given_split, set_aside
 from lamina.data.workers import workers_for
-from lamina.errors import DatasetError, FileError, LaminaError
+from lamina.errors import DatasetError, FileError, LaminaError, first_reasons
 from lamina.files import check_folder, read_json, remove_parts, write_json
 from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
@@ -154,13 +154,14 @@ def prepare(
         regions_because=_regions_because(assigned),
     )
     plan = planner.decide()
-    unfit = misfits(fingerprint.cases, plan)
-    cohort, excluded = _without(cohort, unfit), excluded | unfit
+    excluded |= misfits(fingerprint.cases, plan)
+    cohort = _without(cohort, excluded)
     folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     write_json(work.fingerprint_file, fingerprint.as_dict())
     work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
     if unfit := store(cohort, fingerprint, plan, work.cache, workers, progress, cluster):
-        cohort, excluded = _without(cohort, unfit), excluded | unfit
+        excluded |= unfit
+        cohort = _without(cohort, excluded)
         folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     if rehearse:
         plan = planner.rehearsed(plan, work.cache, folds[0].train)
@@ -209,8 +210,10 @@ def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
     """Return the cohort without some cases; a ``DatasetError`` with the reasons if none is left."""
     kept = tuple(c for c in cohort.cases if c.case_id not in excluded)
     if not kept:
-        first = "; ".join(f"{case}: {why}" for case, why in list(excluded.items())[:3])
-        raise DatasetError(f"{cohort.name}: none of {len(excluded)} cases can be used. {first}")
+        raise DatasetError(
+            f"{cohort.name}: none of {len(excluded)} cases can be used. {first_reasons(excluded)}",
+            remedy="lamina doctor says of each scan what is wrong with it.",
+        )
     return replace(cohort, cases=kept)
 
 

@@ -1,9 +1,10 @@
 """A MONAI bundle: configuration, metadata and weights as MONAI's own program runs them.
 
-Its network is built by Lamina, which must be installed beside MONAI, and its postprocessing is
-Lamina's. Its preparation consists of MONAI's transforms. They come close to Lamina's and are not
-the same: interpolation and cropping differ in detail, so that segmentations differ by some voxels
-along edges, and by more where the plan's voxels are much larger than the scan's.
+Lamina, which must be installed beside MONAI, builds its network and reads its scans, and its
+postprocessing is Lamina's. Its preparation consists of MONAI's transforms. They come close to
+Lamina's and are not the same: interpolation and cropping differ in detail, so that segmentations
+differ by some voxels along edges, and by more where the plan's voxels are much larger than the
+scan's.
 """
 
 import json
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.plan import Plan
-from lamina.errors import ExportError
+from lamina.errors import ExportError, LaminaError
 from lamina.export.monai_transforms import (
     composed,
     inferer,
@@ -57,7 +58,7 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
 
     Raises:
         ExportError: MONAI's transforms cannot prepare scans as the plan says, or the network needs
-            more than a scan, or images whose pixels MONAI cannot know the size of.
+            more than a scan.
     """
     import torch
 
@@ -66,11 +67,6 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
         raise ExportError(
             f"{bundle.network['name']}: reads attention maps, which MONAI has no transform for.",
             remedy="Export it to onnx or openvino, or train dainet_unet, which reads none.",
-        )
-    if plan.spatial_dims == 2 and plan.unit == "mm":
-        raise ExportError(
-            "The model measures pictures in mm, and nothing tells MONAI the size of their pixels.",
-            remedy="Export it to onnx or openvino, which lamina-runtime --pixel-size runs.",
         )
     network = graphs[MODEL].network
     write_json(folder / _METADATA, _metadata(bundle))
@@ -112,7 +108,10 @@ def segmenter(folder: Path) -> Segment:
 
     def segment(files: Sequence[Path]) -> NDArray[Any]:
         if not all(file.name.lower().endswith(formats) for file in files):
-            raise ExportError(f"{files[0]}: the bundle reads only {', '.join(formats)}.")
+            raise ExportError(
+                f"{files[0]}: the bundle reads only {', '.join(formats)}.",
+                remedy="Check it on scans in these formats.",
+            )
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
@@ -125,7 +124,12 @@ def segmenter(folder: Path) -> Segment:
                 found: NDArray[Any] = finish(scan)["pred"].numpy()
         except RuntimeError as error:  # which MONAI makes of all that its transforms raise
             reason = error.__cause__ or error
-            raise ExportError(f"{files[0]}: the bundle cannot segment it: {reason}") from error
+            if isinstance(reason, LaminaError):
+                raise reason from None
+            raise ExportError(
+                f"{files[0]}: the bundle cannot segment it: {reason}",
+                remedy="Leave it out of --check, and segment such scans with lamina predict.",
+            ) from error
         return found
 
     return segment
@@ -204,7 +208,7 @@ def _inference(bundle: "Bundle") -> dict[str, Any]:
         "preprocessing": composed(preprocessing(plan)),
         "dataset": {
             "_target_": "Dataset",
-            "data": "$[{'image': path} for path in @datalist]",
+            "data": "$[{'image': files} for files in @datalist]",
             "transform": "@preprocessing",
         },
         "dataloader": {

@@ -157,7 +157,7 @@ class Batch:
         def read() -> _Step:
             stamp = stamp_of(case)
             self.output.check(case, self.model.bundle.plan.labels)
-            stored = replace(case, spacing=None).read_image(self.model.bundle.plan.channels)
+            stored = case.read_stored_image(self.model.bundle.plan.channels)
             image = case.sized(stored)
             return _Step(image, self.output.grid(image, stored), stamp=stamp)
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +20,7 @@ from lamina.explain.gradcam import GradCAM
 from lamina.explain.layers import default_layer, find_layer, layers_of, unknown
 from lamina.explain.scan import Prepared
 from lamina.explain.uncertainty import Uncertainty, by_structure, views_of
-from lamina.files import atomic_path
+from lamina.files import take_room, writing
 from lamina.folders.model import Model
 from lamina.inference.backend import fast_network
 from lamina.models import configure
@@ -50,7 +52,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """A scan, a model, and where maps are held while they are made."""
+    """A scan, a model, and a folder on whose disk maps are held while they are made."""
 
     model: Model
     image: Volume
@@ -70,6 +72,9 @@ class Subject:
         Args:
             count: How many.
             fill: Fills zeros; of a slanted scan, those of an upright grid.
+
+        Raises:
+            FileError: The folder cannot be written, or the disk has not enough room.
         """
         found = self._room(count, self.prepared.alignment.source_shape)
         fill(found)
@@ -79,11 +84,14 @@ class Subject:
         self.prepared.on_scan(found, own)
         return own
 
-    def _room(self, count: int, shape: Sequence[int]) -> NDArray[np.float32]:
-        file = self.folder / f"{len([*self.folder.iterdir()])}.npy"
-        with atomic_path(file) as part:
-            np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(count, *shape))
-        return np.lib.format.open_memmap(file, mode="r+")
+    def _room(self, count: int, spatial_shape: Sequence[int]) -> NDArray[np.float32]:
+        """Make zeros in a file without a name: nothing is left of it, even by a killed process."""
+        shape = (count, *spatial_shape)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder) as file:
+                take_room(file.fileno(), prod(shape) * np.dtype(np.float32).itemsize)
+                return np.memmap(file, np.float32, mode="w+", shape=shape)
 
     def tell(self, what: str) -> Any:
         """Return a listener for windows."""

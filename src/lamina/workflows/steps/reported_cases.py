@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from shlex import join
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,14 @@ from lamina.evaluation.calibration import probabilities_around, reliability
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.scores import Scores
 from lamina.explain.quality import unit_of, voxel_size
-from lamina.folders.evaluation import SCORES, Evaluation, fingerprint, read_evaluation
-from lamina.folders.pairs import ReadPair, folder_of, paired, recorded
+from lamina.folders.evaluation import (
+    SCORES,
+    Evaluation,
+    fingerprint,
+    read_evaluation,
+    recorded_files,
+)
+from lamina.folders.pairs import ReadPair, folder_of, paired
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import find_probabilities, read_probabilities
 from lamina.geometry import check_same_grid
@@ -35,22 +42,15 @@ Sizes = dict[str, dict[str, tuple[float, float]]]
 def are_scored(folder: Path) -> bool:
     """Tell whether segmentations with a record have their scores beside them, as they are now.
 
-    Those that cannot be read are passed over.
-
     Raises:
         DatasetError, FileError: The record or the scores are damaged.
     """
     if not (folder / SCORES).is_file():
         return False
-    scored = read_evaluation(folder).segmentations
-    for case, read in recorded(folder, None)[0].items():
-        try:
-            found, _ = read()
-        except LaminaError:
-            continue
-        if scored.get(case) != fingerprint(found):
-            return False
-    return True
+    found = read_evaluation(folder)
+    made = recorded_files(folder).items()
+    failures = found.scores.failures
+    return all(found.files.get(case) == file for case, file in made if case not in failures)
 
 
 def pairs_of(evaluation: Evaluation) -> Mapping[str, ReadPair]:
@@ -74,9 +74,16 @@ def _as_scored(case: str, read: ReadPair, evaluation: Evaluation) -> tuple[Volum
         if case in scored and scored[case] != fingerprint(volume):
             raise DatasetError(
                 f"{volume.source}: has changed since it was scored.",
-                remedy="Score it again: lamina evaluate --out.",
+                remedy=f"Score it again: {_command(evaluation)}.",
             )
     return found, wanted
+
+
+def _command(evaluation: Evaluation) -> str:
+    scores = evaluation.scores
+    references = ("-r", scores.references) if scores.references else ()
+    out = str(evaluation.path.parent)
+    return join(["lamina", "evaluate", "-p", scores.predictions, *references, "-o", out])
 
 
 def _read(pair: ReadPair) -> tuple[Volume, NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,7 +1,7 @@
 """Scans segmented by an exported model and by the original, for the report of how they differ."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,20 +63,11 @@ def compare_segmentations(
     )
 
 
-def stored_image(case: Case, bundle: Bundle) -> Volume:
-    """Read a case's image as its file holds it, and tell it the size of pixels that its case knows.
-
-    Raises:
-        LaminaError: It cannot be read, or has other channels than the model takes.
-    """
-    return case.sized(replace(case, spacing=None).read_image(bundle.plan.channels))
-
-
 def _row(
     bundle: Bundle, case: Case, original: SegmentCase, exported: SegmentCase
 ) -> dict[str, Any]:
     """Return a case's voxels that differ, and Dice of every structure."""
-    labels, image = bundle.plan.labels, stored_image(case, bundle)
+    labels, image = bundle.plan.labels, case.read_image(bundle.plan.channels)
     found = [labels.encode(each(case, image), image.source)[0] for each in (original, exported)]
 
     def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> list[float]:

@@ -156,8 +156,6 @@ def study(
     if work is None or not any(column.is_scored for column in chosen.columns):
         return _printed(chosen, counts, None if dry_run else out)
     _check(chosen, out, unseen)
-    if unseen is not None:
-        check_unseen(work, unseen)  # before anything is trained in vain
     assert out is not None
     task = _Work(
         study=chosen,
@@ -172,6 +170,8 @@ def study(
     origin = _origin(task)
     read_earlier(task.out / RECORD, origin, "study")
     task = replace(task, runs=shared_out(task.runs, time_budget_s, epochs))
+    if unseen is not None and not all(run.is_scored for run in task.runs):
+        check_unseen(work, unseen)  # before anything is trained in vain
     if dry_run:
         lengths = {run.name: length_of(task.folder, run) for run in task.runs}
         return Studied(filled=task.filled(), out=out, runs=task.runs, lengths=lengths)
