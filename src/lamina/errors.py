@@ -5,8 +5,6 @@ what to do about it. The command line prints both and nothing else; ``--json`` p
 :meth:`LaminaError.as_dict`.
 """
 
-from collections.abc import Mapping
-
 
 class LaminaError(Exception):
     """Base of all errors that a user can mend.
@@ -85,6 +83,6 @@ class UnreachableError(PacsError):
     """A PACS does not answer now; later it may."""
 
 
-def first_reasons(reasons: Mapping[str, str]) -> str:
+def first_reasons(reasons: dict[str, str]) -> str:
     """Tell the first few of many cases' reasons, by case id."""
     return "; ".join(f"{case}: {why}" for case, why in list(reasons.items())[:3])

@@ -1,6 +1,6 @@
 """Prepare: understand a dataset, decide how to train on it, and store it ready for training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -206,7 +206,7 @@ def _check_owner(work: WorkFolder, cohort: Cohort) -> None:
         )
 
 
-def _without(cohort: Cohort, excluded: Mapping[str, str]) -> Cohort:
+def _without(cohort: Cohort, excluded: dict[str, str]) -> Cohort:
     """Return the cohort without some cases; a ``DatasetError`` with the reasons if none is left."""
     kept = tuple(c for c in cohort.cases if c.case_id not in excluded)
     if not kept:
