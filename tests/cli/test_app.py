@@ -269,6 +269,11 @@ class TestWords:
         assert done.exit_code == 0
         assert "477,242" in done.stdout
 
+    def test_names_of_networks_stay_whole_in_80_columns(self, cli, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        names = {found["name"] for found in json.loads(cli("models", "--json").stdout)["models"]}
+        assert names <= set(cli("models").stdout.split())
+
 
 def test_quiet_says_nothing_but_errors(cli, tiny_run, tiny_dataset, tmp_path):
     scan = tiny_dataset / "imagesTr" / "ball_000.nii.gz"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def models(facts: list["ModelFacts"]) -> Table:
     """Show networks under their papers, what was counted beside what is printed."""
     caption = "Multiply-accumulates of one image of the size shown."
-    table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, caption=caption, padding=0)
     table.add_column("Network", overflow="fold")
     for header in ("Image", "Parameters", "printed", "GMAC", "printed"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -110,7 +110,8 @@ def _protocol(protocol: "Protocol") -> str:
 
 
 def _size(size: tuple[int, ...]) -> str:
-    return f"{size[0]}{'²³'[len(size) - 2]}" if len(set(size)) == 1 else "x".join(map(str, size))
+    powers = [(side, len(list(equal))) for side, equal in groupby(size)]
+    return "x".join(f"{side}{('', '²', '³')[power - 1]}" for side, power in powers)
 
 
 def _source(fact: "ModelFacts") -> str:
