@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PICTURE = RECORDS / "front.png"
 _COLUMNS = 2
 _PANEL = 4.6, 3.2  # inches
-_LABEL = 0.4, 0.1  # shares of a panel that a label takes
+_LINE = 0.07  # share of a panel's height that a name takes
 
 
 def main() -> None:
@@ -54,14 +54,11 @@ def _panel(ax: "Axes", title: str, records: list[dict[str, Any]]) -> None:
     for record in records:
         x, y = _place(record)
         interval = interval_of(record)
-        color = BLUE if record in best else MUTED
         if not interval.missing:
             ax.plot([x, x], [interval.low, interval.high], color=FAINT, linewidth=2, zorder=0)
-        ax.plot(x, y, "o", color=color, markersize=5, zorder=2)
-        label = f"{record['network']}, {record['model_mb']:.0f} MB"
-        where = _where_there_is_room(record, records)
-        ax.annotate(label, (x, y), textcoords="offset points", fontsize=7, color=color, **where)
-    ax.set_xlim(0, 1.4 * max(_place(record)[0] for record in records))
+        ax.plot(x, y, "o", color=BLUE if record in best else MUTED, markersize=5, zorder=2)
+    ax.set_xlim(0, 1.1 * max(_place(record)[0] for record in records))
+    _name(ax, records, best)
     ax.set_title(title, loc="left", fontsize=9, color=INK)
     ax.set_xlabel("Seconds a scan, one CPU thread", fontsize=8, color=MUTED)
     ax.set_ylabel("Dice", fontsize=8, color=MUTED)
@@ -69,15 +66,23 @@ def _panel(ax: "Axes", title: str, records: list[dict[str, Any]]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _where_there_is_room(record: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the side of a point for its label: the right one, but where a neighbour is."""
-    places = [_place(each) for each in records]
-    width = max(x for x, _ in places)
-    height = max(y for _, y in places) - min(y for _, y in places)
-    x, y = _place(record)
-    near = [other - x for other, level in places if abs(level - y) < _LABEL[1] * height]
-    left = any(0 < away < _LABEL[0] * width for away in near)
-    return {"xytext": (-5 if left else 5, 4), "ha": "right" if left else "left"}
+def _name(ax: "Axes", records: list[dict[str, Any]], best: list[dict[str, Any]]) -> None:
+    """Write the names beside the panel, each as near to the height of its point as room allows."""
+    bottom, top = ax.get_ylim()
+    level = -_LINE
+    for record in sorted(records, key=dice_of):
+        x, y = _place(record)
+        level = max(level + _LINE, (y - bottom) / (top - bottom))
+        ax.annotate(
+            f"{record['network']}, {record['model_mb']:.0f} MB",
+            (x, y),
+            (1.03, level),
+            textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "zorder": 0},
+            color=BLUE if record in best else MUTED,
+            fontsize=7,
+            va="center",
+        )
 
 
 def front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
