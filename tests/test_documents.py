@@ -1,8 +1,11 @@
 """Figures in the documentation are those of the code."""
 
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,21 +73,19 @@ def test_the_tables_of_results_show_their_records():
     assert readme == tool["with_table"](readme, records)
 
 
-def test_the_network_of_the_manual_can_be_added_as_it_stands():
+def test_the_network_of_the_manual_keeps_the_contract_as_it_stands(tmp_path):
     page = (ROOT / "docs" / "adding-a-network.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    try:
-        exec(compile(code, "halfnet.py", "exec"), {"__name__": "halfnet"})
-        for sides in ((7, 9), (5, 8, 6)):
-            network = configure(
-                "halfnet", in_channels=2, num_classes=3, spatial_dims=len(sides), width=4
-            ).build()
-            logits = network(torch.zeros(1, 2, *sides))
-            assert logits.shape == (1, 3, *sides)
-            logits.sum().backward()
-            assert all(weight.grad is not None for weight in network.parameters())
-    finally:
-        NETWORKS._members.pop("halfnet", None)
+    (tmp_path / "halfnet.py").write_text(code, "utf-8")
+    contract = ("tests/contracts/test_networks.py", "-k", "halfnet", "-o", "addopts=")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "halfnet", *contract],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_page_of_the_server_shows_its_record():

@@ -87,10 +87,11 @@ def test_grouped_and_padded_by_name_convolutions_are_left_alone():
     assert not any(is_direct(layer) for layer in others)
 
 
+@pytest.mark.parametrize("kernels", [(3, 5, 7, 9), (5, 7, 9, 11), (3, 3, 5, 3)])
 @pytest.mark.parametrize("size", [(13, 6), (9, 4, 7)])
-def test_four_widths_and_the_input_are_one_convolution(size):
+def test_four_widths_and_the_input_are_one_convolution(size, kernels):
     norm = nn.BatchNorm2d if len(size) == 2 else nn.InstanceNorm3d
-    block, x = shaken(LMS(len(size), 8, norm)), torch.randn(2, 8, *size)
+    block, x = shaken(LMS(len(size), 8, norm, kernels)), torch.randn(2, 8, *size)
     assert_same(SummedLMS(block)(x), block(x))
 
 

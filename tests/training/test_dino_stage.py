@@ -1,5 +1,6 @@
 """Self-distillation repeats bit for bit, resumes anywhere, and notices when it collapses."""
 
+import itertools
 import math
 import os
 import signal
@@ -249,6 +250,19 @@ def test_a_loss_that_is_no_number_ends_the_run(new_run):
 
     with pytest.raises(TrainingError, match=r"loss is nan at step 0.*Lower lr"):
         new_run("run")(spoil=spoil)
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_it_reaches_a_weight(new_run):
+    steps = itertools.count()
+
+    def spoil(module):
+        weight = module.student.vit.cls_token
+        weight.register_hook(lambda gradient: gradient * (math.inf if next(steps) == 1 else 1))
+
+    run = new_run("run")
+    with pytest.raises(TrainingError, match=r"norm of the gradients is .* at step 1.*Lower lr"):
+        run(spoil=spoil)
+    assert all(torch.isfinite(weight).all() for weight in run.last["state_dict"].values())
 
 
 def test_a_timed_run_ends_with_its_time(new_run):

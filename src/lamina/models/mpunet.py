@@ -279,7 +279,8 @@ _MPUNET = Published(
     num_classes=2,
     size=(48, 256, 256),
     parameters="22,557,009",
-    note=f"{UNUSED_WEIGHTS:,} of them are in modules that are never called, and not built here.",
+    note=f"{UNUSED_WEIGHTS:,} of them are in modules that are never called, and not built here. "
+    "8.46 of the GMAC are zeros, with which queries and keys become as wide as values.",
 )
 _UNET = replace(_MPUNET, where="MPU-Net, Table 6, U-Net", parameters="2,326,638", note="")
 

@@ -98,7 +98,8 @@ class _Run:
         precision = resolve_precision(config.precision, device)
         self.fabric = Fabric(**placement(device), precision=_FORMATS[precision])
         self.fabric.to_device(module)
-        fused = precision != "fp16"  # a fused step unscales by itself, too late for clipping
+        self.scaled = precision == "fp16"
+        fused = not self.scaled  # a fused step unscales by itself, too late for clipping
         made = torch.optim.AdamW(_groups(module.student), lr=config.lr, fused=fused)
         self.student, self.optimizer = self.fabric.setup(module.student, made)
         self.module, self.config, self.per_epoch = module, config, per_epoch
@@ -127,16 +128,14 @@ class _Run:
             features, truths = module.teacher(views[:2])
         _, guesses = self.student(views)
         loss = module.loss(guesses, truths)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {float(loss.detach())} at step {state.steps_done}.",
-                remedy="Lower lr, or use --set precision=fp32; last.ckpt is intact.",
-            )
+        self._check("loss", loss)
         self.fabric.backward(loss)
         if state.steps_done < config.frozen_epochs * self.per_epoch:
             module.student.head.last_layer.weight.grad = None
         limits: dict[str, Any] = {"max_norm": config.max_grad_norm, "error_if_nonfinite": False}
-        self.fabric.clip_gradients(self.student, self.optimizer, **limits)
+        norm = self.fabric.clip_gradients(self.student, self.optimizer, **limits)
+        if norm is not None and not self.scaled:  # scaled ones may overflow: then none is taken
+            self._check("norm of the gradients", norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         measured = float(loss.detach()), *module.measure(features, truths)
@@ -145,6 +144,13 @@ class _Run:
         module.loss.update_center(truths)
         module.follow(teacher_momentum(self.progress, config.teacher_momentum))
         return measured[0]
+
+    def _check(self, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"The {name} is {float(value.detach())} at step {self.state.steps_done}.",
+                remedy="Lower lr, or use --set precision=fp32; last.ckpt is intact.",
+            )
 
     def close_epoch(self) -> DINOReport:
         """Return what the epoch's steps measured, and begin another."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lamina.models.layers.convolution import conv
-from lamina.models.layers.lms import KERNELS, LMS
+from lamina.models.layers.lms import LMS
 
 
 class SummedLMS(nn.Module):
@@ -48,7 +48,8 @@ def _simplified(module: nn.Module) -> nn.Module:
 
 def _together(convolutions: Any) -> nn.Module:
     """Return one depthwise convolution of all channels, plus the identity."""
-    weights, width = [look.weight for look in convolutions], max(KERNELS)
+    weights = [look.weight for look in convolutions]
+    width = max(weight.shape[-1] for weight in weights)
     dims = weights[0].dim() - 2
     margins = [(width - weight.shape[-1]) // 2 for weight in weights]
     padded = [F.pad(w, [n] * (2 * dims)) for w, n in zip(weights, margins, strict=True)]
