@@ -1,10 +1,8 @@
 """The viewer in a browser, on files of this machine as ``lamina view`` serves them."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
+from screen import BORDERS, READY, pixels
 from stand_in import running
 
 from lamina.data.phantom import PHANTOM_LABELS, make_phantom
@@ -15,14 +13,7 @@ from lamina.volume import Volume
 from lamina.workflows import view
 from lamina.workflows.view import served
 
-READY = "#screen[data-ready]"
-BORDERS = ("left", "right", "top", "bottom")
 OPPOSITE = {"R": "L", "A": "P", "S": "I"}
-
-
-def pixels(page, selector="#planes-box"):
-    shot = page.locator(selector).screenshot()
-    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
 
 
 def coloured(picture):

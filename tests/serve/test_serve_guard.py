@@ -1,11 +1,14 @@
 """Who is let in, and what every answer carries."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from served import BASE, TOKEN, TestClient, serving
 
 from lamina.errors import ConfigError
+from lamina.files import writing
 from lamina.serve import routes
 from lamina.serve.server import address
 from lamina.serve.settings import Settings
@@ -132,6 +135,35 @@ def test_a_fault_of_a_route_is_told_in_the_same_form(client, monkeypatch, caplog
     assert "nosniff" in answer.headers["x-content-type-options"]
     assert "ValueError" in caplog.text
     assert "Nobody" not in caplog.text
+
+
+def no_room_for_a_file():
+    Path("/dev/full").write_text("full")
+
+
+def no_room_for_a_file_of_ours():
+    with writing(Path("upload.json")):
+        no_room_for_a_file()
+
+
+def no_room_for_a_row():
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("PRAGMA max_page_count = 1")
+        db.execute("CREATE TABLE jobs (id)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "fill", [no_room_for_a_file, no_room_for_a_file_of_ours, no_room_for_a_row]
+)
+def test_a_disk_that_is_full_when_a_job_is_filed_is_told_as_such(client, monkeypatch, fill):
+    monkeypatch.setattr(client.service.store, "submit", lambda *_, **__: fill())
+    before = list((client.service.settings.data / "jobs").iterdir())
+    answer = client.post("/api/jobs?model=pretend", files={"files": ("a.nii", b"voxels")})
+    assert answer.status_code == 507
+    told = answer.json()["error"]
+    assert told == {"message": "The server's disk takes no more.", "remedy": "Try again later."}
+    assert list((client.service.settings.data / "jobs").iterdir()) == before
 
 
 def test_without_a_token_everybody_on_this_machine_is_let_in(tmp_path):

@@ -38,6 +38,13 @@ def test_members_get_names_of_the_servers_making(tmp_path):
     assert not (tmp_path / "00000.zip").exists()
 
 
+def test_members_are_told_of_by_printable_names_of_bounded_length(tmp_path):
+    found = unpacked(tmp_path, zipped([("a\x1b[2J\n.nii", b"x"), ("b" * 3000 + ".nii", b"x")]))
+    first, second = found.values()
+    assert first == "a?[2J?.nii"
+    assert (len(second), second[-5:]) == (1024, "b.nii")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

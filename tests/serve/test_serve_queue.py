@@ -131,6 +131,15 @@ def test_old_jobs_go_and_running_ones_stay(store):
     assert sorted(p.name for p in (store.folder / "jobs").iterdir()) == ["b", "c"]
 
 
+def test_of_a_job_that_was_removed_its_name_is_in_no_file(store):
+    for job_id, name in (("a", "Known^Nobody"), ("b", "another")):
+        submitted(store, job_id, name)
+    store.remove("a")
+    files = [path for path in store.folder.rglob("*") if path.is_file()]
+    assert any(b"another" in path.read_bytes() for path in files)
+    assert not any(b"Known^Nobody" in path.read_bytes() for path in files)
+
+
 def test_the_queue_can_be_read_by_nobody_else(store):
     submitted(store, "a")
     for path in store.folder.iterdir():

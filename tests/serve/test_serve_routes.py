@@ -215,6 +215,26 @@ def test_limits_hold_whether_the_length_is_told_or_not(tmp_path, scan_bytes):
         assert list((tmp_path / "data" / "jobs").iterdir()) == []
 
 
+def test_an_upload_that_the_disk_has_no_room_for_is_sent_away(tmp_path, scan_bytes):
+    with serving(tmp_path / "data", max_upload_bytes=10**18) as client:
+        files = {"files": ("scan.nii.gz", scan_bytes)}
+        told = {"content-length": str(10**17)}
+        for path in ("/api/jobs?model=pretend", "/monailabel/session/"):
+            send = client.post if "jobs" in path else client.put
+            refused = send(path, files=files, headers=told)
+            assert "disk is full" in message(refused, 503)
+            assert send(path, files=files).is_success
+
+
+def test_a_part_of_a_form_has_a_head_of_bounded_length(client):
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.nii"\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    for more in (b"X-A: " + b"a" * 20_000 + b"\r\n", b"X-A: a\r\n" * 1000):
+        body = head + more + b"\r\nvoxels\r\n--x--\r\n"
+        answer = client.post("/api/jobs?model=pretend", content=body, headers=kind)
+        assert "malformed" in message(answer, 400)
+
+
 def test_a_full_queue_sends_away_and_says_when_to_come_again(tmp_path, scan_bytes):
     with serving(tmp_path / "data", max_queue=2) as client:
         files = {"files": ("endless.nii.gz", scan_bytes)}

@@ -1,5 +1,6 @@
 """3D Slicer's MONAI Label module gets what it asks for; so does its real client, where at hand."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -15,10 +16,11 @@ import pytest
 from pretend_jobs import MODELS
 from served import BASE, TOKEN, TestClient
 
-from lamina.io import read_labels
+from lamina.io import read_labels, write_volume
 from lamina.serve.schemas import Label
 from lamina.serve.slicer.answers import answered
 from lamina.serve.slicer.datastore import SESSION_S, Datastore
+from lamina.volume import Volume
 
 URL = "/monailabel"
 INSTALLED = Path(sys.prefix) / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
@@ -144,12 +146,85 @@ def test_what_could_not_be_told_again_is_refused(client, scan_bytes, params):
     client.delete(f"{URL}/datastore/?id=a")
 
 
-def test_labels_that_come_at_the_same_time_are_all_kept(client, tmp_path):
+def test_an_image_with_labels_is_replaced_by_no_other(client, scan_bytes):
+    def send(content):
+        files = {"file": ("ct1.nii.gz", content)}
+        return client.put(f"{URL}/datastore/?image=ct1", files=files)
+
+    def image():
+        return client.get(f"{URL}/datastore/image?image=ct1").content
+
+    other = gzip.compress(gzip.decompress(scan_bytes)[:-4] + bytes(4))
+    send(other)
+    assert send(scan_bytes).status_code == 200
+    assert image() == scan_bytes
+    client.put(f"{URL}/datastore/label?image=ct1", files={"label": ("l.nii.gz", scan_bytes)})
+    assert send(scan_bytes).json() == {"image": "ct1"}
+    refused = send(other)
+    assert refused.status_code == 409
+    assert refused.json()["error"]["remedy"]
+    assert image() == scan_bytes
+    assert client.get(f"{URL}/datastore/label?label=ct1").content == scan_bytes
+    client.delete(f"{URL}/datastore/?id=ct1")
+    assert send(other).status_code == 200
+    client.delete(f"{URL}/datastore/?id=ct1")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"id": "damaged"}'])
+def test_an_image_whose_entry_is_damaged_hides_no_other(client, scan_bytes, caplog, damage):
     store = client.service.datastore
-    uploads = [tmp_path / f"{number}.nii" for number in range(32)]
-    for upload in (*uploads, tmp_path / "image.nii"):
-        upload.write_bytes(b"voxels")
-    store.add("many", tmp_path / "image.nii", "image.nii")
+    for image in ("damaged", "sound"):
+        files = {"file": ("a.nii.gz", scan_bytes)}
+        client.put(f"{URL}/datastore/?image={image}", files=files)
+    label = {"label": ("l.nii.gz", scan_bytes)}
+    client.put(f"{URL}/datastore/label?image=damaged", files=label)
+    folder = store.find("damaged").folder
+    (folder / "entry.json").write_text(damage)
+    assert client.get(f"{URL}/info/").json()["datastore"]["total"] == 1
+    assert list(client.get(f"{URL}/datastore/?output=all").json()["objects"]) == ["sound"]
+    assert f"{folder.name}/entry.json: damaged" in caplog.text
+    assert client.get(f"{URL}/datastore/image?image=damaged").status_code == 404
+    again = {"file": ("a.nii.gz", scan_bytes)}
+    assert client.put(f"{URL}/datastore/?image=damaged", files=again).status_code == 409
+    assert list(folder.glob("label-*"))
+    shutil.rmtree(folder)
+    client.delete(f"{URL}/datastore/?id=sound")
+
+
+def test_a_label_takes_the_place_of_one_in_another_format(client, scan_bytes, tmp_path):
+    write_volume(Volume(np.ones((1, 8, 7, 6), np.uint8), np.eye(4)), tmp_path / "l.nrrd")
+    client.put(f"{URL}/datastore/?image=a", files={"file": ("a.nii.gz", scan_bytes)})
+    for name, content in [
+        ("l.nii.gz", scan_bytes),
+        ("l.nrrd", (tmp_path / "l.nrrd").read_bytes()),
+    ]:
+        label = {"label": (name, content)}
+        assert client.put(f"{URL}/datastore/label?image=a", files=label).status_code == 200
+        assert client.get(f"{URL}/datastore/label?label=a").content == content
+    assert len(list(client.service.datastore.find("a").folder.glob("label-*"))) == 1
+    client.delete(f"{URL}/datastore/?id=a")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("l.nii.gz", b""), ("l.nrrd", b""), ("l.exe", b"MZ"), ("l.nii.gz", b"no scan")],
+)
+def test_what_is_no_label_leaves_the_one_that_is_there(client, scan_bytes, name, content):
+    client.put(f"{URL}/datastore/?image=a", files={"file": ("a.nii.gz", scan_bytes)})
+    client.put(f"{URL}/datastore/label?image=a", files={"label": ("l.nii.gz", scan_bytes)})
+    answer = client.put(f"{URL}/datastore/label?image=a", files={"label": (name, content)})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["remedy"]
+    assert client.get(f"{URL}/datastore/label?label=a").content == scan_bytes
+    client.delete(f"{URL}/datastore/?id=a")
+
+
+def test_labels_that_come_at_the_same_time_are_all_kept(client, scan_bytes, tmp_path):
+    store = client.service.datastore
+    uploads = [tmp_path / f"{number}.nii.gz" for number in range(32)]
+    for upload in (*uploads, tmp_path / "image.nii.gz"):
+        upload.write_bytes(scan_bytes)
+    store.add("many", tmp_path / "image.nii.gz", "image.nii.gz")
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda upload: store.label("many", upload.stem, upload, {}), uploads))
     assert set(store.find("many").labels) == {upload.stem for upload in uploads}
@@ -202,9 +277,6 @@ def test_a_scan_that_cannot_be_segmented_is_an_error_with_its_reason(client, sca
 
 
 def test_structures_are_numbered_anew_where_0_is_one_of_them(tmp_path):
-    from lamina.io import write_volume
-    from lamina.volume import Volume
-
     path = tmp_path / "segmentation.nii.gz"
     write_volume(Volume(np.uint8([[[[0, 5], [9, 9]]]]), np.eye(4)), path)
     labels = [Label(name=n, value=v, color="#000000") for n, v in (("a", 0), ("b", 5), ("c", 8))]

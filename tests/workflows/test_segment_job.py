@@ -110,6 +110,7 @@ def test_structures_are_measured_and_what_is_odd_is_flagged(segment, scan):
         assert ("not found" in structure["flags"]) == (count == 0)
     page = (out / "report.html").read_text()
     assert "Nobody" in page
+    assert "Nobody" not in re.search("<title>.*</title>", page)[0]
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 

@@ -140,6 +140,7 @@ def test_structures_of_a_dicom_object_are_measured_even_where_others_hide_them(t
         assert structure["size"] == pytest.approx(voxels * 1.5 * 2.0 * STEP / 1000, rel=1e-4)
     assert np.count_nonzero(painted == 2) == np.count_nonzero(inner)
     assert "overlap" in job["flags"][0]
+    assert job["overlap"]
 
 
 def test_pictures_keep_their_colours_and_are_measured_in_pixels(tmp_path):

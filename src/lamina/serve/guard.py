@@ -6,9 +6,11 @@ the token must be shown, in a header or in a cookie that other sites cannot send
 """
 
 import asyncio
+import errno
 import hmac
 import ipaddress
 import logging
+import sqlite3
 import time
 import traceback
 from contextlib import suppress
@@ -20,7 +22,9 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lamina.errors import FileError
 from lamina.serve.errors import Refusal, shown
+from lamina.serve.intake.uploads import disk_full
 from lamina.serve.metrics import Requests
 from lamina.serve.settings import Settings
 
@@ -192,7 +196,17 @@ def _as_refusal(error: Exception, scope: Scope) -> Refusal:
     if isinstance(error, ClientDisconnect):
         return Refusal(400, "The upload was cut off.")
     log.error("%s %s: %s", _method(scope), _route(scope), _places(error))
+    if _is_full(error):
+        return disk_full()
     return Refusal(500, "The server failed.", "Look at its log, or try again.")
+
+
+def _is_full(error: BaseException | None) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, FileError):
+        return _is_full(error.__cause__)
+    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
 
 
 def _refused(error: Refusal, scope: Scope) -> Response:

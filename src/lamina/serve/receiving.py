@@ -29,7 +29,7 @@ async def take_upload(
     Raises:
         Refusal: The queue is full, or the upload is refused.
     """
-    check_room(service)
+    check_room(request, service)
     job_id = uuid.uuid4().hex
     service.uploading.add(job_id)
     try:
@@ -72,7 +72,7 @@ async def receive_files(request: Request, service: "Service", folder: Path) -> U
     )
 
 
-def check_room(service: "Service") -> None:
+def check_room(request: Request, service: "Service") -> None:
     """Refuse more work than can wait here.
 
     Raises:
@@ -84,7 +84,9 @@ def check_room(service: "Service") -> None:
     waiting = service.store.counts()["queued"] + len(service.uploading)
     if waiting >= service.settings.max_queue:
         raise Refusal(503, f"{waiting} scans are waiting already.", "Try again soon.", later)
-    if shutil.disk_usage(service.settings.data).free < _FREE_BYTES:
+    told = request.headers.get("content-length", "")
+    coming = min(int(told) if told.isdecimal() else 0, service.settings.max_upload_bytes)
+    if shutil.disk_usage(service.settings.data).free < _FREE_BYTES + coming:
         raise Refusal(503, "The server's disk is full.", "Try again later.", later)
 
 

@@ -95,7 +95,11 @@ def served(scan: Path, segmentation: Path | None = None, *, port: int = 0) -> It
             marked = _segmented(segmentation, image)
             write_viewable(marked.label, folder / "segmentation.nii")
             files |= {"segmentation.nii": _made(folder / "segmentation.nii")}
-            job |= {"structures": marked.structures(), "flags": marked.flags}
+            job |= {
+                "structures": marked.structures(),
+                "overlap": marked.overlap,
+                "flags": marked.flags,
+            }
             if marked.is_solid and _can_mesh():
                 files |= {"segmentation.glb": _mesh(marked, folder)}
         job["files"] = [_listed(name, folder) for name in files]
@@ -146,6 +150,8 @@ class _Marked:
     counts: Mapping[int, int]
     """Value -> voxels, those too that a later structure hides."""
     flags: list[str]
+    overlap: bool = False
+    """Whether voxels count for several structures."""
 
     @property
     def is_solid(self) -> bool:
@@ -196,6 +202,7 @@ def _from_object(path: Path, image: Volume) -> _Marked:
         labels=LabelSet(values=values) if values else None,
         counts=counts,
         flags=["Structures overlap; where they do, the later one is shown."] if hidden else [],
+        overlap=hidden,
     )
 
 

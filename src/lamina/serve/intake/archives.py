@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lamina.serve.errors import UploadError
-from lamina.serve.intake.uploads import disk_full, is_clutter, safe_suffix
+from lamina.serve.intake.uploads import disk_full, is_clutter, readable, safe_suffix
 
 _MOST_PACKED = 200
 """A member may grow so many times when unpacked; scans grow 2 to 50 times."""
@@ -55,7 +55,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int, max_files: int) -> di
         with zipfile.ZipFile(archive) as opened:
             for info in _checked(opened.infolist(), max_bytes, max_files):
                 path = folder / f"m{len(found):05d}{safe_suffix(info.filename)}"
-                found[path] = info.filename
+                found[path] = readable(info.filename)
                 _write(opened, info, path)
     except _FAULTS as error:
         raise UploadError(400, "The zip archive is damaged.", "Pack it again.") from error

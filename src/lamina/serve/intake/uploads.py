@@ -103,6 +103,11 @@ def disk_full() -> UploadError:
     return UploadError(507, "The server's disk takes no more.", "Try again later.")
 
 
+def readable(name: str) -> str:
+    """Return what a user calls a file as printable text of bounded length."""
+    return "".join(each if each.isprintable() else "?" for each in name[-_NAME_LIMIT:])
+
+
 def is_clutter(name: str) -> bool:
     """Tell whether a file is one that systems leave in folders, such as ``.DS_Store``."""
     parts = name.replace("\\", "/").split("/")
@@ -228,6 +233,4 @@ class _Form:
 
 
 def _decoded(name: bytes) -> str:
-    """Return a name as printable text of bounded length."""
-    text = name.decode("utf-8", "replace")[-_NAME_LIMIT:]
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return readable(name.decode("utf-8", "replace"))

@@ -218,8 +218,7 @@ class Store:
 
     def finish(self, job_id: str, worker: str, result: Mapping[str, Any]) -> None:
         """Note that a worker is done with a job."""
-        text = json.dumps(result, allow_nan=False)
-        self._end(job_id, worker, "done", result=text)
+        self._end(job_id, worker, "done", result=json.dumps(result, allow_nan=False))
 
     def fail(self, job_id: str, worker: str, error: LaminaError) -> None:
         """Note why a job cannot be done."""
@@ -285,6 +284,7 @@ class Store:
     def _reading(self) -> closing[sqlite3.Connection]:
         db = sqlite3.connect(self.folder / _FILE, timeout=_BUSY_S, isolation_level=None)
         db.row_factory = sqlite3.Row
+        db.execute("PRAGMA secure_delete = ON")  # names of scans go with their jobs
         return closing(db)
 
     @contextmanager

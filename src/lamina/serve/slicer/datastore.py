@@ -4,7 +4,9 @@ Ids are the users' words. They stand in a JSON file; folders are named by their 
 id leads anywhere else.
 """
 
+import filecmp
 import hashlib
+import logging
 import os
 import shutil
 import threading
@@ -15,9 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamina.errors import FileError, LaminaError
 from lamina.files import read_json, write_json
+from lamina.io import claim_of
 from lamina.serve.errors import Refusal
 from lamina.serve.intake.uploads import is_clutter, safe_suffix
+
+log = logging.getLogger(__name__)
 
 FINAL = "final"
 """Tag of a label that a person has accepted."""
@@ -101,8 +107,23 @@ class Datastore:
         return self.folder / "incoming" / uuid.uuid4().hex
 
     def add(self, image_id: str, upload: Path, name: str) -> None:
-        """Keep an image; one of the same id goes, with its labels."""
-        self._put("images", image_id, upload, name)
+        """Keep an image; one of the same id goes, unless people have drawn labels on it.
+
+        Raises:
+            Refusal: It is of no known format, or another than the one that has labels.
+        """
+        folder = self._folder("images", image_id)
+        with self._lock:
+            if not any(folder.glob("label-*")):
+                self._put("images", image_id, upload, name)
+                return
+            entry = _read(folder)
+            if entry is None or not filecmp.cmp(entry.image, upload, shallow=False):
+                raise Refusal(
+                    409,
+                    "Another image of this name has labels.",
+                    "Send this one under another name, or remove that one first.",
+                )
 
     def start_session(self, upload: Path, name: str) -> Entry:
         """Keep an image until its session ends."""
@@ -121,14 +142,22 @@ class Datastore:
             shutil.rmtree(self.find(image_id).folder, ignore_errors=True)
 
     def label(self, image_id: str, tag: str, upload: Path, info: dict[str, Any]) -> None:
-        """Keep a label of an image; one with the same tag goes."""
+        """Keep a label of an image; one with the same tag goes.
+
+        Raises:
+            Refusal: There is no such image, or the label is no scan that can be read.
+        """
         hashed = hashlib.sha256(tag.encode()).hexdigest()[:_HASHED]
         name = f"label-{hashed}{safe_suffix(upload.name)}"
         told = {"file": name, "ts": int(time.time()), "info": info}
         with self._lock:
             entry = self.find(image_id)
+            _check_label(upload)
+            before = entry.labels.get(tag, told)["file"]
             upload.replace(entry.folder / name)
             _write(entry.folder, entry, entry.labels | {tag: told})
+            if before != name:
+                (entry.folder / before).unlink(missing_ok=True)
 
     def label_file(self, image_id: str, tag: str) -> Path:
         """Return a label's file.
@@ -179,6 +208,17 @@ class Datastore:
             _write(folder, entry, {})
 
 
+def _check_label(upload: Path) -> None:
+    """Refuse what would take the place of a label and be none; its header tells."""
+    remedy = "Send NIfTI or NRRD."
+    if not safe_suffix(upload.name) or not upload.stat().st_size:
+        raise Refusal(422, "The label is empty, or of no known format.", remedy)
+    try:
+        claim_of(upload)
+    except LaminaError as error:
+        raise Refusal(422, "The label cannot be read.", remedy) from error
+
+
 def _last_change(folder: Path) -> float:
     """Return when a folder, or a file in it, was last written; now where it has just gone."""
     try:
@@ -201,12 +241,16 @@ def _write(folder: Path, entry: Entry, labels: dict[str, dict[str, Any]]) -> Non
 def _read(folder: Path) -> Entry | None:
     if not (folder / _ENTRY).is_file():
         return None
-    told = read_json(folder / _ENTRY)
-    return Entry(
-        image_id=told["id"],
-        folder=folder,
-        image=folder / told["image"],
-        name=told["name"],
-        labels=told["labels"],
-        ts=told["ts"],
-    )
+    try:
+        told = read_json(folder / _ENTRY)
+        return Entry(
+            image_id=told["id"],
+            folder=folder,
+            image=folder / told["image"],
+            name=told["name"],
+            labels=told["labels"],
+            ts=told["ts"],
+        )
+    except (FileError, KeyError, TypeError) as error:
+        log.warning("%s: damaged, and passed over: %s.", folder / _ENTRY, type(error).__name__)
+        return None

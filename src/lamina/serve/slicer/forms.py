@@ -39,7 +39,7 @@ async def received(request: Request, service: "Service") -> AsyncIterator[Upload
     Raises:
         Refusal: The queue is full, or the form is refused.
     """
-    check_room(service)
+    check_room(request, service)
     folder = service.datastore.incoming()
     service.uploading.add(folder.name)
     try:

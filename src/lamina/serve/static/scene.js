@@ -101,8 +101,9 @@ export class Scene {
     return this.image.dimsRAS.slice(1, 4);
   }
 
-  get isFlat() {
-    return Math.min(...this.dims) === 1;
+  // The plane of a scan that is one slice.
+  get plane() {
+    return Object.keys(AXES).find((plane) => this.dims[AXES[plane]] === 1);
   }
 
   // Whether nothing tells how it lies in the body: its header has no unit, or but two axes.
@@ -119,10 +120,13 @@ export class Scene {
     return this.isColoured ? 1 : this.image.nFrame4D ?? 1;
   }
 
+  // Voxels are counted from the patient's left and back, pixels from the left and the top of the screen.
   onPlace(listen) {
+    const [width, height] = this.dims;
     this.slices.onLocationChange = ({ mm, values }) => {
       const [scan, label] = values;
-      listen({ mm, value: scan?.value, voxel: scan?.vox, structure: this.structures[Math.round(label?.value ?? 0) - 1] });
+      const [x, y] = scan.vox;
+      listen({ mm, value: scan.value, pixel: [width - 1 - x, height - 1 - y], structure: this.structures[Math.round(label?.value ?? 0) - 1] });
     };
     this.slices.createOnLocationChange();
   }
@@ -173,6 +177,8 @@ export class Scene {
 
   setFrame(frame) {
     this.slices.setFrame4D(this.image.id, frame);
+    this.image.ignoreZeroVoxels = false; // it stays set once a channel is mostly empty
+    this.image.calMinMax(frame);
   }
 
   setFill(fill) {

@@ -6,7 +6,7 @@ const ABSENT = "not found";
 // Names are long and have no spaces; they may break after an underscore.
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, el("wbr")]);
 
-export function listStructures(structures, { onVisible, onGoTo }) {
+export function listStructures(structures, { overlap, onVisible, onGoTo }) {
   const visible = new Set(structures.map(({ value }) => value));
   const boxes = new Map();
   const changed = () => onVisible(new Set(visible));
@@ -42,7 +42,7 @@ export function listStructures(structures, { onVisible, onGoTo }) {
   $("all").addEventListener("click", () => every(true));
   $("none").addEventListener("click", () => every(false));
   const total = structures.reduce((sum, { size }) => sum + size, 0);
-  $("total").textContent = structures.length > 1 && total ? `Together ${amount(total, structures[0].unit)}` : "";
+  $("total").textContent = structures.length > 1 && total && !overlap ? `Together ${amount(total, structures[0].unit)}` : "";
   return {
     toggleAt(index) {
       const structure = structures[index];

@@ -72,13 +72,14 @@ export class Viewer {
     this.scene = scene;
     this.#controls(Boolean(segmentation));
     this.#say("");
-    await this.show(scene.isFlat ? "axial" : "planes");
+    await this.show(scene.plane ?? "planes");
     $("screen").dataset.ready = "";
   }
 
   #list() {
-    const { structures, flags, files, model } = this.job;
+    const { structures, overlap, flags, files, model } = this.job;
     this.list = listStructures(structures, {
+      overlap,
       onVisible: (visible) => this.scene?.setVisible(visible),
       onGoTo: (structure) => this.goTo(structure),
     });
@@ -105,7 +106,7 @@ export class Viewer {
 
   #controls(hasOverlay) {
     const { scene } = this;
-    const views = scene.isFlat ? ["axial"] : Object.keys(VIEWS);
+    const views = scene.plane ? [scene.plane] : Object.keys(VIEWS);
     $("views").hidden = views.length < 2;
     $("views").append(
       ...views.map((view) =>
@@ -122,23 +123,28 @@ export class Viewer {
     $("full").addEventListener("click", () => this.fullScreen());
     $("frame-box").hidden = scene.frames < 2;
     $("frame").append(...Array.from({ length: scene.frames }, (_, i) => el("option", { value: i }, `${i + 1}`)));
-    $("frame").addEventListener("change", () => scene.setFrame(Number($("frame").value)));
+    $("frame").addEventListener("change", () => {
+      scene.setFrame(Number($("frame").value));
+      this.#windows();
+    });
+    $("window").addEventListener("change", () => this.setWindow(Number($("window").value)));
+    scene.onWindow(() => {
+      $("window").value = "own";
+    });
     this.#windows();
     scene.onPlace((place) => this.#tell(place));
   }
 
+  // Channels differ in their values: each has windows of its own, and the chosen one stays by its name.
   #windows() {
+    const chosen = $("window").selectedOptions[0]?.text;
     this.windows = this.scene.isColoured ? [] : windowsOf(this.scene.image);
     $("window-box").hidden = !this.windows.length;
-    $("window").append(
+    $("window").replaceChildren(
       ...this.windows.map(({ name }, i) => el("option", { value: i }, name)),
       el("option", { value: "own", hidden: true }, "As set by hand"),
     );
-    $("window").addEventListener("change", () => this.setWindow(Number($("window").value)));
-    this.scene.onWindow(() => {
-      $("window").value = "own";
-    });
-    if (this.windows.length) this.setWindow(0);
+    if (this.windows.length) this.setWindow(Math.max(0, this.windows.findIndex(({ name }) => name === chosen)));
   }
 
   setWindow(at) {
@@ -148,7 +154,7 @@ export class Viewer {
   }
 
   async show(view) {
-    if (view !== "axial" && this.scene.isFlat) return;
+    if (view !== (this.scene.plane ?? view)) return;
     this.view = view;
     const box = document.querySelector(`#views input[value=${view}]`);
     if (box) box.checked = true;
@@ -187,10 +193,10 @@ export class Viewer {
     $("slice-number").textContent = `${at + 1} / ${count}`;
   }
 
-  #tell({ mm, voxel, value, structure }) {
+  #tell({ mm, pixel, value, structure }) {
     const ends = ["LR", "PA", "IS"]; // towards less, towards more; RAS+ mm
     const words = this.scene.isPicture
-      ? `x ${voxel[0]}, y ${voxel[1]}`
+      ? `x ${pixel[0]}, y ${pixel[1]}`
       : [...mm].slice(0, 3).map((at, i) => `${ends[i][at < 0 ? 0 : 1]} ${Math.abs(at).toFixed(1)}`).join("  ") + " mm";
     const shown = Number.isFinite(value) && !this.scene.isColoured ? ` · ${Number(value.toPrecision(4))}` : "";
     $("place").textContent = words + shown + (structure ? ` · ${structure.name}` : "");
