@@ -10,7 +10,7 @@ from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS, own_precision
 from lamina.training.config import TrainConfig
 from lamina.workflows.steps import rehearsal
-from lamina.workflows.steps.assembly import completed, network_of
+from lamina.workflows.steps.assembly import completed, loss_of, network_and_loss, network_of
 from lamina.workflows.steps.rehearsal import rehearse
 
 
@@ -33,6 +33,29 @@ def test_a_network_whose_classes_exclude_each_other_cannot_say_regions(plan, nam
         network_of(config, of_regions(plan))
     assert "another network" in caught.value.remedy
     assert network_of(TrainConfig(model="mpunet_unet"), of_regions(plan)).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "fault"),
+    [
+        ("lightmedseg", (1.0, 0.5), "lightmedseg has 1 head. Leave it out"),
+        ("lightmedseg", (1.0,), "has 1 head"),
+        ("mpunet", (1.0, 0.5), "mpunet has 4 heads. Give 4 weights, finest first"),
+    ],
+)
+def test_heads_are_weighed_where_there_are_as_many(plan, name, weights, fault):
+    with pytest.raises(ConfigError, match=fault):
+        network_and_loss(TrainConfig(model=name, deep_supervision=weights), plan)
+    config = TrainConfig(model="mpunet", deep_supervision=(1.0, 0.4, 0.4, 0.4))
+    assert network_and_loss(config, plan)[1].weights == (1.0, 0.4, 0.4, 0.4)
+
+
+def test_a_loss_is_tried_on_the_classes_that_there_are(plan):
+    config = TrainConfig(loss="boundary_dice_ce", loss_options={"class_weights": [1, 2]})
+    with pytest.raises(ConfigError, match=r"class_weights = \(1.0, 2.0\) must be 3 numbers"):
+        loss_of(config, plan)
+    loss_of(replace(config, loss_options={"class_weights": [1, 2, 3]}), plan)
+    loss_of(TrainConfig(loss="region_dice_ce"), of_regions(plan))
 
 
 def test_glims_keeps_to_full_precision_unless_told_otherwise(plan):

@@ -114,6 +114,10 @@ def test_what_was_said_of_all_folds_may_be_said_again_in_part(tiny_work, tmp_pat
     record.begin(work, out, folds, settings, None)
     again = record.resume(work, out, folds, {"epochs": 3, "optimiser": {"lr": 0.01}}, None)
     assert again.record["settings"] == settings | {"epochs": 3}
+    default = record.resume(work, out, folds, {"seed": 0, "loss": "dice_ce"}, None)
+    assert default.record["settings"]["epochs"] == 3
+    with pytest.raises(TrainingError, match="seed cannot change when a run is resumed"):
+        record.resume(work, out, folds, {"seed": 1}, None)
     with pytest.raises(TrainingError, match="optimiser cannot change when a run is resumed"):
         record.resume(work, out, folds, {"optimiser": {"lr": 0.02}}, None)
 

@@ -192,6 +192,8 @@ def test_wrong_requests_leave_nothing_behind(tiny_work, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="did you mean num_outputs"):
         pretrain(tiny_work, out, {"num_output": 3})
+    with pytest.raises(ConfigError, match=r"token_size = 'abc': Input should"):
+        pretrain(tiny_work, out, SETTINGS | {"vit": {"token_size": "abc"}})
     with pytest.raises(ConfigError, match=r"views.global_size = 20: must be a multiple of 8"):
         pretrain(
             tiny_work, out, SETTINGS | {"views": {"global_size": 20}, "vit": {"token_size": 8}}

@@ -99,11 +99,13 @@ def test_what_is_finished_is_left_alone_and_more_can_be_asked_for(swept, tiny_wo
 
 
 def test_a_run_that_fails_is_listed_and_the_others_go_on(tiny_work, tmp_path):
-    grid = {"model_options.channels": [[4, 4], [4, 4, 4, 4, 8]]}
-    result = sweep(tiny_work, tmp_path / "sweep", SETTINGS, grid=grid)
+    grid = {"optimiser.lr": [0.01]}
+    sweep(tiny_work, tmp_path / "sweep", SETTINGS, grid=grid)
+    (tmp_path / "sweep" / "optimiser.lr=0.02_seed=0_fold=0").write_text("in its way")
+    result = sweep(tiny_work, tmp_path / "sweep", SETTINGS, grid={"optimiser.lr": [0.02, 0.01]})
     ((name, why),) = result.failures.items()
-    assert name == "model_options.channels=4-4_seed=0_fold=0"
-    assert "channels" in why
+    assert name == "optimiser.lr=0.02_seed=0_fold=0"
+    assert "is a file" in why
     best, failed = result.rows
     assert (best.finished, best.sd_dice) == (1, None)
     assert (failed.finished, failed.mean_dice, failed.best_dice) == (0, None, None)
@@ -165,6 +167,15 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
         ({"grid": {"optimizer.lr": [0.01]}}, "did you mean optimiser"),
         ({"grid": {"seed": [1, 2]}}, "takes its seeds from --seeds"),
         ({"seeds": [1, 1]}, "seed=1_fold=0: comes twice"),
+        ({"seeds": [0, -1]}, "seed = -1: must be 0"),
+        (
+            {"grid": {"optimiser.lr": ["1e-3", 0.001]}},
+            "lr=0.001_.*: comes twice: optimiser.lr=1e-3",
+        ),
+        ({"grid": {"loss_options.smooth": [0.1, [0.1, 0.2]], "loss": ["tversky_ce"]}}, "smooth"),
+        ({"grid": {"model_options.channels": [[4, 4]]}}, "channels"),
+        ({"grid": {"frozen": [[], ["nothing.*"]]}}, "fits no weight of the network"),
+        ({"grid": {"deep_supervision": [None, [1, 0.5]]}, "cluster": "local:1"}, "has 1 head"),
     ],
 )
 def test_wrong_combinations_are_refused_before_anything_is_written(

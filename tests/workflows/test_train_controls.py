@@ -7,7 +7,7 @@ import pytest
 import yaml
 from torch import nn
 
-from lamina.bundle import load_bundle
+from lamina.bundle import load_bundle, save_bundle
 from lamina.data.cache import open_cases
 from lamina.errors import ConfigError
 from lamina.files import read_json
@@ -15,7 +15,9 @@ from lamina.folders.run import RunFolder, read_history
 from lamina.folders.work import WorkFolder
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.training.config import TrainConfig
-from lamina.workflows.steps.assembly import validation_steps, validator_of
+from lamina.workflows.cross_validation import cross_validate
+from lamina.workflows.cross_validation.ensembles import ensemble
+from lamina.workflows.steps.validation import validation_steps, validator_of
 from lamina.workflows.train import train
 
 PLAIN = {"anchors": False, "lspm": False, "router": False}
@@ -138,6 +140,26 @@ def test_what_does_not_fit_is_named(tiny_work, short, tmp_path, caplog):
     assert told["loaded"]
     assert told["reshaped"]
     assert told["reshaped"][0] in caplog.text
+
+
+def test_settings_that_do_not_suit_the_dataset_leave_no_run_behind(tiny_work, tmp_path):
+    for wrong, fault in (
+        ({"loss": "boundary_dice_ce", "loss_options": {"class_weights": [1, 2]}}, "3 numbers"),
+        ({"deep_supervision": [1.0, 0.5]}, "has 1 head"),
+    ):
+        for begin in (train, cross_validate):
+            with pytest.raises(ConfigError, match=fault):
+                begin(tiny_work, tmp_path / "run", SETTINGS | wrong)
+            assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_an_ensemble_is_no_start(tiny_work, short, tmp_path):
+    both = tmp_path / "both.lamina"
+    save_bundle(ensemble([short, short], {}), both)
+    fault = "both.lamina: is an ensemble of 2 networks. Give the model of one fold"
+    with pytest.raises(ConfigError, match=fault):
+        train(tiny_work, tmp_path / "run", SETTINGS, start=both)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_trains_from_the_command_line(cli, tiny_work, short, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from lamina.data.folds import Fold, read_folds
 from lamina.errors import DatasetError, TrainingError
 from lamina.files import sha256, write_json
+from lamina.folders.lineage import Foreknowledge, foreknowledge
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
 
@@ -62,14 +63,43 @@ class AllFolds:
 
     @property
     def seen_beforehand(self) -> str:
-        """What to add to out-of-fold scores where attention maps know more than their fold may."""
-        told = self.runs[0].manifest()["network"].get("attention", {}).get("origin", {})
-        if told.get("splits") != self.record["hashes"]["splits.json"]:
-            return ""
-        return (
-            "; the transformer that drew their attention maps was trained, without labels, on the "
-            f"training scans of fold {told['fold']}, which other folds are validated on"
+        """What to add to out-of-fold scores where weights know more than their fold may."""
+        told = (
+            f"; {whose}, on the training scans of fold {', '.join(map(str, known.folds))}, which "
+            "other folds are validated on"
+            for whose, known in self._beginnings
+            if known.folds
         )
+        return "".join(told) + self.seen_by_other_splits
+
+    @property
+    def seen_by_other_splits(self) -> str:
+        """What to add to scores of any scans that weights may know by other splits."""
+        return "".join(
+            f"; {whose}, by other splits, and may have seen these scans"
+            for whose, known in self._beginnings
+            if known.other_splits
+        )
+
+    @property
+    def _beginnings(self) -> list[tuple[str, Foreknowledge]]:
+        """What all folds make use of: how it was trained, in words, and what it may know."""
+        manifest = self.runs[0].manifest()
+        work = {
+            "dataset": self.record["dataset"]["name"],
+            "splits": self.record["hashes"]["splits.json"],
+        }
+        maps = manifest["network"].get("attention", {}).get("origin")
+        return [
+            (
+                "the transformer that drew their attention maps was trained, without labels",
+                foreknowledge(maps, work),
+            ),
+            (
+                "the model that they began from was trained, with labels",
+                foreknowledge(manifest.get("start"), work),
+            ),
+        ]
 
 
 def folds_of(work: WorkFolder) -> tuple[Fold, ...]:

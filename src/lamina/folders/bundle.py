@@ -10,6 +10,7 @@ from lamina.data.ranges import KEY
 from lamina.errors import BundleError
 from lamina.export.container import is_exported, read_exported
 from lamina.export.targets import TARGETS
+from lamina.folders.lineage import link_in
 from lamina.folders.run import RunFolder, read_history
 from lamina.folders.transformer import read_vit
 from lamina.pretrained import quantised, shipped
@@ -53,7 +54,8 @@ def write_bundle(run: RunFolder) -> Path:
         },
         metrics=_metrics(history[-1]) if history else {},
         provenance={
-            key: manifest[key] for key in ("created", "software", "seed", "dataset", "hashes")
+            **{key: manifest[key] for key in ("created", "software", "seed", "dataset", "hashes")},
+            **({"start": link_in(manifest["start"])} if "start" in manifest else {}),
         },
     )
     save_bundle(bundle, run.bundle_file)

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lamina.errors import BundleError, ConfigError, TrainingError
-from lamina.files import atomic_path, sha256
+from lamina.files import atomic_path
+from lamina.folders.lineage import foreknowledge, identity
 from lamina.folders.run import VIT_FILE
 from lamina.folders.work import WorkFolder
 from lamina.inference.attention_maps import MapMaker, make_maker
@@ -84,19 +85,8 @@ def transformer_for(folder: WorkFolder, network: NetworkConfig, fold: int) -> Ma
         )
     if maker.from_scratch:
         log.warning("Attention maps come from a transformer trained from scratch on these scans.")
-    splits, here = maker.origin.get("splits"), sha256(folder.splits_file)
-    if splits not in (None, here):
-        log.warning(
-            "The transformer was trained by other splits: it may have seen validation scans of "
-            "this fold, without their labels."
-        )
-    elif splits and maker.origin["fold"] != fold:
-        log.warning(
-            "The transformer has seen validation scans of fold %d, without their labels: it was "
-            "trained for fold %d.",
-            fold,
-            maker.origin["fold"],
-        )
+    known = foreknowledge(maker.origin, identity(folder))
+    known.warn("The transformer", fold, labels=False)
     return maker
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 from lamina.data.augment import Augmentation
@@ -171,14 +172,16 @@ class TrainConfig:
         share, fades = self.oversample_foreground, self.deep_supervision_fade is not None
         patients = self.training_share
         batch, parts = self.batch_size or 0, max(1, self.grad_accum_steps)
+        heads = self.deep_supervision
         _check(
             {f"{name} = {value}: must be above 0": value > 0 for name, value in given.items()}
             | {f"{n} = {s}: must be above 0": all(side > 0 for side in s) for n, s in sides.items()}
             | {
                 f"grad_accum_steps = {parts}: must divide batch_size = {batch}": batch % parts == 0,
-                "deep_supervision_fade: needs deep_supervision": (
-                    not fades or bool(self.deep_supervision)
+                f"deep_supervision = {heads}: must be numbers of 0 or more, one of them above 0": (
+                    heads is None or (all(0 <= each < inf for each in heads) and any(heads))
                 ),
+                "deep_supervision_fade: needs deep_supervision": not fades or heads is not None,
                 f"training_share = {patients}: must be above 0, at most 1": 0 < patients <= 1,
                 f"oversample_foreground = {share}: must be 0 to 1": 0 <= share <= 1,
                 f"overlap = {self.overlap}: must be 0 to 0.9": 0 <= (self.overlap or 0) <= 0.9,

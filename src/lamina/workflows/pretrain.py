@@ -14,7 +14,7 @@ from lamina.data.plan import Plan
 from lamina.data.slices import slice_axis
 from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
-from lamina.files import sha256
+from lamina.folders.lineage import identity
 from lamina.folders.run import VIT_FILE, RunFolder, read_history
 from lamina.folders.transformer import read_vit, write_vit
 from lamina.folders.work import WorkFolder
@@ -121,9 +121,8 @@ def pretrain(
         manifest = found | {"config": plain(config)}
         maker = _described(manifest)
     else:
-        maker = _first(
-            config, slices, Path(start) if start else None, fold, sha256(folder.splits_file)
-        )
+        trained_on = {"slices": len(slices), "fold": fold, **identity(folder)}
+        maker = _first(config, slices, Path(start) if start else None, trained_on)
         begun_from = {"start": maker.key() if start else None}
         manifest = _manifest(folder, plan, fold, config, maker) | begun_from
     module = Distillation(maker.vit, config)
@@ -200,10 +199,9 @@ def _resumed(
 
 
 def _first(
-    config: DINOConfig, slices: Slices, start: Path | None, fold: int, splits: str
+    config: DINOConfig, slices: Slices, start: Path | None, trained_on: Mapping[str, Any]
 ) -> MapMaker:
     """Return the transformer that training starts from, with the scale of the slices it sees."""
-    trained_on = {"slices": len(slices), "fold": fold, "splits": splits}
     if start is not None:
         if config.vit:
             raise ConfigError(
@@ -212,8 +210,12 @@ def _first(
             )
         maker = read_vit(start)
         _check_sizes(config, maker.vit.config.token_size)
-        return replace(maker, origin={"start": maker.origin.get("start", start.name), **trained_on})
-    _check_sizes(config, config.vit.get("token_size", ViTConfig.token_size))
+        origin = {"start": maker.origin.get("start", start.name), **trained_on}
+        earlier = {"before": maker.origin} if maker.origin else {}
+        return replace(maker, origin=origin | earlier)
+    token_size = config.vit.get("token_size", ViTConfig.token_size)
+    if isinstance(token_size, int):
+        _check_sizes(config, token_size)
     shape = resolve(ViTConfig, {"image_size": config.views.global_size}, config.vit)
     return MapMaker(
         vit=shape.build().eval(),

@@ -4,21 +4,23 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from lamina.config import layered, resolve
+from lamina.config import layered
+from lamina.data.plan import Plan
 from lamina.errors import ConfigError, LaminaError
 from lamina.files import write_json
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
-from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
+from lamina.workflows.steps.assembly import completed, configured, network_and_loss
 from lamina.workflows.steps.fan_out import run_jobs
+from lamina.workflows.steps.run_record import plain
 from lamina.workflows.steps.run_set import made_from, read_earlier
 from lamina.workflows.train import Training, finish_run
 
@@ -122,6 +124,7 @@ def sweep(
     folder, out, base = WorkFolder(Path(work).resolve()), Path(out), dict(settings or {})
     folds = folder.fold_numbers(folds)
     planned = _planned(base, grid or {}, seeds, folds)
+    _check(planned, base, folder.plan(), elsewhere=cluster is not None)
     record = _Record(out.resolve(), made_from(folder, base))
     open_runs = [run for run in planned if not record.has(run)]
 
@@ -189,7 +192,7 @@ def _planned(
     seeds: Sequence[int],
     folds: Sequence[int],
 ) -> list[SweepRun]:
-    """Return every combination, sure that its settings are right and its name is its own."""
+    """Return every combination, sure that its name is its own."""
     if "seed" in grid or "seed" in base:
         raise ConfigError("seed: a sweep takes its seeds from --seeds.")
     planned: dict[str, SweepRun] = {}
@@ -201,8 +204,31 @@ def _planned(
             if name in planned:
                 raise ConfigError(f"{name}: comes twice in the grid, the seeds or the folds.")
             planned[name] = SweepRun(name=name, settings=chosen, seed=seed, fold=fold)
-            require_one_process(resolve(TrainConfig, _settings_of(planned[name], base)), "sweep")
     return list(planned.values())
+
+
+def _check(
+    planned: Sequence[SweepRun], base: Mapping[str, Any], plan: Plan, *, elsewhere: bool
+) -> None:
+    """Refuse settings that are wrong, or the same as another run's in other words.
+
+    Args:
+        planned: The runs.
+        base: What they have in common.
+        plan: Of the work folder.
+        elsewhere: Whether they are trained on machines that may have other devices.
+    """
+    names: dict[str, str] = {}
+    for run in planned:
+        config = configured(_settings_of(run, base), plan)
+        same = names.setdefault(json.dumps([plain(config), run.fold]), run.name)
+        if same != run.name:
+            raise ConfigError(f"{run.name}: comes twice: {same} has the same settings.")
+    for run in {json.dumps(each.settings): each for each in planned}.values():
+        config = configured(_settings_of(run, base), plan)
+        require_one_process(config, "sweep")
+        here = replace(config, device="cpu", precision="auto") if elsewhere else config
+        network_and_loss(completed(here, plan), plan)
 
 
 def _printable(value: Any) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from lamina.config import load_yaml, resolve
+from lamina.config import load_yaml
 from lamina.data.cache import open_cases
 from lamina.data.folds import Fold
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError, TrainingError
 from lamina.files import check_folder, sha256
 from lamina.folders.bundle import write_bundle
+from lamina.folders.lineage import foreknowledge, identity
 from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.folders.transformer import carry, transformer_for
 from lamina.folders.work import WorkFolder
@@ -24,33 +25,29 @@ from lamina.models import NetworkConfig
 from lamina.signals import ENDING
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
-from lamina.training.device import chosen_device
 from lamina.training.fit import fit
 from lamina.training.processes import leads
 from lamina.training.stopping import STOP_FILE
 from lamina.workflows.steps.assembly import (
     completed,
     configured,
-    loss_of,
     net_of,
-    network_of,
+    network_and_loss,
     overruled,
     patches_of,
-    validation_steps,
-    validator_of,
+    resumed,
 )
 from lamina.workflows.steps.loggers import Board, Pictures, loggers_of
 from lamina.workflows.steps.provenance import origin_of
 from lamina.workflows.steps.run_record import (
-    MAY_CHANGE,
     begun_with,
     check_new,
     check_same_start,
-    check_unchanged,
     plain,
     recorded,
     undisturbed,
 )
+from lamina.workflows.steps.validation import validation_steps, validator_of
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +132,7 @@ def train(
         then = found.get("start") or {}
         check_same_start(run, sha256(Path(start)), then.get("model"))
     split = folder.fold(fold, config.training_share)
-    network = network_of(config, plan)
-    loss = loss_of(config, plan)
+    network, loss = network_and_loss(config, plan)
     torch.manual_seed(config.seed)
     net, transfer = net_of(network, config, Path(start) if start and not resume else None)
     maker = transformer_for(folder, network, fold)
@@ -150,6 +146,8 @@ def train(
         else _manifest(folder, plan, split, fold, config, network) | transfer
     )
     board = Board(run)
+    known = foreknowledge(manifest.get("start"), identity(folder))
+    known.warn("The model begun from", fold, labels=True)
     pictures = Pictures(board, plan, val_cases)
     loggers = loggers_of(run, manifest, board, Path(mlflow) if mlflow else None)
     with ExitStack() as record:
@@ -239,19 +237,7 @@ def _resumed(
     if run.manifest()["fold"] == ALL:
         raise TrainingError(f"{run.root}: holds a run of every fold.", remedy="Add --fold all.")
     plan, fold = begun_with(run, folder, fold)
-    return plan, fold, _resumed_config(run, plan, settings)
-
-
-def _resumed_config(run: RunFolder, plan: Plan, settings: Mapping[str, Any]) -> TrainConfig:
-    recorded = load_yaml(run.config_file)
-    device = chosen_device(settings.get("device", recorded.get("device")))
-    if device == "cpu" and recorded.get("precision") == "fp16":  # which only GPUs have
-        recorded["precision"] = "auto"
-    config = completed(resolve(TrainConfig, recorded, settings), plan)
-    # Settings that are younger than the run had their defaults in it.
-    before = resolve(TrainConfig, recorded, {"device": config.device})
-    check_unchanged(run, plain(completed(before, plan)), plain(config), MAY_CHANGE)
-    return config
+    return plan, fold, resumed(run, load_yaml(run.config_file), settings, plan)
 
 
 def _manifest(

@@ -129,7 +129,9 @@ def cross_validate(
         if not ours.best_dice:
             raise next(iter(failures.values()))
         joint = _join(ours, progress)
-        cooked = cook_soup(ours.whole, ours.runs, progress) if soup else None
+        cooked = (
+            cook_soup(ours.whole, ours.runs, progress, ours.seen_by_other_splits) if soup else None
+        )
     told = {name: str(problem) for name, problem in failures.items()}
     return replace(joint, failures=told, soup=cooked)
 

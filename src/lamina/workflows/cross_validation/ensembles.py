@@ -80,7 +80,10 @@ def ensemble(
 
 
 def cook_soup(
-    whole: RunFolder, runs: Sequence[RunFolder], progress: Progress = no_progress
+    whole: RunFolder,
+    runs: Sequence[RunFolder],
+    progress: Progress = no_progress,
+    remark: str = "",
 ) -> dict[str, Any]:
     """Average the weights of several runs; keep the result if it equals them on test scans.
 
@@ -91,6 +94,7 @@ def cook_soup(
         whole: Folder of the ensemble, whose manifest lists the test scans.
         runs: Those of the ensemble.
         progress: Told of each scan.
+        remark: What to add to what it was measured on.
 
     Returns:
         Mean Dice of ensemble and soup on the test scans, and whether ``soup/model.lamina`` was
@@ -112,7 +116,7 @@ def cook_soup(
     dice = [scores.mean_foreground("dice") for scores in (together, mean)]
     offered = holds_up(*dice)
     if offered:
-        told = metrics_of(mean, f"{len(mean.cases)} test scans that no member has seen")
+        told = metrics_of(mean, f"{len(mean.cases)} test scans that no member has seen{remark}")
         save_bundle(replace(bundle, metrics=told), soup.bundle_file)
         _sign(soup.root / "test", soup.bundle_file)
     return {

@@ -13,14 +13,9 @@ from lamina.files import sha256, write_json
 from lamina.folders.all_folds import AllFolds
 from lamina.folders.run import ALL, RunFolder
 from lamina.folders.work import WorkFolder
-from lamina.workflows.steps.assembly import completed, configured, loss_of, network_of
+from lamina.workflows.steps.assembly import completed, configured, network_and_loss, resumed
 from lamina.workflows.steps.provenance import origin_of
-from lamina.workflows.steps.run_record import (
-    MAY_CHANGE,
-    check_new,
-    check_same_start,
-    check_unchanged,
-)
+from lamina.workflows.steps.run_record import check_new, check_same_start
 
 
 def begin(
@@ -39,9 +34,7 @@ def begin(
     whole = RunFolder(out)
     check_new(whole)
     plan = work.plan()
-    config = completed(configured(settings, plan), plan)
-    for make in (network_of, loss_of):
-        make(config, plan)
+    network_and_loss(completed(configured(settings, plan), plan), plan)
     kept = kept_by_all(folds)
     record = {
         **origin_of(work),
@@ -83,7 +76,7 @@ def resume(
         record["start"] = given
     before = record["settings"]
     record["settings"] = layered(before, json.loads(json.dumps(settings)))
-    check_unchanged(whole, before, record["settings"], MAY_CHANGE)
+    resumed(whole, before, settings, work.plan())
     if record["settings"] != before:
         record["trained"] = {}
     write_json(whole.manifest_file, record)

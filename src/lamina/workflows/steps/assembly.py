@@ -1,20 +1,17 @@
-"""What a run is made of, as settings and plan say: network, loss, patches, validation."""
+"""What a run is made of, as settings and plan say: network, loss, patches."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from itertools import chain
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import nn
 
 from lamina.bundle import load_bundle
-from lamina.config import resolve
+from lamina.config import layered, resolve
 from lamina.data.augment import Augmentation
 from lamina.data.cache import PreparedCase
 from lamina.data.patches import PatchDataset
@@ -22,29 +19,31 @@ from lamina.data.plan import Plan
 from lamina.data.sampling import PatchSampler
 from lamina.data.sides import side_pairs
 from lamina.errors import ConfigError
-from lamina.evaluation.scores import Scores, score_case
-from lamina.evaluation.summary import Score
 from lamina.files import sha256
-from lamina.inference.backend import TorchNetwork
-from lamina.inference.predictor import segment_prepared
-from lamina.inference.windows import starts_along
+from lamina.folders.lineage import link_of
+from lamina.folders.run import RunFolder
 from lamina.losses import build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.models import NETWORKS, NetworkConfig, configure, own_learning_rate, own_precision
-from lamina.training.callbacks import Validate
+from lamina.models import (
+    NETWORKS,
+    NetworkConfig,
+    configure,
+    input_channels,
+    own_learning_rate,
+    own_precision,
+)
 from lamina.training.config import TrainConfig
 from lamina.training.device import chosen_device, require_device
 from lamina.training.fit import resolve_precision
-from lamina.training.processes import shared_out
 from lamina.training.regions import RegionTargets
 from lamina.training.transfer import freeze, load_fitting
+from lamina.workflows.steps.run_record import MAY_CHANGE, check_unchanged, plain
 
 log = logging.getLogger(__name__)
 
 _REGION_LOSS = "region_dice_ce"
-_OF_A_STEP = 0.4
-"""Share of the time of a training step, per voxel, that a validation is guessed to take: a forward
-pass is a third, to which come joining windows and scoring."""
+_SIDE = 32
+"""Voxels along each axis of what a network is asked for its heads with, at least."""
 
 
 def configured(settings: Mapping[str, Any], plan: Plan) -> TrainConfig:
@@ -109,6 +108,32 @@ def completed(config: TrainConfig, plan: Plan, num_cases: int = 0) -> TrainConfi
     )
 
 
+def resumed(
+    run: RunFolder, recorded: Mapping[str, Any], settings: Mapping[str, Any], plan: Plan
+) -> TrainConfig:
+    """Return the settings to go on with a run, sure that only those differ that may.
+
+    Args:
+        run: The run.
+        recorded: Its settings, which may be a part of all.
+        settings: What is asked for now.
+        plan: Its plan.
+
+    Raises:
+        TrainingError: Others would change; all of them are listed.
+        ConfigError: Settings are unknown or wrong.
+    """
+    then = dict(recorded)
+    device = chosen_device(settings.get("device", then.get("device")))
+    if device == "cpu" and then.get("precision") == "fp16":  # which only GPUs have
+        then["precision"] = "auto"
+    config = completed(configured(layered(then, settings), plan), plan)
+    # Settings that are younger than the run had their defaults in it.
+    before = configured(layered(then, {"device": config.device}), plan)
+    check_unchanged(run, plain(completed(before, plan)), plain(config), MAY_CHANGE)
+    return config
+
+
 def overruled(plan: Plan, config: TrainConfig) -> Plan:
     """Let the plan say what is done where settings overrule it; the window follows the patch."""
     patch = config.patch_size
@@ -139,8 +164,11 @@ def _mirror_axes(augmentation: Augmentation, plan: Plan) -> tuple[int, ...]:
 def loss_of(config: TrainConfig, plan: Plan) -> DeepSupervision:
     """Return the loss that settings name, fed with regions where the plan has the network say them.
 
+    It is tried once: whether its options suit the classes shows only then.
+
     Raises:
-        ConfigError: It is one of regions, and the plan is not, or the other way round.
+        ConfigError: It is one of regions, and the plan is not, or the other way round; or its
+            options are wrong, or those of other classes.
     """
     if plan.region_based != (config.loss == _REGION_LOSS):
         raise ConfigError(
@@ -150,6 +178,8 @@ def loss_of(config: TrainConfig, plan: Plan) -> DeepSupervision:
     loss = build_loss(config.loss, **config.loss_options)
     if plan.region_based:
         loss = RegionTargets(loss, plan.labels)
+    sides = (2,) * len(plan.seen_axes)
+    loss(torch.zeros(1, plan.num_outputs, *sides), torch.zeros(1, *sides, dtype=torch.uint8))
     return DeepSupervision(loss, config.deep_supervision)
 
 
@@ -182,21 +212,60 @@ def network_of(config: TrainConfig, plan: Plan) -> NetworkConfig:
     )
 
 
+def network_and_loss(config: TrainConfig, plan: Plan) -> tuple[NetworkConfig, DeepSupervision]:
+    """Return the network and the loss that settings name, sure that they go together.
+
+    Raises:
+        ConfigError: As of each alone; or ``deep_supervision`` has another number of weights than
+            the network has heads, or ``frozen`` does not fit.
+    """
+    network, loss = network_of(config, plan), loss_of(config, plan)
+    if config.frozen or config.deep_supervision is not None:
+        with torch.device("meta"):  # where building and running cost neither memory nor time
+            net = network.build().train()
+            freeze(net, config.frozen)
+            _check_heads(config, net, network)
+    return network, loss
+
+
+def _check_heads(config: TrainConfig, net: nn.Module, network: NetworkConfig) -> None:
+    weights, side = config.deep_supervision, max(_SIDE, 2 * network.size_divisor)
+    if weights is None:
+        return
+    with torch.no_grad():
+        found = net(torch.zeros(2, input_channels(network), *[side] * network.spatial_dims))
+    count = 1 if isinstance(found, torch.Tensor) else len(found)
+    if len(weights) == count > 1:
+        return
+    raise ConfigError(
+        f"deep_supervision = {weights}: {config.model} has {count} head{'s' * (count > 1)}.",
+        remedy=f"Give {count} weights, finest first, or leave it out."
+        if count > 1
+        else "Leave it out: it is for networks with several.",
+    )
+
+
 def net_of(
     network: NetworkConfig, config: TrainConfig, start: Path | None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network in its initial state, and what to record of where its weights are from.
 
     Raises:
-        ConfigError: No weight of ``start`` fits, or ``frozen`` names none.
+        ConfigError: No weight of ``start`` fits, it has several members, or ``frozen`` names none.
         BundleError: ``start`` is damaged.
     """
     net, transfer = network.build(), {}
     if start is not None:
-        told = load_fitting(net, load_bundle(start).weights)
+        bundle = load_bundle(start)
+        if bundle.num_members > 1:
+            raise ConfigError(
+                f"--from {start}: is an ensemble of {bundle.num_members} networks.",
+                remedy="Give the model of one fold, such as run/fold_0/model.lamina.",
+            )
+        told = load_fitting(net, bundle.weights)
         if fresh := (*told.reshaped, *told.missing):
             log.warning("%s: %d weights taken; fresh: %s.", start, len(told.loaded), fresh)
-        transfer = {"start": {"model": sha256(start), **told.as_dict()}}
+        transfer = {"start": {"model": sha256(start), **link_of(bundle), **told.as_dict()}}
     freeze(net, config.frozen)
     return net, transfer
 
@@ -224,62 +293,3 @@ def patches_of(config: TrainConfig, plan: Plan, cases: list[PreparedCase]) -> Pa
         slice_axis=plan.slice_axis,
         untouched_channels=cases[0].num_maps,
     )
-
-
-def validator_of(
-    plan: Plan,
-    cases: list[PreparedCase],
-    select_by: str,
-    see: Callable[[str, NDArray[np.uint8]], None] = lambda case_id, found: None,
-) -> Validate:
-    """Return the scoring of whole validation cases by sliding window, on the prepared grid.
-
-    The processes of a run share the cases; the first one has the first case.
-
-    Args:
-        plan: How the network sees a case.
-        cases: The validation cases.
-        select_by: A metric to compute beside Dice.
-        see: Called with each case's id and the class indices ``(1, *S)`` found in it, by the
-            process that scores it.
-    """
-    metrics = tuple(dict.fromkeys(("dice", select_by)))
-
-    def score(case: PreparedCase, runner: TorchNetwork) -> list[Score]:
-        found = segment_prepared(runner, case.read(), plan)
-        see(case.case_id, found[None])
-        reference = case.label[0]
-        return score_case(case.case_id, found, reference, plan.labels, case.spacing, metrics)
-
-    def validate(network: nn.Module) -> dict[str, float]:
-        modes = [(part, part.training) for part in network.modules()]  # frozen parts keep theirs
-        network.eval()
-        runner = TorchNetwork(network, str(next(network.parameters()).device))
-        rows = shared_out(partial(score, runner=runner), cases)
-        for part, was_training in modes:
-            part.training = was_training
-        scores = Scores(labels=plan.labels, metrics=metrics, rows=tuple(chain(*rows)))
-        summary = scores.summary()
-        by_label = {f"dice/{name}": summary[name]["dice"].mean for name in summary}
-        found_any = {name: value for name, value in by_label.items() if value == value}
-        means = {name: _number(scores.mean_foreground(name)) for name in metrics}
-        return means | found_any
-
-    return validate
-
-
-def validation_steps(config: TrainConfig, plan: Plan, cases: Sequence[PreparedCase]) -> float:
-    """Guess how many training steps the validation of prepared cases lasts, by the voxels seen."""
-    assert config.patch_size is not None
-    assert config.batch_size is not None
-    windows = 0
-    for case in cases:
-        sides = zip(case.label.shape[1:], plan.roi_size, strict=True)
-        windows += prod(len(starts_along(size, side, plan.overlap)) for size, side in sides)
-    seen = windows * prod(plan.roi_size)
-    return _OF_A_STEP * seen / (config.batch_size * prod(config.patch_size))
-
-
-def _number(score: float) -> float:
-    """Count a fold without any foreground as zero, so that epochs can still be ranked."""
-    return score if score == score else 0.0

@@ -18,7 +18,12 @@ from lamina.models.complexity import complexity
 from lamina.study.schema import Row, Study
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
-from lamina.workflows.steps.assembly import completed, configured, loss_of, network_of
+from lamina.workflows.steps.assembly import (
+    completed,
+    configured,
+    network_and_loss,
+    network_of,
+)
 from lamina.workflows.study.runs import StudyRun, side_of
 
 _SHORTEST_S = 1.0
@@ -87,8 +92,7 @@ def refusal(folder: WorkFolder, run: StudyRun) -> str:
     try:
         config, plan = _config(folder, run), folder.plan()
         require_one_process(config, "study")
-        network = network_of(config, plan)
-        loss_of(config, plan)
+        network, _ = network_and_loss(config, plan)
         transformer_for(folder, network, run.fold)
     except LaminaError as error:
         return str(error)
