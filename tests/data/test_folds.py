@@ -72,6 +72,16 @@ def test_one_patient_cannot_be_split():
     with pytest.raises(DatasetError, match="3 usable scans of 1 patient") as caught:
         make_folds(cases_of([7, 7, 7]))
     assert "_visit" in caught.value.remedy
+    assert "cannot be used" not in str(caught.value)
+
+
+def test_too_few_patients_are_told_with_why_the_others_are_refused():
+    refused = {f"c{number}": f"c{number}.nii: is damaged." for number in range(7)}
+    with pytest.raises(DatasetError, match="^1 usable scan of 1 patient; .* 7 cannot") as caught:
+        make_folds(cases_of([7]), excluded=refused)
+    assert "c0: c0.nii: is damaged." in caught.value.message
+    assert "c6" not in caught.value.message
+    assert "mend those" in caught.value.remedy
 
 
 @pytest.mark.parametrize("num_folds", [1, 0, -3])

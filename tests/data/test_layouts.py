@@ -98,8 +98,9 @@ def test_channels_follow_their_numbers(tmp_path):
 )
 def test_a_description_cannot_point_outside_its_folder(tmp_path, kind, name):
     entry = {"image": "imagesTr/a.nii", "label": "labelsTr/a.nii", kind: name}
-    with pytest.raises(DatasetError, match=r"dataset\.json: .*secret\.nii lies outside"):
+    with pytest.raises(DatasetError, match=r"dataset\.json: .*secret\.nii lies outside") as caught:
         read_cohort(msd(tmp_path / "task", training=[entry]))
+    assert "relative path" in caught.value.remedy
 
 
 def test_scans_may_be_links_to_where_they_are_kept(tmp_path):
@@ -186,8 +187,29 @@ def test_folders_without_scans_are_refused(tmp_path):
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "notes.txt").touch()
-    with pytest.raises(DatasetError, match="holds no scans"):
+    with pytest.raises(
+        DatasetError, match=r"holds no scans .*scans: none; labels: none\."
+    ) as caught:
         read_cohort(tmp_path)
+    assert "Folders within" in caught.value.remedy
+
+
+def test_names_that_do_not_pair_up_are_shown(tmp_path):
+    folder = plain(tmp_path, {f"c0{n}": 1 for n in range(5)})
+    for path in (folder / "labels").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_seg"))
+    with pytest.raises(DatasetError, match="no scans with a label of the same name") as caught:
+        read_cohort(folder)
+    assert "scans: c00.nii.gz, c01.nii.gz, c02.nii.gz and 2 more" in caught.value.message
+    assert "labels: c00_seg.mha, c01_seg.mha" in caught.value.message
+    assert "same name" in caught.value.remedy
+    assert "cases.csv" in caught.value.remedy
+    assert "_0000" not in caught.value.remedy
+    for path in (folder / "images").iterdir():
+        path.rename(path.with_name(path.name.replace(".", "_0000.", 1)))
+    with pytest.raises(DatasetError, match=r"c00_0000\.nii\.gz") as caught:
+        read_cohort(folder)
+    assert "dataset.json" in caught.value.remedy
 
 
 def test_two_scans_of_one_name_are_refused(tmp_path):

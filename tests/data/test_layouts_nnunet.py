@@ -149,8 +149,13 @@ def test_files_without_partners_are_listed(tmp_path):
 def test_a_missing_channel_or_number_is_named(tmp_path):
     folder = raw(tmp_path)
     (folder / "imagesTr" / "p1_visit2_0001.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"1 cases have other channels .*\['p1_visit2'\]"):
+    with pytest.raises(
+        DatasetError, match=r"2 files have no partner .*p1_visit2\.nii\.gz, .*_0000"
+    ):
         read(folder)
+    rest = read_cohort(folder, "nnunet", partial=True)
+    assert [case.case_id for case in rest.cases] == ["p1_visit1"]
+    assert [path.name for path in rest.unpaired] == ["p1_visit2.nii.gz", "p1_visit2_0000.nii.gz"]
     (folder / "imagesTr" / "p1_visit2.nii.gz").touch()
     with pytest.raises(DatasetError, match=r"p1_visit2\.nii\.gz: does not tell which channel"):
         read(folder)

@@ -121,6 +121,15 @@ def test_missing_images_are_listed(tmp_path):
     assert caught.value.message.count("BraTS2021_") == 5
 
 
+def test_cases_that_lack_an_image_are_listed_and_the_others_go_on(tmp_path):
+    touch(tmp_path, *brats(0), *brats(1)[1:])
+    with pytest.raises(DatasetError, match=r"4 files have no partner .*BraTS2021_00001_seg"):
+        read_cohort(tmp_path)
+    rest = read_cohort(tmp_path, partial=True)
+    assert [case.case_id for case in rest.cases] == ["BraTS2021_00000"]
+    assert {path.parent.name for path in rest.unpaired} == {"BraTS2021_00001"}
+
+
 def test_a_label_without_its_image_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"1 cases lack one of 1 images: \['volume-3'\]"):
         read_cohort(touch(tmp_path, "segmentation-3.nii"))

@@ -100,6 +100,18 @@ def test_a_list_that_cannot_be_followed_is_refused(tmp_path, lines, message):
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("a{}_image", "a{}_mask"), ("img_{}", "mask_{}"), ("img_{}", "img_{}_label")],
+)
+def test_names_of_pictures_that_do_not_pair_up_are_shown(tmp_path, image, label):
+    for number in range(3):
+        picture(tmp_path / "images" / f"{image.format(number)}.png")
+        mask(tmp_path / "masks" / f"{label.format(number)}.png")
+    with pytest.raises(DatasetError, match=rf"{image.format(1)}.*; labels: .*{label.format(1)}"):
+        read(tmp_path)
+
+
 def test_pictures_without_a_partner_are_listed(tmp_path):
     for number in range(9):
         picture(tmp_path / "images" / f"a{number}.png")

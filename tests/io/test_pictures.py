@@ -18,6 +18,7 @@ from PIL import Image
 from lamina.errors import FileError, GeometryError, LabelError, LaminaError
 from lamina.geometry import check_same_grid
 from lamina.io import read_labels, read_volume, write_volume
+from lamina.io.pictures import used_colours
 from lamina.volume import Volume
 
 ROBUSTNESS = Path(__file__).resolve().parents[3] / "shared" / "data" / "robustness"
@@ -225,6 +226,18 @@ def test_masks_in_a_palette_hold_its_indices(tmp_path):
         assert found.unit == "px"
         colours = read_volume(tmp_path / f"mask{suffix}").array
         assert colours[:, 1, 0].tolist() == [255, 0, 0]
+
+
+def test_the_colours_that_a_palette_gives_the_pixels_are_told(tmp_path):
+    indexed = Image.fromarray(np.array([[0, 2], [2, 0]], np.uint8))
+    indexed.putpalette([0, 0, 0, 9, 9, 9, 128, 0, 255])
+    indexed.save(tmp_path / "palette.png")
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "grey.png")
+    assert used_colours(tmp_path / "palette.png") == {0: "#000000", 2: "#8000ff"}
+    assert used_colours(tmp_path / "grey.png") == {}
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "palette.png").read_bytes()[:60])
+    with pytest.raises(FileError, match=r"damaged\.png"):
+        used_colours(tmp_path / "damaged.png")
 
 
 def test_a_palette_of_few_bits_holds_indices_too(tmp_path):

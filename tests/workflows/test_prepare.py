@@ -185,7 +185,10 @@ def test_json_is_one_document(dataset, tmp_path, cli):
     [
         ("labels", "all labels are empty"),
         ("images", "none of 6 cases can be used. ball_000: .*ball_000.nii.gz: is empty"),
-        ("patients", "1 usable scans of 1 patient; validation needs two patients.*Add scans"),
+        (
+            "patients",
+            "1 usable scan of 1 patient; .* 5 cannot be used: ball_001: .*is empty.*Add scans",
+        ),
     ],
 )
 def test_a_dataset_of_no_use_is_one_clear_error_that_leaves_nothing(

@@ -1,28 +1,17 @@
-"""Splits into training and validation, by patient: made, given, and checked for leaks.
-
-Patients are dealt out in rounds, one to every fold. Where it is known how much of each structure a
-scan holds, each goes where it evens out the folds' numbers of scans, of scans with each structure,
-and the sizes of these.
-"""
+"""Splits into training and validation, by patient: made, given, and checked for leaks."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from lamina.data.case import Case
+from lamina.data.dealing import Strata, deal, traits_of
 from lamina.data.doctor import Finding
-from lamina.errors import ConfigError, DatasetError
+from lamina.errors import ConfigError, DatasetError, first_reasons
 from lamina.files import read_json, write_json
 
 SIDES = ("train", "val", "test")
-Strata = Mapping[str, Mapping[str, float]]
-"""Case id -> structure -> how much of it there is, such as ``CaseFacts.voxels``."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +30,7 @@ def make_folds(
     *,
     strata: Strata | None = None,
     exact: bool = False,
+    excluded: Mapping[str, str] | None = None,
 ) -> tuple[Fold, ...]:
     """Share out the patients evenly; all cases of a patient stand on the same side.
 
@@ -50,6 +40,7 @@ def make_folds(
         seed: Decides which patients stand together.
         strata: What the folds shall have equally much of; without, they have equally many patients.
         exact: Refuse to make fewer folds.
+        excluded: Case id -> why it is not among ``cases``, to be told where these are too few.
 
     Raises:
         ConfigError: ``num_folds`` is below 2.
@@ -62,17 +53,12 @@ def make_folds(
     groups = sorted({case.group for case in cases})
     count = min(num_folds, len(groups))
     if count < 2:
-        raise DatasetError(
-            f"{len(cases)} usable scans of {len(groups)} patient; validation needs two patients.",
-            remedy="Add scans of other patients; what a file name has before _visit, _ses, _scan, "
-            "_frame, _phase or _tp is taken for the patient.",
-        )
+        raise _too_few(len(cases), len(groups), excluded or {})
     if exact and count < num_folds:
         raise DatasetError(
             f"{num_folds} folds: there are {count} patients.", remedy=f"Make {count} folds at most."
         )
-    traits = np.zeros((len(groups), 0)) if strata is None else _traits(cases, groups, strata)
-    side = dict(zip(groups, _deal(traits, count, seed).tolist(), strict=True))
+    side = dict(zip(groups, deal(traits_of(cases, groups, strata), count, seed), strict=True))
     return tuple(
         Fold(
             train=tuple(case.case_id for case in cases if side[case.group] != fold),
@@ -80,6 +66,18 @@ def make_folds(
             test=test,
         )
         for fold in range(count)
+    )
+
+
+def _too_few(num_cases: int, num_patients: int, excluded: Mapping[str, str]) -> DatasetError:
+    refused = f" {len(excluded)} cannot be used: {first_reasons({**excluded})}" if excluded else ""
+    return DatasetError(
+        f"{num_cases} usable scan{'' if num_cases == 1 else 's'} of {num_patients} "
+        f"patient{'' if num_patients == 1 else 's'}; validation needs two patients.{refused}",
+        remedy="Add scans of other patients"
+        + (", or mend those that cannot be used" if excluded else "")
+        + "; what a file name has before _visit, _ses, _scan, _frame, _phase or _tp is taken for "
+        "the patient.",
     )
 
 
@@ -255,46 +253,3 @@ def _divided(
                     other=second,
                 )
     return list(found.values())
-
-
-def _traits(cases: Sequence[Case], groups: Sequence[str], strata: Strata) -> NDArray[np.float64]:
-    """Return what each group adds to a fold ``(groups, traits)``, with mean 0 and deviation 1000.
-
-    These are whole numbers, so that the order of adding them decides nothing.
-    """
-    if strange := [case.case_id for case in cases if case.case_id not in strata]:
-        raise DatasetError(f"strata: {len(strange)} cases are not in them: {strange[:5]}.")
-    ordered = sorted(cases, key=lambda case: case.case_id)
-    names = sorted({name for case in ordered for name in strata[case.case_id]})
-    rows: list[NDArray[Any]] = [np.ones(len(ordered))]
-    for name in names:
-        amounts = np.array([strata[case.case_id].get(name, 0) for case in ordered], float)
-        present = amounts > 0
-        ranks = np.unique(np.where(present, amounts, 0), return_inverse=True)[1]
-        rows += [present, np.where(present, ranks - ranks.sum() / max(present.sum(), 1), 0)]
-    traits = np.zeros((len(groups), len(rows)))
-    owners = np.searchsorted(groups, [case.group for case in ordered])
-    np.add.at(traits, owners, np.stack(rows, axis=1))
-    traits -= traits.mean(axis=0)
-    spread = traits.std(axis=0)
-    return np.round(1000 * traits / np.where(spread > 1e-9, spread, 1))
-
-
-def _deal(traits: NDArray[np.float64], num_folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the fold of each group.
-
-    Unusual groups come first, as later ones can make up for them; in each round every fold gets
-    the group whose traits point most away from what the fold has.
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(traits))
-    unusual = (traits**2).sum(axis=1)[order] * rng.uniform(0.5, 1, len(order))
-    order = order[np.argsort(-unusual, kind="stable")]
-    sums = np.zeros((num_folds, traits.shape[1]))
-    dealt = np.zeros(len(traits), np.int64)
-    for start in range(0, len(order), num_folds):
-        dealing = order[start : start + num_folds]
-        folds, chosen = linear_sum_assignment(sums @ traits[dealing].T)
-        dealt[dealing[chosen]] = folds
-        sums[folds] += traits[dealing[chosen]]
-    return dealt

@@ -105,7 +105,7 @@ def divide(
     }
     exact = num_folds is not None
     count = _NUM_FOLDS if num_folds is None else num_folds
-    return make_folds((*cohort.cases, *test), count, strata=volumes, exact=exact)
+    return make_folds((*cohort.cases, *test), count, strata=volumes, exact=exact, excluded=excluded)
 
 
 def kept_by_all(folds: tuple[Fold, ...]) -> set[str]:

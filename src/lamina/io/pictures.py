@@ -16,7 +16,8 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
@@ -89,6 +90,24 @@ def read_labels(path: Path) -> Volume:
     return _read(path, _as_labels)
 
 
+def is_picture(path: Path) -> bool:
+    """Tell by its suffix whether a file is a picture."""
+    return path.suffix.lower() in _KINDS
+
+
+def used_colours(path: Path) -> dict[int, str]:
+    """Return the indices that a picture's pixels have and their colours, such as ``#800000``.
+
+    It is empty where the picture has no palette; errors as for :func:`read`.
+    """
+    with _opened(path) as picture:
+        if picture.mode not in ("P", "PA"):
+            return {}
+        palette = bytes(picture.getpalette() or [])
+        indices = np.unique(np.array(picture.getchannel(0))).tolist()
+    return {i: f"#{palette[3 * i : 3 * i + 3].hex()}" for i in indices}
+
+
 def write(volume: Volume, path: Path) -> None:
     """Write whole numbers of one or three channels; the same volume gives the same bytes."""
     kind = _KINDS[path.suffix.lower()]
@@ -120,14 +139,22 @@ FORMATS.register("picture")(
 
 
 def _read(path: Path, pixels_of: Callable[[Image.Image, str, Path], NDArray[Any]]) -> Volume:
+    with _opened(path) as picture:
+        raw = _raw_mode(picture, path)
+        ImageOps.exif_transpose(picture, in_place=True)
+        pixels = pixels_of(picture, raw, path)
+    return Volume(pixels.T, _AFFINE, str(path), "px", in_colour=pixels.shape[2] == 3)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; whatever Pillow raises within over damage becomes a ``FileError``."""
     with path.open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tags that are not used
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(stream, formats=sorted(set(_KINDS.values()))) as picture:
-                raw = _raw_mode(picture, path)
-                ImageOps.exif_transpose(picture, in_place=True)
-                pixels = pixels_of(picture, raw, path)
+                yield picture
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise FileError(
                 f"{path}: claims more than {Image.MAX_IMAGE_PIXELS} pixels.",
@@ -141,7 +168,6 @@ def _read(path: Path, pixels_of: Callable[[Image.Image, str, Path], NDArray[Any]
         except _FAULTS as error:
             cause = shorten(str(error), 200)
             raise FileError(f"{path}: cannot be read: {cause}.", remedy=_RECOPY) from error
-    return Volume(pixels.T, _AFFINE, str(path), "px", in_colour=pixels.shape[2] == 3)
 
 
 def _raw_mode(picture: Image.Image, path: Path) -> str:

@@ -174,8 +174,8 @@ def _unpaired(cohort: Cohort) -> Iterator[Finding]:
             check="unpaired",
             case="",
             file=str(path),
-            message="an image without a label, or a label without its image: "
-            f"{path.parent.name}/{path.name}.",
+            message="an image without a label, a label without its image, or a case without all "
+            f"channels: {path.parent.name}/{path.name}.",
             remedy="Bring the file that is missing under the same name, or move this one away.",
         )
 

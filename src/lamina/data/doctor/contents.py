@@ -27,13 +27,14 @@ def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
     if image is None:
         return
     about: dict[str, Any] = {"case": seen.case_id, "file": seen.image_file}
-    if len(image.channels) != len(cohort.channels):
+    count = len(image.channels)
+    if count != len(cohort.channels):
         yield Finding(
             severity="error",
             check="channels",
-            message=f"has {len(image.channels)} channels; {len(cohort.channels)} are declared "
-            f"({', '.join(cohort.channels)}).",
-            remedy="Give exactly the declared channels in their order.",
+            message=f"has {count} channel{'' if count == 1 else 's'}; expected "
+            f"{len(cohort.channels)} ({', '.join(cohort.channels)}), as declared or as most have.",
+            remedy="Give exactly these channels in this order.",
             **about,
         )
     for i, channel in enumerate(image.channels):
@@ -182,7 +183,7 @@ def _check_values(labels: LabelSet, label: LabelFacts, about: dict[str, Any]) ->
         yield Finding(
             severity="error",
             check="values",
-            message=f"undeclared values {listed}{more}; declared are {_some(sorted(known))}.",
+            message=f"undeclared values {listed}{more}; declared are {some(sorted(known))}.",
             remedy="Say in dataset.json what they stand for, or correct the file.",
             **about,
         )
@@ -202,7 +203,7 @@ def check_structures(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Fi
         yield whole_set(
             "warning",
             "structures",
-            f"no label has any {_some(never)}.",
+            f"no label has any {some(never)}.",
             "Correct the declaration, or look for the labels that should have it.",
         )
     missing = [finding for one in labelled for finding in _missing(cohort, one, found, labelled)]
@@ -230,49 +231,14 @@ def _missing(
             share = min(found[name] for name in usual)
             yield Finding(
                 severity="warning",
-                message=f"has no {_some(usual)}; at least {share} of {len(labelled)} cases have.",
+                message=f"has no {some(usual)}; at least {share} of {len(labelled)} cases have.",
                 **about,
             )
         elif missed:
-            yield Finding(severity="note", message=f"has no {_some(missed)}.", **about)
+            yield Finding(severity="note", message=f"has no {some(missed)}.", **about)
 
 
-def check_declaration(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:
-    """Report label values that leave gaps, and masks of 255 where nobody declared the values."""
-    values = cohort.labels.values
-    found_only = all(name == f"label_{value}" for name, value in values.items())
-    if found_only and 255 in values.values() and set(values.values()) <= {1, 255}:
-        files = sum(1 for one in seen if one.label and 255 in one.label.counts)
-        mixed = 1 in values.values()
-        yield whole_set(
-            "error" if mixed else "note",
-            "values",
-            f"{files} masks are of 0 and 255"
-            + (", the others of 0 and 1: one structure counts as two." if mixed else "."),
-            "Write 1 for 255.",
-            mend="renumber",
-        )
-        return
-    masks = [one for one in seen if one.label and 255 in one.label.counts]
-    masks = [one for one in masks if one.label and one.label.counts.keys() <= {0, 255}]
-    if found_only and masks and len(masks) < sum(1 for one in seen if one.label):
-        yield whole_set(
-            "warning",
-            "values",
-            f"masks of 0 and 255 among labels of other values: {_some([m.case_id for m in masks])}"
-            "; 255 counts as one more structure.",
-            "Write the values that the others have, or declare 255 in dataset.json.",
-        )
-    listed = sorted(values.values())
-    if listed != list(range(1, len(listed) + 1)):
-        yield whole_set(
-            "note",
-            "values",
-            f"the label values leave gaps: {_some(listed)}.",
-            "None needed here; some other programs want 1, 2, 3 without gaps.",
-        )
-
-
-def _some(items: Sequence[Any]) -> str:
+def some(items: Sequence[Any]) -> str:
+    """Return the first few items for a message, and how many more there are."""
     rest = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
     return ", ".join(str(item) for item in items[:_LISTED]) + rest

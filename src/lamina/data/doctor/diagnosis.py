@@ -7,6 +7,7 @@ from lamina.data.doctor import (
     SEVERITIES,
     Finding,
     contents,
+    declaration,
     duplicates,
     outliers,
     slices,
@@ -23,7 +24,7 @@ CHECKS = {
     "unlisted": "Scans beside the listed ones that no case uses.",
     "header": "Doubts about where voxels lie: sform and qform that differ, axes not at right "
     "angles, units.",
-    "channels": "As many channels as declared, no two of them equal.",
+    "channels": "As many channels as declared, or as most scans have; no two of them equal.",
     "channel_order": "Channels that look as usual in another order, and not in their own "
     f"(from {outliers.ENOUGH} cases on).",
     "not_finite": "Voxels that are NaN or infinite.",
@@ -31,7 +32,8 @@ CHECKS = {
     "grid": "Image and label of one size whose corners lie within "
     f"{GRID_TOLERANCE_MM:g} mm or 1 % of the smallest spacing.",
     "values": "Label values as declared, whole numbers to "
-    f"{LABEL_TOLERANCE:g} (mended to {WHOLE_TOLERANCE:g}), masks of 0 and 255, gaps.",
+    f"{LABEL_TOLERANCE:g} (mended to {WHOLE_TOLERANCE:g}), masks of 0 and 255, gaps, "
+    "palettes in several orders; pictures whose masks were merged.",
     "slices": "Slices of an image that are blank or repeated between others; structures that skip "
     f"{slices.LONGEST} or fewer.",
     "structures": "Empty labels; structures missing that "
@@ -82,7 +84,9 @@ def _all(cohort: Cohort, examinations: Sequence[Examination]) -> Iterator[Findin
         yield from contents.check_grid(one)
         yield from contents.check_label(cohort, one)
     yield from contents.check_structures(cohort, own)
-    yield from contents.check_declaration(cohort, own)
+    yield from declaration.check_declaration(cohort, own)
+    yield from declaration.check_merged(own)
+    yield from declaration.check_palettes(own)
     yield from slices.check_slices(cohort, own)
     yield from outliers.check_dimensions(own)
     yield from outliers.check_spacing(own)

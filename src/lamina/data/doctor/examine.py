@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.case import Case
-from lamina.data.doctor import Finding
+from lamina.data.doctor import Finding, Severity
 from lamina.data.doctor.facts import (
     PERCENTILES,
     THUMBNAIL,
@@ -20,7 +20,7 @@ from lamina.data.doctor.facts import (
     ImageFacts,
     LabelFacts,
 )
-from lamina.data.doctor.reading import check_beside, read_label_map, read_part
+from lamina.data.doctor.reading import check_beside, label_colours, read_label_map, read_part
 from lamina.data.doctor.slices import interruptions, lost_slices, slice_axis
 from lamina.data.fingerprint import CANONICAL
 from lamina.errors import LaminaError
@@ -31,8 +31,24 @@ from lamina.volume import Volume
 _SAMPLES = 1_000_000
 _MAX_VALUES = 1000
 """A map with more different values than this is no label map."""
-_SHEARED = "not at right angles"
-"""What a reader says of scans that are not used as they are."""
+_DOUBTS: dict[str, tuple[Severity, str, str]] = {
+    "not at right angles": (
+        "error",
+        "header",
+        "Prepare and predict with --resample-oblique, or resample it yourself.",
+    ),
+    "stored as JPEG": (
+        "warning",
+        "values",
+        "Threshold the mask and save it as PNG.",
+    ),
+}
+"""What a reader says -> how grave it is, for which check, and the remedy."""
+_OTHER_DOUBT: tuple[Severity, str, str] = (
+    "warning",
+    "header",
+    "Look at the scan in a viewer; correct its header if that is wrong.",
+)
 
 
 def examine(
@@ -91,17 +107,17 @@ def _heard(case_id: str, faults: list[Finding]) -> Iterator[None]:
             file, _, message = record.getMessage().partition(": ")
             if any(fault.message == message for fault in faults):  # of the image and its label
                 return
-            sheared = _SHEARED in message
+            severity, check, remedy = next(
+                (doubt for said, doubt in _DOUBTS.items() if said in message), _OTHER_DOUBT
+            )
             faults.append(
                 Finding(
-                    severity="error" if sheared else "warning",
-                    check="header",
+                    severity=severity,
+                    check=check,
                     case=case_id,
                     file=file,
                     message=message,
-                    remedy="Prepare and predict with --resample-oblique, or resample it yourself."
-                    if sheared
-                    else "Look at the scan in a viewer; correct its header if that is wrong.",
+                    remedy=remedy,
                 )
             )
 
@@ -208,6 +224,7 @@ def _label(
 ) -> LabelFacts | None:
     try:
         label = read_label_map(case, labels)
+        colours = label_colours(case)
     except LaminaError as error:
         faults.append(unreadable(case, str(case.label), error))
         return None
@@ -219,7 +236,8 @@ def _label(
     deviation = float(np.abs(found - whole).max()) if finite else float("inf")
     known = deviation <= WHOLE_TOLERANCE and len(found) <= _MAX_VALUES
     values: dict[int, int] = {}
-    for value, count in zip(whole if known else [], counts, strict=False):
+    countable = known and label.num_channels == 1
+    for value, count in zip(whole if countable else [], counts, strict=False):
         values[int(value)] = values.get(int(value), 0) + int(count)
     wanted = sorted(values.keys() & set(sided))
     return LabelFacts(
@@ -230,6 +248,7 @@ def _label(
         counts=values,
         centres=_centres(label, wanted) if wanted else {},
         interruptions=_interruptions(label) if values else {},
+        colours=colours,
         digest=_digest(canonical(label).apply(label.array).astype(np.float32)[0]),
     )
 

@@ -76,11 +76,13 @@ class LabelFacts:
     deviation: float
     """How far values lie from whole numbers at most; infinite where they are no numbers at all."""
     counts: dict[int, int]
-    """Number of voxels of each value; empty where values are no whole numbers."""
+    """Number of voxels of each value; empty where values are no whole numbers, or in colour."""
     centres: dict[int, tuple[float, ...]]
     """World position in mm, RAS+, of the middle of each value that was asked for."""
     interruptions: dict[int, tuple[int, ...]]
     """Slices, in the file's order, that a value skips."""
+    colours: frozenset[tuple[int, str]]
+    """Values of pictures with a palette and what they look like there, such as ``#800000``."""
     digest: str
 
 

@@ -10,6 +10,7 @@ from lamina.data.case import Case
 from lamina.errors import LabelError
 from lamina.geometry import check_same_grid
 from lamina.io import read_stored_labels, read_volume
+from lamina.io.pictures import is_picture, used_colours
 from lamina.io.structures import has_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -39,6 +40,17 @@ def read_label_map(case: Case, labels: LabelSet | None = None) -> Volume | None:
         return case.read_stored_label(labels)
     parts = [read_stored_labels(path) for path in case.label_files]
     return case.sized(_merged(parts)) if parts else None
+
+
+def label_colours(case: Case) -> frozenset[tuple[int, str]]:
+    """Return the values that pictures with a palette hold, each with its colour there.
+
+    Raises:
+        FileError: A picture is damaged.
+    """
+    return frozenset(
+        pair for path in case.label_files if is_picture(path) for pair in used_colours(path).items()
+    )
 
 
 def check_beside(first: Volume, part: Volume) -> None:

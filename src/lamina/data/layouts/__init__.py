@@ -51,7 +51,8 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
         names = [path.relative_to(folder).as_posix() for path in cohort.unpaired]
         raise DatasetError(
             f"{folder}: {len(names)} {'file has' if len(names) == 1 else 'files have'} no partner "
-            f"of the same name: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}.",
+            "(image, channel or label) of the same name: "
+            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}.",
             remedy="Bring the missing images or labels, or move these files away; lamina doctor "
             "--fix copies the others.",
         )

@@ -7,7 +7,8 @@ those of its specification: ``sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz`` is seg
 Choices: a case is a subject's session. Its channels are the anatomical contrasts, one with a
 contrast agent (``ce-``) apart; of several runs or acquisitions, the one that the segmentation's
 name tells, else the one without such a mark. Everything else, functional scans among it, is not
-looked at, and sessions without a segmentation are left out.
+looked at, and sessions without a segmentation are left out. Where most sessions have all channels,
+those that lack one are no cases.
 """
 
 import re
@@ -69,7 +70,9 @@ def _read(folder: Path) -> Cohort:
         case_id: [_chosen(images[case_id][channel], label) for channel in channels]
         for case_id, label in labels.items()
     }
-    _check_complete(folder, found, channels)
+    complete = {case_id: scans for case_id, scans in found.items() if None not in scans}
+    if 2 * len(complete) <= len(found):  # it may be the few that are odd, for having more
+        raise _incomplete(folder, found, channels)
     cases = [
         Case(
             case_id=case_id,
@@ -77,11 +80,20 @@ def _read(folder: Path) -> Cohort:
             images=tuple(scan.path for scan in scans if scan),
             label=labels[case_id].path,
         )
-        for case_id, scans in found.items()
+        for case_id, scans in complete.items()
     ]
+    unpaired = tuple(
+        scan.path
+        for case_id in found.keys() - complete.keys()
+        for scan in (*found[case_id], labels[case_id])
+        if scan
+    )
     names = _names({folder / "derivatives" / _pipeline(folder, s.path) for s in labels.values()})
     known = {"labels": names} if names else {}
-    return make_cohort(folder, cases, channels=channels, **_about(folder), **known)
+    about = _about(folder)
+    return make_cohort(
+        folder, cases, channels=channels, unpaired=tuple(sorted(unpaired)), **about, **known
+    )
 
 
 def _scans(paths: Iterable[Path]) -> list[_Scan]:
@@ -129,16 +141,20 @@ def _chosen(scans: list[_Scan], label: _Scan) -> _Scan | None:
     return candidates[0] if candidates else None
 
 
-def _check_complete(
+def _incomplete(
     folder: Path, found: dict[str, list[_Scan | None]], channels: tuple[str, ...]
-) -> None:
-    for position, channel in enumerate(channels):
-        if lacking := [case_id for case_id, scans in found.items() if scans[position] is None]:
-            raise DatasetError(
-                f"{folder}: {len(lacking)} of {len(found)} cases lack {channel}: {lacking[:5]}.",
-                remedy=f"Move their segmentations or all {channel} scans elsewhere, or list in "
-                "cases.csv what to take.",
-            )
+) -> DatasetError:
+    lacking = {
+        channel: [case_id for case_id, scans in found.items() if scans[position] is None]
+        for position, channel in enumerate(channels)
+    }
+    channel = max(lacking, key=lambda name: len(lacking[name]))
+    cases = lacking[channel]
+    return DatasetError(
+        f"{folder}: {len(cases)} of {len(found)} cases lack {channel}: {cases[:5]}.",
+        remedy=f"Move their segmentations or all {channel} scans elsewhere, or list in cases.csv "
+        "what to take.",
+    )
 
 
 def _pipeline(folder: Path, path: Path) -> str:

@@ -1,17 +1,15 @@
 """Two plain folders, ``images/`` and ``labels/``, whose files pair up by name."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.msd import lists_cases, read_task
-from lamina.errors import DatasetError, LaminaError
-from lamina.io import is_scan, read_labels, read_volume, strip_suffix
-from lamina.labels import LabelSet
+from lamina.data.layouts.pairing import no_pairs
+from lamina.data.layouts.undeclared import found_labels, guess_channels
+from lamina.errors import DatasetError
+from lamina.io import is_scan, strip_suffix
 
 _IMAGES = ("images", "imagesTr")
 _LABELS = ("labels", "labelsTr", "masks")
@@ -26,7 +24,7 @@ def _read(folder: Path) -> Cohort:
     images, labels = (_scans(folder, names) for names in (_IMAGES, _LABELS))
     unpaired = tuple((images | labels)[name] for name in sorted(images.keys() ^ labels.keys()))
     if not images.keys() & labels.keys():
-        raise DatasetError(f"{folder}: holds no scans with a label of the same name.")
+        raise no_pairs(folder, [*images.values()], [*labels.values()])
     cases = tuple(
         Case(case_id=case_id, group=patient_of(case_id), images=(path,), label=labels[case_id])
         for case_id, path in images.items()
@@ -56,24 +54,6 @@ def _scans(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
                 remedy="Keep one of them, or rename it.",
             )
     return scans
-
-
-def guess_channels(cases: tuple[Case, ...]) -> tuple[str, ...]:
-    """Count the channels of the first scan that can be read; the others are held to it."""
-    for case in cases:
-        with suppress(LaminaError):
-            count = read_volume(case.images[0]).num_channels
-            return tuple(f"channel_{i}" for i in range(count))
-    raise DatasetError(f"{cases[0].images[0].parent}: none of {len(cases)} scans can be read.")
-
-
-def found_labels(cases: tuple[Case, ...]) -> LabelSet:
-    """Name labels after the values that occur, since nobody declared them."""
-    found: set[int] = set()
-    for path in (path for case in cases for path in case.label_files):
-        with suppress(LaminaError):  # a damaged file is reported when its case is surveyed
-            found |= {int(value) for value in np.unique(read_labels(path).array)}
-    return LabelSet(values={f"label_{value}": value for value in sorted(found - {0})})
 
 
 LAYOUTS.register("folders")(

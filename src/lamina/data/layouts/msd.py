@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
+from lamina.data.layouts.listing import inside
 from lamina.errors import DatasetError, LabelError, LaminaError
 from lamina.files import read_json
 from lamina.io import strip_suffix
@@ -41,11 +42,7 @@ def _read(folder: Path) -> Cohort:
 
 
 def _case(description: Path, entry: Mapping[str, str]) -> Case:
-    # Judged as it is written: the folder itself may well hold links to where the scans are.
-    for name in (entry["image"], entry["label"]):
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DatasetError(f"{description}: {name} lies outside the dataset.")
-    image, label = description.parent / entry["image"], description.parent / entry["label"]
+    image, label = inside(description, entry["image"]), inside(description, entry["label"])
     case_id = strip_suffix(image)
     return Case(case_id=case_id, group=patient_of(case_id), images=(image,), label=label)
 

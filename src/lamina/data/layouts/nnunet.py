@@ -19,8 +19,9 @@ from typing import Any
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
+from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.msd import label_set, lists_cases
-from lamina.data.layouts.table import check_listed, has_table, inside
+from lamina.data.layouts.table import has_table
 from lamina.errors import DatasetError, LabelError, LaminaError
 from lamina.files import read_json
 from lamina.io import is_scan
@@ -151,8 +152,8 @@ def _found(
 ) -> tuple[tuple[Case, ...], tuple[Path, ...]]:
     """Pair up the files of imagesTr and labelsTr; return those that belong to no case too."""
     images: dict[str, dict[int, Path]] = defaultdict(dict)
-    files = {kind: _files(folder / kind, ending) for kind in ("imagesTr", "labelsTr")}
-    for name, path in files["imagesTr"].items():
+    files, labels = _files(folder / "imagesTr", ending), _files(folder / "labelsTr", ending)
+    for name, path in files.items():
         match = CHANNEL.fullmatch(name)
         if match is None:
             raise DatasetError(
@@ -160,11 +161,11 @@ def _found(
                 remedy=f"Call it {name}_0000{ending} if it is the first.",
             )
         images[match[1]][int(match[2])] = path
-    lonely = sorted(images.keys() ^ files["labelsTr"].keys())
     numbers = {number for found in images.values() for number in found}
     one_file = ending in PICTURES and numbers == {0}
     expected = set(range(1 if one_file else num_channels))
-    if odd := sorted(case_id for case_id, found in images.items() if found.keys() != expected):
+    odd = sorted(case_id for case_id, found in images.items() if found.keys() != expected)
+    if len(odd) == len(images):
         raise DatasetError(
             f"{folder / 'imagesTr'}: {len(odd)} cases have other channels than the {num_channels} "
             f"of dataset.json: {odd[:5]}.",
@@ -175,13 +176,14 @@ def _found(
             case_id=case_id,
             group=patient_of(case_id),
             images=tuple(found[number] for number in sorted(found)),
-            label=files["labelsTr"][case_id],
+            label=labels[case_id],
         )
         for case_id, found in images.items()
-        if case_id in files["labelsTr"]
+        if case_id in labels and case_id not in odd
     )
-    alone = {name: list(images[name].values()) or [files["labelsTr"][name]] for name in lonely}
-    return cases, tuple(path for paths in alone.values() for path in paths)
+    used = {path for case in cases for path in (*case.images, *case.label_files)}
+    alone = {*files.values(), *labels.values()} - used
+    return cases, tuple(sorted(alone, key=lambda path: path.name))
 
 
 def _files(folder: Path, ending: str) -> dict[str, Path]:

@@ -96,9 +96,11 @@ def _read(folder: Path) -> Cohort:
         )
     ((dataset, parts),) = found.items()
     naming = next(naming for naming in _NAMINGS if naming.dataset == dataset)
-    cases = _cases(folder, naming, parts)
-    description = load_description(dataset)
-    return make_cohort(folder, cases, channels=description.channels, labels=description.label_set)
+    cases, unpaired = _cases(folder, naming, parts)
+    known = load_description(dataset)
+    return make_cohort(
+        folder, cases, channels=known.channels, labels=known.label_set, unpaired=unpaired
+    )
 
 
 Parts = dict[tuple[str, str], dict[str, Path]]
@@ -128,26 +130,31 @@ def _named(folder: Path) -> Iterator[tuple[Path, _Naming, re.Match[str]]]:
                     yield path, naming, match
 
 
-def _cases(folder: Path, naming: _Naming, parts: Parts) -> list[Case]:
+def _cases(folder: Path, naming: _Naming, parts: Parts) -> tuple[list[Case], tuple[Path, ...]]:
+    """Return the cases, and the files of those that lack an image."""
     needed = {*naming.images}
-    if odd := sorted(case for (case, _), files in parts.items() if needed - files.keys()):
+    odd = sorted(case for (case, _), files in parts.items() if needed - files.keys())
+    if len(odd) == len(parts):
         raise DatasetError(
             f"{folder}: {len(odd)} cases lack one of {len(needed)} images: {odd[:5]}.",
             remedy="Bring the missing files, or move these cases away.",
         )
-    bare = sorted(case for (case, _), files in parts.items() if naming.label not in files)
+    whole = {key: files for key, files in parts.items() if needed <= files.keys()}
+    bare = sorted(case for (case, _), files in whole.items() if naming.label not in files)
     if bare:
         _log.warning("%s: %d scans without a label are left out: %s.", folder, len(bare), bare[:5])
-    return [
+    cases = [
         Case(
             case_id=case_id,
             group=group,
             images=tuple(files[part] for part in naming.images),
             label=files[naming.label],
         )
-        for (case_id, group), files in parts.items()
+        for (case_id, group), files in whole.items()
         if naming.label in files
     ]
+    lacking = (files for key, files in parts.items() if key not in whole)
+    return cases, tuple(path for files in lacking for path in files.values())
 
 
 LAYOUTS.register("patients")(

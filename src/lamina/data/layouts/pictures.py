@@ -2,20 +2,24 @@
 
 Either ``images/`` and ``masks/`` (or ``labels/``) with files of the same names, or any folders in
 which the mask of ``x.jpg`` is called ``x_mask.png`` or ``x_segmentation.png``; ``x_mask_1.png`` and
-so on are further objects. A ``split.csv`` with the columns ``image`` and ``mask`` lists the pairs
-instead; ``group`` (or ``patient``), ``split`` and ``pixel_size_mm`` are as in ``cases.csv``. Values
-are those of the files: the structure of a mask of 0 and 255 has the value 255.
+so on are further objects, laid over one another. A ``split.csv`` with the columns ``image`` and
+``mask`` lists the pairs instead; ``group`` (or ``patient``), ``split`` and ``pixel_size_mm`` are as
+in ``cases.csv``. Values are those of the files: the structure of a mask of 0 and 255 has the value
+255.
 """
 
 import re
 from collections import defaultdict
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
+from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.nnunet import has_description
-from lamina.data.layouts.table import check_listed, inside, make_cohort, read_table, told_of
+from lamina.data.layouts.pairing import no_pairs
+from lamina.data.layouts.table import make_cohort, read_table, told_of
 from lamina.errors import DatasetError
 from lamina.io import is_scan, strip_suffix
 
@@ -37,7 +41,7 @@ def _matches(folder: Path) -> bool:
 def _read(folder: Path) -> Cohort:
     table = folder / _SPLIT
     cases, unpaired = (_listed(table), ()) if table.is_file() else _paired(folder)
-    cohort = replace(make_cohort(folder, cases), unpaired=unpaired)
+    cohort = make_cohort(folder, cases, unpaired=unpaired)
     if cohort.channels[0] != "channel_0":
         return cohort
     return replace(cohort, channels=_COLOURS.get(len(cohort.channels), cohort.channels))
@@ -83,6 +87,8 @@ def _paired(folder: Path) -> tuple[list[Case], tuple[Path, ...]]:
         name = strip_suffix(path)
         match = _MASK.fullmatch(name)
         (masks if _is_mask(path) else images)[match[1] if match else name].append(path)
+    if not images.keys() & masks.keys():
+        raise no_pairs(folder, [*chain(*images.values())], [*chain(*masks.values())])
     lonely = sorted(images.keys() ^ masks.keys())
     if twice := [name for name, paths in images.items() if len(paths) > 1]:
         raise DatasetError(

@@ -9,16 +9,16 @@ name the labels, and the channels of images that hold several.
 """
 
 import csv
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
-from lamina.data.layouts.folders import found_labels, guess_channels
+from lamina.data.layouts.listing import check_listed, inside, repeated
 from lamina.data.layouts.msd import read_task
+from lamina.data.layouts.undeclared import found_labels, guess_channels
 from lamina.errors import DatasetError, FileError
 from lamina.files import read_json
 from lamina.io import strip_suffix
@@ -67,46 +67,6 @@ def read_table(path: Path) -> list[Row]:
     return [dict.fromkeys(header, "") | dict(zip(header, row, strict=False)) for row in rows[1:]]
 
 
-def repeated(names: Iterable[Any]) -> list[Any]:
-    """Return at most five of the names that occur more than once."""
-    return [name for name, count in Counter(names).items() if count > 1][:5]
-
-
-def inside(source: Path, name: str) -> Path:
-    """Return the path of a file that ``source`` names, relative to the folder of ``source``.
-
-    It is judged as it is written: the folder itself may well hold links to where the scans are.
-
-    Raises:
-        DatasetError: It lies outside the folder.
-    """
-    if Path(name).anchor or ".." in Path(name).parts:
-        raise DatasetError(
-            f"{source}: {name} lies outside the dataset.",
-            remedy="Bring the file, or a link to it, into the folder and give its relative path.",
-        )
-    return source.parent / name
-
-
-def check_listed(source: Path, cases: Sequence[Case]) -> None:
-    """Check that the files of cases that ``source`` lists exist, and that none is listed twice.
-
-    Raises:
-        DatasetError: Otherwise; five of them are named.
-    """
-    files = [path for case in cases for path in (*case.images, *case.label_files)]
-    if missing := [str(path.relative_to(source.parent)) for path in files if not path.is_file()]:
-        raise DatasetError(
-            f"{source}: {len(missing)} files that it lists do not exist: {missing[:5]}.",
-            remedy="Bring the files, or correct the list.",
-        )
-    if twice := repeated(str(path.relative_to(source.parent)) for path in files):
-        raise DatasetError(
-            f"{source}: files are listed more than once: {twice}.",
-            remedy="Correct the list: each image has a label of its own.",
-        )
-
-
 def told_of(source: Path, row: Row, case_id: str) -> dict[str, Any]:
     """Return what a row tells of a case besides its files: fields of a ``Case``.
 
@@ -148,9 +108,9 @@ def make_cohort(folder: Path, cases: Sequence[Case], **known: Any) -> Cohort:
     declared = read_task(description) if description.is_file() else {}
     task: dict[str, Any] = {"name": folder.name} | known | declared
     if "channels" not in task:
-        task["channels"] = guess_channels(tuple(cases))
+        task["channels"] = guess_channels(cases)
     if "labels" not in task:
-        task["labels"] = found_labels(tuple(cases))
+        task["labels"] = found_labels(cases)
     return Cohort(cases=tuple(cases), **task)
 
 
