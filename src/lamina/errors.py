@@ -40,7 +40,11 @@ class UnknownNameError(LaminaError):
 
 
 class FileError(LaminaError):
-    """A file cannot be read or written: missing, damaged, unsupported, or the disk is full."""
+    """A file cannot be read or written: missing, damaged, unsupported, or without space."""
+
+
+class DiskFullError(FileError):
+    """A file cannot be written for want of space on the disk; later it may."""
 
 
 class GeometryError(LaminaError):

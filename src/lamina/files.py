@@ -14,7 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import FileError, LaminaError
+from lamina.errors import DiskFullError, FileError, LaminaError
 
 _FULL_BELOW_BYTES = 1 << 16
 _REMEDY = "Choose another place, or ask for leave to read and write there."
@@ -61,7 +61,7 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if _is_full(path.parent, error):
-            raise FileError(
+            raise DiskFullError(
                 f"{path}: no space left on the disk.",
                 remedy="Free some space or choose another folder, then run the same command again.",
             ) from error

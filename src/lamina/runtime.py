@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lamina.data.case import Case
+from lamina.data.scans import scan_of
 from lamina.data.slices import slice_axis
 from lamina.data.workers import num_cores
 from lamina.errors import BundleError, ConfigError, FileError, LaminaError
@@ -40,11 +40,12 @@ class Model:
     exported: Exported
     predictor: Predictor
 
-    def predict(self, *images: Path, pixel_size: float | None = None) -> Volume:
+    def predict(self, *images: str | Path, pixel_size: float | None = None) -> Volume:
         """Segment a scan: one file that holds all channels, or one per channel.
 
         Args:
-            images: The files, or the folder of a DICOM series.
+            images: The files, or the folder of a DICOM series. Of files that are called
+                ``x_0000``, ``x_0001``, ..., the first alone brings the others along.
             pixel_size: Side of a pixel in mm, of a picture that does not tell it.
 
         Returns:
@@ -55,10 +56,10 @@ class Model:
         """
         return self.segment(self.read(*images), pixel_size)
 
-    def read(self, *images: Path) -> Volume:
+    def read(self, *images: str | Path) -> Volume:
         """Return a scan as it is stored, ``(C, *S)``; the rest is as for :meth:`predict`."""
-        case = Case(case_id="scan", group="", images=images)
-        return case.read_image(self.exported.plan.channels)
+        channels = self.exported.plan.channels
+        return scan_of(images, len(channels)).read_image(channels)
 
     def segment(self, stored: Volume, pixel_size: float | None = None) -> Volume:
         """Segment a scan that was read; the rest is as for :meth:`predict`."""

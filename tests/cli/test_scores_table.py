@@ -55,6 +55,16 @@ def test_shows_means_deviations_and_the_mean_foreground():
     assert "Scores of 2 cases" in text
 
 
+def test_there_is_no_table_where_no_case_was_scored():
+    failed = {"a": "a.png: damaged."}
+    scores = Scores(labels=LABELS, metrics=("dice", "hd95"), rows=(), failures=failed)
+    text = rendered(replace(scores, not_predicted=("b",)))
+    assert line_with(text, "Failed cases") == "Failed cases 1 a"
+    assert line_with(text, "Not predicted cases") == "Not predicted cases 1 b"
+    assert "HD95" not in text
+    assert "mm" not in text
+
+
 def test_lists_what_the_means_would_hide():
     scores = Scores(
         labels=LABELS,
@@ -76,7 +86,7 @@ def test_lists_what_the_means_would_hide():
 
 def test_prints_the_rule_of_every_metric_for_empty_masks():
     metrics = tuple(METRICS)
-    text = rendered(Scores(labels=LABELS, metrics=metrics, rows=()))
+    text = rendered(Scores(labels=LABELS, metrics=metrics, rows=rows("tumour", 0.5)))
     rules = text[text.index("If a structure is") :]
     assert "NSD at 1 mm" in rules
     assert line_with(rules, "HD95") == "HD95 grid diagonal grid diagonal not applicable"

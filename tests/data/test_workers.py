@@ -95,13 +95,21 @@ print(list(run_over(math.sqrt, [1, 4], 2)))
 """
 
 
+UNGUARDED_LOADER = """
+from torch.utils.data import DataLoader
+from lamina.data.patches import loading
+print([(int(one), float(one) ** 0.5) for one in DataLoader([1, 4], **loading(2, "cpu"))])
+"""
+
+
+@pytest.mark.parametrize("program", [UNGUARDED, UNGUARDED_LOADER], ids=["pool", "loader"])
 @pytest.mark.parametrize("read_from", ["stdin", "file"])
-def test_a_program_that_cannot_start_workers_goes_on_alone(tmp_path, read_from):
+def test_a_program_that_cannot_start_workers_goes_on_alone(tmp_path, read_from, program):
     script = tmp_path / "script.py"
-    script.write_text(UNGUARDED)
+    script.write_text(program)
     done = subprocess.run(
         [sys.executable, "-" if read_from == "stdin" else str(script)],
-        input=UNGUARDED,
+        input=program,
         capture_output=True,
         text=True,
         check=True,
@@ -109,6 +117,7 @@ def test_a_program_that_cannot_start_workers_goes_on_alone(tmp_path, read_from):
     )
     assert "[(1, 1.0), (4, 2.0)]" in done.stdout
     assert "Worker processes cannot be started from here" in done.stderr
+    assert 'below if __name__ == "__main__":' in done.stderr
 
 
 def test_as_many_workers_as_memory_and_cores_allow(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,6 +17,7 @@ from lamina.export.writing import write_exported
 from lamina.geometry import affine_from
 from lamina.inference.predictor import Predictor
 from lamina.io import read_volume, write_volume
+from lamina.runtime import Model
 from lamina.volume import Volume
 from lamina.workflows.predict import predict
 from small_bundles import small_bundle
@@ -105,6 +107,55 @@ def test_a_scan_is_segmented_without_torch_as_with_it(bright, scan, tmp_path):
     assert set(np.unique(found.array)) == {0, 3, 7}
     np.testing.assert_array_equal(found.array, expected.array)
     np.testing.assert_allclose(found.affine, read_volume(scan).affine)
+
+
+def test_python_takes_files_as_text_and_further_channels_that_are_numbered(scan, tmp_path):
+    exported = Exported(
+        target="none",
+        precision="fp32",
+        plan=small_bundle("lightmedseg", channels=2).plan,
+        postprocessing=(),
+        network={},
+        training={},
+        metrics={},
+        provenance={},
+        source={},
+    )
+
+    def echo(batch):
+        return np.stack([0 * batch[:, 0], batch[:, 0], batch[:, 1]], axis=1)
+
+    model = Model(exported, Predictor(network=echo, plan=exported.plan))
+    first, second = (str(tmp_path / f"leg_000{number}.nii.gz") for number in range(2))
+    image = read_volume(scan)
+    write_volume(image, first)
+    write_volume(replace(image, array=image.array[:, ::-1]), second)
+    expected = model.predict(first, second)
+    assert set(np.unique(expected.array)) == {0, 3, 7}
+    np.testing.assert_array_equal(model.predict(first).array, expected.array)
+
+
+def test_what_needs_torch_or_typer_points_to_the_runtime():
+    script = f"{WITHOUT_TORCH}\nimport lamina\nlamina.load"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: lamina.load needs torch, which is not installed; "
+        "lamina.runtime does not."
+    )
+    without = WITHOUT_TORCH.replace('"torch"', '"typer"')
+    script = f"{without}\nimport runpy\nrunpy.run_module('lamina', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "lamina-runtime" in done.stderr
+
+
+def test_a_folder_of_pictures_is_no_series_though_pydicom_is_not_installed(bright, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    also = f"{WITHOUT_TORCH.replace('torch', 'pydicom')}{BRIGHT}"
+    done = run("-m", bright[1], "-i", tmp_path / "in", "-o", tmp_path / "out.nii", also=also)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {tmp_path / 'in'}: is a folder without DICOM images.")
 
 
 def test_an_altered_model_and_a_missing_scan_are_refused_in_one_line(bright, scan, tmp_path):

@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -78,6 +78,20 @@ def test_a_damaged_file_is_told_and_the_others_go_on(pacs, series, tmp_path, kin
     told = sent_to(by_url(pacs, kind), [*files, bad])
     assert "DICOM" in told.pop(bad)
     assert told == dict.fromkeys(files, "")
+
+
+@pytest.mark.parametrize("kind", ["web", "dimse"])
+def test_a_file_without_the_mark_of_dicom_is_sent_if_it_tells_its_encoding(pacs, series, kind):
+    slices, (bare, silent, *others) = series
+    content = bare.read_bytes()
+    bare.write_bytes(content[132:])
+    header = pydicom.dcmread(silent)
+    header.file_meta, header.preamble = pydicom.dataset.FileMetaDataset(), None
+    header.save_as(silent, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    told = sent_to(by_url(pacs, kind), [bare, silent, *others])
+    assert "does not say how it is encoded" in told.pop(silent)
+    assert told == dict.fromkeys([bare, *others], "")
+    assert len(pacs.holdings(slices[0].StudyInstanceUID, "CT")) == 11
 
 
 def test_a_class_that_a_node_does_not_know_is_refused_in_words(pacs, series, tmp_path):
@@ -449,6 +463,30 @@ def test_access_that_cannot_work_is_refused(access, said):
     with pytest.raises(ConfigError, match=said) as raised:
         Access(**access)
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "given", "said"),
+    [
+        (
+            "dicom://A@pacs.example:104",
+            "user secret",
+            "--secret: dicom://A@pacs.example:104 has no",
+        ),
+        ("dicoms://A@pacs.example:104", "secret", "--secret: dicoms"),
+        ("dicom://A@pacs.example:104", "ca", "--ca: dicom://A@pacs.example:104 is not encrypted"),
+        ("http://pacs.example/rs", "ca", "--ca: http://pacs.example/rs is not encrypted"),
+        ("https://pacs.example/rs", "user secret ca", None),
+        ("dicoms://A@pacs.example:104", "ca", None),
+        ("http://pacs.example/rs", "user secret", None),
+    ],
+)
+def test_access_that_an_address_has_no_use_for_is_refused(tmp_path, url, given, said):
+    (tmp_path / "ca.pem").touch()
+    told = {"user": "me", "secret": "env:S3CRET", "ca": tmp_path / "ca.pem"}
+    access = Access(**{name: told[name] for name in given.split()})
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        archive_at(url, access)
 
 
 def test_secrets_that_are_not_there_are_missed(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lamina.errors import FileError, LabelError
-from lamina.io import is_scan, read_labels, read_volume, strip_suffix, write_volume
+from lamina.io import claim_of, is_scan, read_labels, read_volume, strip_suffix, write_volume
 from lamina.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -60,6 +60,19 @@ def test_unknown_suffixes_name_the_known_ones(tmp_path):
     for use in (read_volume, strip_suffix, lambda path: write_volume(_noise(2), path)):
         with pytest.raises(FileError, match=r"scan\.xyz: .* Known: .*\.mha, .*\.nii, \.nii\.gz"):
             use(path)
+
+
+def test_dicom_without_a_suffix_is_read_and_never_written_over(tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_scans import write_series
+
+    write_series(tmp_path, size=(4, 5, 1))
+    (path,) = tmp_path.iterdir()
+    assert (strip_suffix(path), is_scan(path)) == (path.name, False)
+    assert read_volume(path).spatial_shape == (4, 5, 1)
+    assert claim_of(path).values == 20
+    with pytest.raises(FileError, match="the suffix is of no known"):
+        write_volume(_noise(2), path)
 
 
 def test_missing_files_and_folders_are_told_apart(tmp_path):

@@ -118,8 +118,9 @@ def test_channels_in_files_of_their_own_are_one_scan(tmp_path):
     for number in range(2):
         array = np.random.default_rng(number).normal(size=(1, 20, 18, 36)).astype(np.float32)
         write_volume(Volume(array, np.eye(4)), tmp_path / "in" / f"leg_{number:04d}.nii.gz")
-    result = explain(model, tmp_path / "in", tmp_path / "why", method="uncertainty")
-    assert result.case_id == "leg"
+    for scan in ("in", "in/leg_0000.nii.gz"):
+        result = explain(model, tmp_path / scan, tmp_path / "why", method="uncertainty")
+        assert result.case_id == "leg"
 
 
 def test_regions_are_explained_where_the_network_says_regions(scan, tmp_path):

@@ -15,15 +15,22 @@ import pytest
 
 from dicom_scans import OBLIQUE, PATIENT, write_enhanced, write_series
 from lamina.bundle import save_bundle
-from lamina.errors import ConfigError, FileError, PacsError, UnreachableError
-from lamina.files import locked
+from lamina.errors import (
+    ConfigError,
+    DiskFullError,
+    FileError,
+    GeometryError,
+    PacsError,
+    UnreachableError,
+)
+from lamina.files import atomic_path, locked
 from lamina.folders.model import load
 from lamina.io.pacs import Access, Series, WebArchive, address_of, archive_at
 from lamina.workflows.pacs import transfer
 from lamina.workflows.pacs.loop import Pace, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import LONGEST_DELAY_S, State
-from lamina.workflows.pacs.watch import SeriesSegmenter, status, watch
+from lamina.workflows.pacs.watch import SeriesSegmenter, _archives, status, watch
 from lamina.workflows.steps.output import output_of
 from small_bundles import small_bundle
 
@@ -291,6 +298,24 @@ def test_secrets_are_for_one_archive_alone(model, tmp_path, monkeypatch):
     assert asked == [(url, "", ""), (url, "env:OTHER", "research")]
 
 
+@pytest.mark.parametrize(
+    ("url", "store_url", "trusted"),
+    [
+        ("https://a/rs", "dicom://A@b:104", ("a",)),
+        ("http://a/rs", "https://b/rs", ("b",)),
+        ("https://a/rs", "dicoms://A@b:104", ("a", "b")),
+    ],
+)
+def test_certificates_are_for_the_archives_that_encrypt(tmp_path, url, store_url, trusted):
+    (tmp_path / "ca.pem").touch()
+    access = Access(ca=tmp_path / "ca.pem")
+    for own in (None, access):
+        archives = _archives(url, access, store_url, own)
+        assert tuple(one.address.host for one in archives if one.access.ca) == trusted
+    with pytest.raises(ConfigError, match="--ca"):
+        _archives("http://a/rs", access, "dicom://A@b:104", None)
+
+
 def test_the_archive_may_be_killed_in_the_middle(ward, segment):
     studies = [ward.arrives() for _ in range(2)]
     killed, pauses = [], []
@@ -529,6 +554,15 @@ class TestCommands:
             (["pull", "--url", "dicom://a@b:1", "-o", "out"], "by DICOMweb only"),
             (["echo", "--url", "https://a", "--secret", "s3cret"], "is not the secret"),
             (["push", "nowhere", "--url", "https://a"], "nowhere: does not exist"),
+            (
+                ["push", ".", "--url", "dicom://a@b:1", "--ca", "rule.yaml"],
+                "--ca: dicom://a@b:1 is not encrypted",
+            ),
+            (
+                ["watch", "-m", "m", "--url", "http://a", "--state", "s"]
+                + ["--store-user", "me", "--store-secret", "env:S3CRET"],
+                "--store-secret: needs --store-url",
+            ),
             (["status", "nowhere"], "no folder of lamina pacs watch"),
             (["watch", "-m", "m", "--url", "http://a", "--state", "s", "--every", "0"], "every"),
             (
@@ -648,6 +682,84 @@ class One(Empty):
     def fetch(self, study, uid, folder, instances):
         folder.mkdir()
         return 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_a_disk_that_fills_during_a_copy_is_no_fault_of_the_series(tmp_path):
+    class Copying(One):
+        room = False
+
+        def fetch(self, study, uid, folder, instances):
+            with atomic_path(folder) as part:
+                part.mkdir()
+                (part / "1.2.3").symlink_to(tmp_path / "slice" if self.room else "/dev/full")
+                (part / "1.2.3").write_bytes(b"slice")
+            return 1
+
+    def misfit(folder, path):
+        raise GeometryError("askew")
+
+    archive, pauses, lines = Copying(), [], []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        (entry,) = table.entries()
+        if archive.room:
+            assert (entry.tries, entry.reason) == (1, "askew")
+            raise Stop
+        assert (entry.status, entry.tries, entry.reason) == ("waiting", 0, "")
+        archive.room = len(pauses) == 12
+
+    with closing(State(tmp_path, "seg")) as table:
+        watcher = Watcher(
+            archive=archive,
+            target=archive,
+            segment=misfit,
+            model="",
+            folder=tmp_path,
+            state=table,
+            rule=Rule(),
+            pace=Pace(settle=0),
+            tell=lines.append,
+            pause=pause,
+        )
+        with pytest.raises(DiskFullError):
+            watcher.once()
+        with pytest.raises(Stop):
+            watcher.forever()
+    assert pauses == [*[2**n for n in range(9)], *[300] * 3, 30]
+    assert sum("no space left on the disk" in line for line in lines) == 12
+
+
+class Away(Empty):
+    """An archive that never answers."""
+
+    def echo(self):
+        raise UnreachableError("away: cannot be reached.")
+
+
+def test_an_archive_may_be_away_for_weeks(tmp_path):
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 5000:
+            raise Stop
+
+    with closing(State(tmp_path, "seg")) as table, pytest.raises(Stop):
+        Watcher(
+            archive=Away(),
+            target=Away(),
+            segment=None,
+            model="",
+            folder=tmp_path,
+            state=table,
+            rule=Rule(),
+            pace=Pace(),
+            tell=lambda _: None,
+            pause=pause,
+        ).forever()
+    assert set(pauses[9:]) == {300}
 
 
 @pytest.mark.parametrize("refusal", [0xA700, 0x0124])

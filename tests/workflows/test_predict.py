@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 import lamina
-from lamina.errors import BundleError, DatasetError, GeometryError, TrainingError
+from lamina.errors import BundleError, ConfigError, DatasetError, GeometryError, TrainingError
 from lamina.files import read_json, sha256
 from lamina.folders import model as loading
 from lamina.folders.bundle import find_bundle
@@ -364,10 +365,27 @@ class TestPython:
         np.testing.assert_array_equal(model(image.array, spacing=image.spacing), expected)
         np.testing.assert_array_equal(model(image.array[0], spacing=image.spacing), expected)
 
+    def test_a_list_and_a_tensor_are_arrays_too(self, model, scan):
+        image = read_volume(scan)
+        expected = model(image.array, spacing=image.spacing)
+        for given in (image.array.tolist(), torch.tensor(image.array)):
+            np.testing.assert_array_equal(model(given, spacing=image.spacing), expected)
+
     @pytest.mark.parametrize("shape", [(9, 9), (1, 1, 9, 9, 9)])
-    def test_an_array_that_does_not_match_its_spacing_is_refused(self, model, shape):
-        with pytest.raises(GeometryError, match="one spacing per spatial axis"):
+    def test_an_array_with_other_axes_than_the_models_scans_is_refused(self, model, shape):
+        with pytest.raises(GeometryError, match=r"array: has shape .* needs 3 spatial axes"):
             model(np.ones(shape), spacing=(1, 1, 1))
+
+    @pytest.mark.parametrize("array", [np.full((9, 9, 9), 1j), [[["a"]]], {}])
+    def test_an_array_that_does_not_hold_real_numbers_is_refused(self, model, array):
+        with pytest.raises(ConfigError, match=r"array: holds .*; real numbers are needed"):
+            model(array, spacing=(1, 1, 1))
+
+    @pytest.mark.parametrize("spacing", [None, 1, (1, 1), (1, 0, 1), (1, -2.5, 1), (1, np.nan, 1)])
+    def test_a_spacing_that_is_not_one_length_per_axis_is_refused(self, model, spacing):
+        named = re.escape(f"spacing = {spacing}: the model measures in mm. Give 3 lengths above 0")
+        with pytest.raises(GeometryError, match=named):
+            model(np.ones((9, 9, 9)), spacing=spacing)
 
     def test_predict_is_the_public_name(self, scans, tiny_run, tmp_path):
         assert isinstance(lamina.predict(tiny_run, scans, out=tmp_path / "out"), Prediction)

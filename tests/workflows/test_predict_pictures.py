@@ -1,5 +1,6 @@
 """Pictures, and channels in files of their own: what fits is segmented, the rest is told."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,10 @@ from PIL import Image
 
 import lamina
 from lamina.bundle import save_bundle
-from lamina.errors import GeometryError
+from lamina.errors import ConfigError, DatasetError, GeometryError
 from lamina.files import read_json
 from lamina.geometry import affine_from
-from lamina.io import read_labels, write_volume
+from lamina.io import read_labels, read_volume, write_volume
 from lamina.volume import Volume
 from lamina.workflows.predict import predict
 from small_bundles import small_bundle
@@ -140,6 +141,18 @@ def test_python_is_told_the_size_of_a_pixel_too(models, pictures, tmp_path):
         model.predict(pictures / "grey.png", pixel_size=0)
 
 
+@pytest.mark.parametrize(("name", "file"), [("colour", "colour.jpg"), ("grey", "grey.png")])
+def test_an_array_of_a_model_in_pixels_has_no_spacing(models, pictures, name, file):
+    model, picture = lamina.load(models / f"{name}.lamina"), read_volume(pictures / file)
+    expected = model.predict(pictures / file).array[0]
+    np.testing.assert_array_equal(model(picture.array), expected)
+    if name == "grey":
+        np.testing.assert_array_equal(model(picture.array[0]), expected)
+    told = r"spacing = \(1, 1\): the model measures in pixels\. Leave it out"
+    with pytest.raises(GeometryError, match=told):
+        model(picture.array, spacing=(1, 1))
+
+
 @pytest.mark.parametrize(("name", "written"), [("IM0000", "us.png"), ("scan.dcm", "scan.png")])
 def test_a_dicom_picture_becomes_png_whatever_its_file_is_called(models, tmp_path, name, written):
     pytest.importorskip("pydicom")
@@ -183,7 +196,50 @@ def test_a_scan_that_lacks_a_channel_is_listed_with_what_is_needed(models, chann
     assert result.failures.keys() == {"leg_0000.nii.gz", "leg_0002.nii.gz"}
     told = result.failures["leg_0000.nii.gz"]
     assert "1 channels, 3 are declared (CT, PET, T1)" in told
-    assert "x_0000, x_0001" in told
+    assert "in leg_0000, leg_0001, leg_0002, or correct" in told
+
+
+def test_the_first_of_numbered_files_brings_the_others_along(models, channels, tmp_path):
+    whole, apart = channels
+    model = lamina.load(models / "volumes.lamina")
+    expected = model.predict(whole / "leg.nii.gz").array
+    files = [apart / f"leg_{number:04d}.nii.gz" for number in range(3)]
+    np.testing.assert_array_equal(model.predict(*files).array, expected)
+    np.testing.assert_array_equal(model.predict(files[0]).array, expected)
+    assert not predict(models / "volumes.lamina", files[0], out=tmp_path / "out").failures
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "leg.nii.gz").array, expected)
+
+
+def test_a_file_that_is_numbered_and_holds_all_channels_stands_alone(models, channels):
+    whole, apart = channels
+    model, numbered = lamina.load(models / "volumes.lamina"), whole / "leg_0000.nii.gz"
+    expected = model.predict((whole / "leg.nii.gz").rename(numbered)).array
+    for number in range(1, 4):  # as many as could be channels, and one more: scans in time
+        shutil.copy(apart / "leg_0001.nii.gz", whole / f"leg_{number:04d}.nii.gz")
+    np.testing.assert_array_equal(model.predict(numbered).array, expected)
+
+
+def test_a_channel_that_is_not_beside_the_first_is_named(models, channels, tmp_path):
+    _, apart = channels
+    (apart / "leg_0002.nii.gz").unlink()
+    first = apart / "leg_0000.nii.gz"
+    needed = "in one file or in leg_0000, leg_0001, leg_0002, or correct"
+    with pytest.raises(DatasetError, match=needed):
+        lamina.load(models / "volumes.lamina").predict(first)
+    found = predict(models / "volumes.lamina", first, out=tmp_path / "out")
+    assert needed in found.failures["leg_0000.nii.gz"]
+
+
+def test_a_volume_stands_alone(models, channels):
+    whole, apart = channels
+    model, scan = lamina.load(models / "volumes.lamina"), read_volume(whole / "leg.nii.gz")
+    np.testing.assert_array_equal(
+        model.predict(scan).array, model.predict(whole / "leg.nii.gz").array
+    )
+    with pytest.raises(ConfigError, match=r"a volume among 2; it must stand alone\. Give one that"):
+        model.predict(scan, apart / "leg_0000.nii.gz")
+    with pytest.raises(DatasetError, match=r"images: none are given\. Give a scan"):
+        model.predict()
 
 
 @pytest.mark.parametrize(

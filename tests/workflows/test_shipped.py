@@ -218,6 +218,14 @@ def test_a_model_is_brought_in_with_its_source_in_the_card(one_model, tiny_run):
     assert "Trained on Tiny: Made up, 2026. Licence" in tool["notice"](pretrained.shipped())
 
 
+def test_the_licence_goes_into_the_wheel_of_the_runtime():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    runtime = ROOT / "runtime"
+    settings = tomllib.loads((runtime / "pyproject.toml").read_text("utf-8"))
+    (licence,) = settings["project"]["license-files"]
+    assert (runtime / licence).read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
 def test_models_and_notice_go_into_the_wheel():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -24,6 +24,8 @@ IF_FOUND = "  if found"
 def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
     """Return the table of structures by metrics, what went wrong, and the rules for empty masks.
 
+    Where no case was scored, what went wrong is all there is.
+
     Made for 80 columns; narrower consoles get it in more pieces.
 
     Args:
@@ -39,10 +41,13 @@ def render_scores(scores: Scores, *, every: bool = False) -> RenderableType:
         some = metrics[places.start : places.stop]
         return _score_table(scores, some, summary, counted, limit)
 
+    counts = Padding(_counts(scores, metrics, summary), (0, 0, 0, 2))
+    if not scores.cases:
+        return counts
     return Group(
         *(Padding(Text(line), (0, 0, 0, 2)) for line in _captions(scores, summary)),
         Blocks(make=make, num_columns=len(metrics), names=[*summary, MEAN]),
-        Padding(_counts(scores, metrics, summary), (0, 0, 0, 2)),
+        counts,
         _rules(metrics),
     )
 

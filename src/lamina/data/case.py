@@ -26,10 +26,8 @@ _VISIT = re.compile(
     re.IGNORECASE,
 )
 
-
 _REMEDY = (
-    "Give exactly these in this order, in one file or in x_0000, x_0001 and so on, or correct the "
-    "list in dataset.json."
+    "Give exactly these in this order, in one file or in {}, or correct the list in dataset.json."
 )
 _REMEDIES = {(1, 3, 3): "It is grey: give it in colour.", (3, 1, 3): "Save it in grey."}
 """For images of two axes, by the channels that they have and should have."""
@@ -155,11 +153,13 @@ class Case:
         array = np.concatenate([part.array for part in parts]) if len(parts) > 1 else first.array
         if len(channels) == 1 and _is_grey(array):
             array = array[:1]
-        if array.shape[0] != len(channels):
+        found, needed = len(array), len(channels)
+        if found != needed:
+            name = self.images[0].name.rpartition("_0000")[0] or "x"
+            files = ", ".join(f"{name}_{number:04d}" for number in range(needed))
             raise DatasetError(
-                f"{first.source}: {array.shape[0]} channels, {len(channels)} are declared "
-                f"({', '.join(channels)}).",
-                remedy=_REMEDIES.get((array.shape[0], len(channels), array.ndim), _REMEDY),
+                f"{first.source}: {found} channels, {needed} are declared ({', '.join(channels)}).",
+                remedy=_REMEDIES.get((found, needed, array.ndim), _REMEDY.format(files)),
             )
         return replace(first, array=array)
 
@@ -252,7 +252,7 @@ class Cohort:
     source: str = ""
     """Who made the scans and where they are described, for whoever is given a model of them."""
     unpaired: tuple[Path, ...] = ()
-    """Images without a label, and labels without their image; see ``read_cohort``."""
+    """Files of cases that lack an image, a channel or the label; see ``read_cohort``."""
 
     def __post_init__(self) -> None:
         if not self.cases:

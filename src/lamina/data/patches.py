@@ -20,6 +20,7 @@ from lamina.data.augment import Augmentation, change_intensities
 from lamina.data.cache import PreparedCase
 from lamina.data.motion import Motion, draw_motion
 from lamina.data.sampling import PatchSampler, random_for
+from lamina.data.workers import startable
 from lamina.signals import ignore_terminal
 
 
@@ -131,7 +132,11 @@ def _leave_terminal(worker: int) -> None:
 
 
 def loading(workers: int, device: str) -> dict[str, Any]:
-    """Return how torch's loader is to bring samples to the device, with so many processes."""
+    """Return how torch's loader is to bring samples to the device, with so many processes.
+
+    Where processes cannot be started, it does so in this one.
+    """
+    workers = startable(workers)
     return {
         "num_workers": workers,
         "pin_memory": device != "cpu",

@@ -59,9 +59,7 @@ def run_over(
     remaining = list(items)
     if workers > 0:
         pickle.dumps(function)  # fails here, where a pool would wait for ever
-    if workers > 0 and not _can_start_workers():
-        log.warning("Worker processes cannot be started from here; going on in this process.")
-        workers = 0
+    workers = startable(workers)
     while workers > 0 and remaining:
         try:
             yield from _run_in_pool(function, remaining, workers)
@@ -74,14 +72,22 @@ def run_over(
         yield item, _attempt(function, item)
 
 
-def _can_start_workers() -> bool:
-    """Tell whether new processes come up.
+def startable(workers: int) -> int:
+    """Return how many of these new processes come up: all, or 0 with a warning.
 
     They do not when the program was read from stdin, or is a script that has no
     ``if __name__ == "__main__"``.
     """
+    if workers == 0:
+        return 0
     with _pool(1) as pool:
-        return pool.submit(int).exception() is None
+        if pool.submit(int).exception() is None:
+            return workers
+    log.warning(
+        "Worker processes cannot be started from here; going on in this process. "
+        'A script can have them if it calls Lamina below if __name__ == "__main__":.'
+    )
+    return 0
 
 
 def _run_in_pool(

@@ -8,17 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lamina.bundle import Bundle, build_network, load_bundle
-from lamina.data.case import Case
+from lamina.data.plan import Plan
+from lamina.data.scans import scan_of
 from lamina.errors import BundleError, ConfigError, GeometryError
 from lamina.export.backends import backend_of
 from lamina.export.graphs import graphs_of
 from lamina.export.targets import Network
 from lamina.files import sha256
 from lamina.folders.bundle import find_bundle
-from lamina.geometry import affine_from
+from lamina.geometry import Affine, affine_along, affine_from
 from lamina.inference.attention_maps import carried_maps
 from lamina.inference.backend import fast_network, is_out_of_memory
 from lamina.inference.postprocess import Step, steps_from
@@ -42,11 +43,12 @@ class Model:
     backend: str = "torch"
     """What runs the network."""
 
-    def predict(self, image: str | Path | Volume, *, pixel_size: float | None = None) -> Volume:
-        """Segment a scan, given as a file or a volume.
+    def predict(self, *images: str | Path | Volume, pixel_size: float | None = None) -> Volume:
+        """Segment a scan: one file or volume that holds all channels, or one file per channel.
 
         Args:
-            image: The scan.
+            images: The files, the folder of a DICOM series, or the volume. Of files that are called
+                ``x_0000``, ``x_0001``, ..., the first alone brings the others along.
             pixel_size: Side of a pixel in mm, of a picture that does not tell it.
 
         Returns:
@@ -55,35 +57,68 @@ class Model:
         Raises:
             LaminaError: The scan cannot be read or does not fit the model.
         """
-        stored = image
-        if not isinstance(stored, Volume):
-            case = Case(case_id="scan", group="", images=(Path(stored),))
-            stored = case.read_image(self.bundle.plan.channels)
+        stored = _read(images, self.bundle.plan.channels)
         sized = stored if pixel_size is None else stored.sized((pixel_size, pixel_size))
         return self.predictor(sized).laid_on(stored)
 
-    def __call__(self, array: NDArray[Any], *, spacing: Sequence[float]) -> NDArray[Any]:
+    def __call__(self, array: ArrayLike, *, spacing: Sequence[float] | None = None) -> NDArray[Any]:
         """Segment an array without files.
 
         Args:
-            array: ``(C, *S)``, or ``(*S)`` for one channel, axes running as RAS+.
-            spacing: Voxel size in mm along each spatial axis.
+            array: ``(C, *S)``, or ``(*S)`` for one channel. Axes run as RAS+; for a model in pixels
+                as in a picture, columns from the left before rows from the top.
+            spacing: Voxel size in mm along each spatial axis; none for a model in pixels.
 
         Returns:
             Label map ``(*S)`` with the values of the training labels.
 
         Raises:
-            GeometryError: Array and spacing have different numbers of axes.
+            ConfigError: The array does not hold real numbers.
+            GeometryError: It has other axes than the model's scans, or the spacing is not one
+                length per axis, or of the other unit.
             LaminaError: The array does not fit the model.
         """
-        channels = array[None] if array.ndim == len(spacing) else array
-        if channels.ndim != len(spacing) + 1:
+        plan, voxels = self.bundle.plan, np.asarray(array)
+        if voxels.dtype.kind not in "biuf":
+            raise ConfigError(f"array: holds {voxels.dtype}; real numbers are needed.")
+        channels = voxels[None] if voxels.ndim == plan.spatial_dims else voxels
+        if channels.ndim != plan.spatial_dims + 1:
             raise GeometryError(
-                f"array of shape {array.shape} and spacing {tuple(spacing)} do not match; "
-                "one spacing per spatial axis is needed."
+                f"array: has shape {voxels.shape}; the model needs {plan.spatial_dims} spatial "
+                "axes, and before them one of channels if there are several."
             )
-        found = self.predictor(Volume(channels, affine_from(spacing), "array"))
-        return np.asarray(found.array[0])
+        image = Volume(channels, _affine_of(spacing, plan), "array", plan.unit)
+        return np.asarray(self.predictor(image).array[0])
+
+
+def _read(images: Sequence[str | Path | Volume], channels: tuple[str, ...]) -> Volume:
+    volumes = [image for image in images if isinstance(image, Volume)]
+    files = [image for image in images if not isinstance(image, Volume)]
+    if not volumes:
+        return scan_of(files, len(channels)).read_image(channels)
+    if len(images) > 1:
+        raise ConfigError(
+            f"images: a volume among {len(images)}; it must stand alone.",
+            remedy="Give one that holds all channels, or files.",
+        )
+    return volumes[0]
+
+
+def _affine_of(spacing: Sequence[float] | None, plan: Plan) -> Affine:
+    """Return where the voxels of an array lie, after checking that the spacing is of the unit."""
+    if plan.unit == "px":
+        if spacing is not None:
+            raise GeometryError(
+                f"spacing = {spacing}: the model measures in pixels.", remedy="Leave it out."
+            )
+        return affine_along("LP", (1.0,) * plan.spatial_dims)
+    lengths = np.array(() if spacing is None else spacing, np.float64)
+    if lengths.shape != (plan.spatial_dims,) or not ((lengths > 0) & (lengths < np.inf)).all():
+        raise GeometryError(
+            f"spacing = {spacing}: the model measures in mm.",
+            remedy=f"Give {plan.spatial_dims} lengths above 0, one per spatial axis.",
+        )
+    return affine_from(lengths.tolist())
 
 
 def load(

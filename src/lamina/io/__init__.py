@@ -67,7 +67,8 @@ def read_volume(path: str | Path, series_uid: str = "") -> Volume:
     """Read a scan: the voxels as they are stored, with the scaling that the header asks for.
 
     Args:
-        path: A file of any known format, upper or lower case; or a folder of one DICOM series.
+        path: A file of any known format, upper or lower case; DICOM without a suffix too; or a
+            folder of one DICOM series.
         series_uid: Which series of a DICOM folder, where it may hold several.
 
     Returns:
@@ -103,7 +104,7 @@ def claim_of(path: str | Path, series_uid: str = "") -> Claim:
         from lamina.io.dicom import claim
 
         return claim(path, series_uid or None)
-    told = _format_of(path)[1].claim
+    told = _format_to_read(path).claim
     return told(path) if told else Claim(values=0, reading_bytes=0)
 
 
@@ -184,11 +185,13 @@ def read_stored_labels(path: str | Path) -> Volume:
 def strip_suffix(path: str | Path) -> str:
     """Return the file's name without folder and suffix, which is its case id.
 
+    A DICOM file may have no suffix.
+
     Raises:
         FileError: The suffix is of no known format.
     """
     path = Path(path)
-    return path.name[: -len(_format_of(path)[0])]
+    return path.name if _is_bare_dicom(path) else path.name[: -len(_format_of(path)[0])]
 
 
 def written_suffix(path: str | Path) -> str:
@@ -219,7 +222,7 @@ def _read(path: Path, reader_of: Callable[[Format], Callable[[Path], Volume]]) -
         if not path.is_file() and not path.is_dir():
             fault = "is a device" if path.exists() else "does not exist"
             raise FileError(f"{path}: {fault}.", remedy="Give a scan file or a DICOM folder.")
-        found = FORMATS.get("dicom") if path.is_dir() else _format_of(path)[1]
+        found = FORMATS.get("dicom") if path.is_dir() else _format_to_read(path)
         volume = reader_of(found)(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -250,6 +253,17 @@ def _format_of(path: Path) -> tuple[str, Format]:
             f"{path}: the suffix is of no known scan format.", remedy=f"Known: {known}."
         )
     return suffix, _suffixes()[suffix]
+
+
+def _format_to_read(path: Path) -> Format:
+    return FORMATS.get("dicom") if _is_bare_dicom(path) else _format_of(path)[1]
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM though its name does not say so, as on media (PS3.10)."""
+    from lamina.io.structures import is_dicom
+
+    return _suffix_of(path.name) is None and path.is_file() and is_dicom(path)
 
 
 def _storable(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -60,7 +60,7 @@ def check_alike(frames: Sequence[Frame], source: str) -> None:
         if () in values:
             raise GeometryError(
                 f"{source}: {values.count(())} of {len(frames)} slices have no {what}.",
-                remedy=_AGAIN,
+                remedy=f"{_AGAIN} If these are pictures, give one file, not their folder.",
             )
     del told["ImagePositionPatient"]
     for what, values in told.items():

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from lamina.errors import FileError
 from lamina.io import FORMATS
 from lamina.io.dicom_geometry import SCAN_TAGS
-from lamina.io.dicom_headers import FRAME_TAGS, count_of, guarded, parse, plain
+from lamina.io.dicom_headers import FRAME_TAGS, count_of, guarded, parse, plain, value_of
+from lamina.io.structures import is_dicom
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -32,6 +33,13 @@ _DERIVED = (
     "1.2.840.10008.5.1.4.1.1.481.2",  # radiotherapy dose
 )
 """Objects with rows and columns that were computed from a scan."""
+_PLACES = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
+"""One of these is in an image that claims to lie in the body."""
 _PREAMBLE = 128
 _FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
 """How files without the preamble start: with group 2 or 8, in either byte order."""
@@ -79,11 +87,53 @@ def holds_series(folder: Path) -> bool:
 def is_series(folder: Path) -> bool:
     """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
 
-    A single file is a scan by itself, without its folder, if its name says so. Damaged files do
-    not count: where they are among the slices, reading the scan will say so.
+    A single file is a scan by itself, without its folder, if its name says so; so is each of
+    several that do not claim to lie in the body, such as ultrasound pictures. Damaged files do not
+    count: where they are among the slices, reading the scan will say so.
     """
-    found = _readable(folder).values()
-    return any(len(files) > 1 or not has_dicom_suffix(next(iter(files))) for files in found)
+    found = _scans_of(_readable(folder)).values()
+    paths = [path for files in found for path in files]
+    if len(paths) == 1:
+        return not has_dicom_suffix(paths[0])
+    return any(sum(map(_is_placed, files.values())) > 1 for files in found)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold images, whatever their names, if they can be read.
+
+    What was computed from images is none, unless there is nothing else.
+    """
+    return [path for files in _scans_of(_readable(folder)).values() for path in files]
+
+
+def is_about_images(path: Path) -> bool:
+    """Tell whether a file is an object about images, such as contours, a report or a segmentation.
+
+    What may be an image that is damaged is none.
+    """
+    with suppress(FileError):
+        return is_dicom(path) and "Image Storage" not in (_kind_of(path) or "Image Storage")
+    return False
+
+
+def is_about_others(folder: Path) -> bool:
+    """Tell whether a folder holds DICOM files, all of them about images that lie elsewhere."""
+    with suppress(FileError):
+        files = list(filter(is_dicom, _files_in(folder)))
+        return bool(files) and all(map(is_about_images, files))
+    return False
+
+
+def _kind_of(path: Path) -> str:
+    """Return what the standard calls such objects, empty where the file does not tell its class."""
+    header = parse(path, ("SOPClassUID",), pixels=False)
+    with guarded(path):
+        return header.SOPClassUID.name if header.get("SOPClassUID") else ""
+
+
+def _is_placed(header: "Dataset") -> bool:
+    """Tell whether an image claims to lie in the body."""
+    return any(value_of(header, tag) for tag in _PLACES)
 
 
 def _readable(folder: Path) -> dict[str, Headers]:
@@ -129,8 +179,13 @@ def find(folder_or_files: Path | str | Iterable[Path]) -> tuple[str, dict[str, H
             f"{source}: is a folder without DICOM images.",
             remedy="Give the folder that holds the slices themselves.",
         )
+    return source, _scans_of(found)
+
+
+def _scans_of(found: dict[str, Headers]) -> dict[str, Headers]:
+    """Leave out what was computed from images, unless there is nothing else."""
     scans = {uid: headers for uid, headers in found.items() if not _are_derived(headers)}
-    return source, scans or found
+    return scans or found
 
 
 def _are_derived(headers: Headers) -> bool:
@@ -156,8 +211,6 @@ def _header(path: Path) -> "Dataset | None":
             start = stream.read(_PREAMBLE + 4)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
-    from pydicom.uid import UID
-
     has_preamble = start[_PREAMBLE:] == b"DICM"
     if not has_preamble and not start.startswith(_FIRST_TAGS):
         return None
@@ -167,6 +220,8 @@ def _header(path: Path) -> "Dataset | None":
         if has_preamble:
             raise
         return None
+    from pydicom.uid import UID
+
     with guarded(path):
         if header.get("Rows") and header.get("Columns"):
             return header
@@ -215,5 +270,6 @@ def chosen(found: dict[str, Headers], series_uid: str | None, source: str) -> He
     raise FileError(
         f"{source}: {fault} {len(listed)} series: "
         f"{', '.join(map(str, listed[:_MOST_LISTED]))}{more}.",
-        remedy="Name one as series_uid, by the end of its UID, or move the others away.",
+        remedy="Move the files of each into a folder of its own; or, in Python, name one as "
+        "series_uid, by the end of its UID.",
     )

@@ -34,9 +34,14 @@ class Address:
         return self.scheme.startswith("http")
 
     @property
+    def is_encrypted(self) -> bool:
+        """Whether it is spoken with by TLS, which looks at its certificate."""
+        return self.scheme in ("https", "dicoms")
+
+    @property
     def is_private(self) -> bool:
         """Whether nobody on the way can listen."""
-        return self.scheme in ("https", "dicoms") or self.host in ("localhost", "127.0.0.1", "::1")
+        return self.is_encrypted or self.host in ("localhost", "127.0.0.1", "::1")
 
     def __str__(self) -> str:
         """Return it as it is written."""
@@ -130,6 +135,23 @@ class Access:
             )
         if self.ca is not None and not self.ca.is_file():
             raise FileError(f"{self.ca}: no such file of certificates.")
+
+    def check(self, address: Address) -> None:
+        """Refuse what an archive is never told or asked for, and so would protect nobody.
+
+        Raises:
+            ConfigError: There is such.
+        """
+        if self.secret and not address.is_web:
+            raise ConfigError(
+                f"--secret: {address} has no users and no passwords.",
+                remedy="Leave out --user and --secret; DICOM nodes go by --aet.",
+            )
+        if self.ca and not address.is_encrypted:
+            raise ConfigError(
+                f"--ca: {address} is not encrypted, and shows no certificate.",
+                remedy=f"Give an address that starts with {address.scheme}s://, or leave out --ca.",
+            )
 
     def read_secret(self) -> str:
         """Return the secret, empty where there is none.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import FileError, PacsError, UnreachableError
 from lamina.io.pacs.access import Access, Address
-from lamina.io.pacs.objects import DUPLICATE, Instance, Sent, instance_of, silent
+from lamina.io.pacs.objects import DUPLICATE, Instance, Sent, instance_of, read_object, silent
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -35,9 +35,13 @@ class DimseArchive:
     Args:
         address: Where it is.
         access: Our own AE title, how long to wait, and whose certificates to trust.
+
+    Raises:
+        ConfigError: They do not go together.
     """
 
     def __init__(self, address: Address, access: Access) -> None:
+        access.check(address)
         self.address = address
         self.access = access
 
@@ -79,10 +83,10 @@ class DimseArchive:
         if not _offered(kind) & accepted:
             return f"{self.name}: takes no objects of class {kind[0]} encoded as {kind[1]}."
         try:
-            self._check(_status(association.send_c_store(path)))
+            self._check(_status(association.send_c_store(read_object(path))))
         except UnreachableError:
             raise
-        except PacsError as error:
+        except (FileError, PacsError) as error:
             return str(error)
         except RuntimeError:  # it has gone away since
             raise UnreachableError(f"{self.name}: broke off.") from None

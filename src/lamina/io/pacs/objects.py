@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamina.errors import DatasetError, FileError
 from lamina.io.dicom_headers import guarded, parse, value_of
 from lamina.io.dicom_quiet import unquoted
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 Sent = Callable[[Path, str], None]
 """Is told of each file that it was stored, or why not."""
@@ -51,6 +55,22 @@ def instance_of(path: Path) -> Instance:
     return Instance(
         sop_class=sop_class, uid=uid, study=study, series=series, transfer_syntax=transfer_syntax
     )
+
+
+def read_object(path: Path) -> "Dataset":
+    """Read a whole file to be sent; it may lack the preamble that marks it as DICOM.
+
+    Raises:
+        FileError: It is damaged, or does not say how it is encoded.
+    """
+    from pydicom import dcmread
+
+    with guarded(path):
+        dataset = dcmread(path, force=True)
+        dataset.preamble = dataset.preamble or b"\0" * _PREAMBLE
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            raise ValueError("it does not say how it is encoded")
+    return dataset
 
 
 def is_uid(text: str) -> bool:

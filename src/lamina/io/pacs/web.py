@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.errors import FileError, PacsError, UnreachableError
 from lamina.files import atomic_path
-from lamina.io.dicom_headers import guarded, plain
+from lamina.io.dicom_headers import plain
 from lamina.io.pacs.access import Access, Address
 from lamina.io.pacs.http import NothingThereError, speaking
-from lamina.io.pacs.objects import DUPLICATE, Instance, Sent, instance_of, is_uid
+from lamina.io.pacs.objects import (
+    DUPLICATE,
+    Instance,
+    Sent,
+    instance_of,
+    is_uid,
+    read_object,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -56,9 +63,13 @@ class WebArchive:
     Args:
         address: Where it is.
         access: How to be let in.
+
+    Raises:
+        ConfigError: They do not go together.
     """
 
     def __init__(self, address: Address, access: Access) -> None:
+        access.check(address)
         self.address = address
         self.access = access
 
@@ -163,7 +174,7 @@ class WebArchive:
             read: dict[Path, _Object] = {}
             for path in batch:
                 try:
-                    read[path] = _read(path)
+                    read[path] = (instance_of(path), read_object(path))
                 except FileError as error:
                     sent(path, str(error))
             refused = self._send(list(read.values())) if read else {}
@@ -248,20 +259,3 @@ def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
         filled += size
     if batch:
         yield batch
-
-
-def _read(path: Path) -> "_Object":
-    """Read a file to be sent.
-
-    Raises:
-        FileError: It is damaged, or no whole DICOM file.
-    """
-    from pydicom import dcmread
-
-    instance = instance_of(path)
-    with guarded(path):
-        dataset = dcmread(path, force=True)
-        dataset.preamble = dataset.preamble or b"\0" * 128
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            raise ValueError("it does not say how it is encoded")
-    return instance, dataset

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lamina.errors import ConfigError, LaminaError, PacsError, ResourceError, UnreachableError
+from lamina.errors import (
+    ConfigError,
+    DiskFullError,
+    LaminaError,
+    PacsError,
+    ResourceError,
+    UnreachableError,
+)
 from lamina.io.pacs import Archive, WebArchive, instance_of
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import FAILED, LONGEST_DELAY_S, SEGMENTED, WAITING, Entry, State
@@ -116,11 +123,11 @@ class Watcher:
                     self.tell(f"{self.archive.name}: answers again.")
                 away = 0
                 self.pause(self.pace.every)
-            except (PacsError, ResourceError) as error:
+            except (PacsError, ResourceError, DiskFullError) as error:
                 if not (has_answered or isinstance(error, UnreachableError | ResourceError)):
                     raise
                 away = away + 1 if self.stored == stored else 1
-                delay = min(_LONGEST_PAUSE_S, 2.0 ** (away - 1))
+                delay = min(_LONGEST_PAUSE_S, 2 ** (away - 1))
                 self.tell(f"{error} Next try in {delay:.0f} s.")
                 self.pause(delay)
 
@@ -128,6 +135,7 @@ class Watcher:
         """Work on what is there, wait once for what is still coming in, and end.
 
         Raises:
+            DiskFullError, ResourceError: There is too little room for a series.
             PacsError: The archive does not answer, or refuses us.
         """
         present = self._look()
@@ -144,6 +152,7 @@ class Watcher:
 
     def _look(self) -> frozenset[str]:
         """Ask for series and note them; return those that are meant."""
+        self._check_room()
         today = datetime.fromtimestamp(self.clock()).date()
         counted = [
             (one, self.archive.count(one))
@@ -156,9 +165,12 @@ class Watcher:
 
     def _work(self, present: frozenset[str]) -> None:
         for entry in self.state.ready(self.clock(), self.pace.settle, present):
-            if shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
-                raise ResourceError(f"{self.folder}: less than 1 GB of the disk is free.")
+            self._check_room()
             self._take(entry)
+
+    def _check_room(self) -> None:
+        if shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
+            raise ResourceError(f"{self.folder}: less than 1 GB of the disk is free.")
 
     def _take(self, entry: Entry) -> None:
         """Bring one series as far as it goes; what is wrong with it stays its own matter."""
@@ -179,15 +191,15 @@ class Watcher:
                 self._store_later(entry, str(error))
             else:
                 self._fail(entry, str(error))
+        except (DiskFullError, KeyboardInterrupt):
+            self.state.postpone(entry, self.clock())
+            raise
         except LaminaError as error:
             self._fail(entry, self._without_spool(str(error), entry))
         except MemoryError:
             self._fail(entry, "out of memory")
         except Exception as error:  # noqa: BLE001 - its text may quote headers, and is not told
             self._fail(entry, f"unexpected {type(error).__name__}")
-        except KeyboardInterrupt:
-            self.state.postpone(entry, self.clock())
-            raise
 
     def _without_spool(self, reason: str, entry: Entry) -> str:
         """Leave out which file of the spool it was: it is gone, and its name may be a UID."""

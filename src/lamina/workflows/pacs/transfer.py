@@ -72,7 +72,7 @@ def web_archive(url: str, access: Access) -> WebArchive:
     """Return the archive at an address of DICOMweb.
 
     Raises:
-        ConfigError: It is no such address.
+        ConfigError: It is no such address, or does not go with the access.
     """
     address = address_of(url)
     if not address.is_web:

@@ -11,7 +11,7 @@ from lamina.errors import ConfigError
 from lamina.files import locked, sha256
 from lamina.folders.bundle import find_bundle
 from lamina.folders.model import Model, load
-from lamina.io.pacs import Access, archive_at
+from lamina.io.pacs import Access, Archive, WebArchive, address_of, archive_at
 from lamina.workflows.pacs.loop import Pace, Tell, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import STORED, Entry, State, read_state
@@ -103,6 +103,8 @@ def watch(
         output_format: What is made of a series: ``"seg"``, ``"labelmap"`` or ``"rtstruct"``.
         store_url: Where objects go, if not to where the series are.
         store_access: How to be let in there; by default as to ``url``, but without its secret.
+            Certificates to trust may be for one of the two addresses alone, if only that one is
+            encrypted.
         anonymise: As for :func:`lamina.workflows.predict.predict`.
         once: End when what is there is done, rather than go on.
         retry_failed: Try again what was given up.
@@ -119,9 +121,7 @@ def watch(
         raise ConfigError(
             f"format {output_format!r}: is no DICOM object.", remedy=f"Known: {', '.join(OBJECTS)}."
         )
-    archive = web_archive(url, access)
-    plain = replace(access, user="", secret="")
-    target = archive_at(store_url, store_access or plain) if store_url else archive
+    archive, target = _archives(url, access, store_url, store_access)
     bundle = find_bundle(model)
     loaded = load(bundle, **loading)
     _check_fit(model, loaded)
@@ -145,6 +145,27 @@ def watch(
             table.retry(watcher.clock())
         watcher.once() if once else watcher.forever()
         return Watch(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
+
+
+def _archives(
+    url: str, access: Access, store_url: str | None, store_access: Access | None
+) -> tuple[WebArchive, Archive]:
+    """Return where series come from, and where objects go."""
+    if store_url is None:
+        if store_access and store_access.secret:
+            raise ConfigError(
+                "--store-secret: needs --store-url, which says whom it is told to.",
+                remedy="Objects go to --url, which is told --user and --secret.",
+            )
+        archive = web_archive(url, access)
+        return archive, archive
+    there = store_access or replace(access, user="", secret="")
+    encrypted = address_of(url).is_encrypted, address_of(store_url).is_encrypted
+    if encrypted == (False, True):
+        access = replace(access, ca=None)
+    elif encrypted == (True, False):
+        there = replace(there, ca=None)
+    return web_archive(url, access), archive_at(store_url, there)
 
 
 def _check_fit(path: Path, model: Model) -> None:

@@ -1,0 +1,139 @@
+"""Which scans a file or a folder is taken for, before one of them is read."""
+
+import shutil
+
+import pytest
+
+from dicom_scans import (
+    ball,
+    middle,
+    rings,
+    save,
+    write_enhanced,
+    write_rtstruct,
+    write_seg,
+    write_series,
+)
+from lamina.data.scans import scans_in
+from lamina.errors import DatasetError
+from lamina.io import read_volume
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom.dataset import Dataset  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    BasicTextSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    UltrasoundImageStorage,
+    generate_uid,
+)
+
+
+def ids(folder, num_channels=1):
+    return [case.case_id for case in scans_in(folder, num_channels)]
+
+
+def write_object(path, slices, sop_class):
+    """Write an object of a study that holds no image."""
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = sop_class, generate_uid()
+    header.StudyInstanceUID, header.SeriesInstanceUID = slices[0].StudyInstanceUID, generate_uid()
+    save(header, path)
+
+
+def write_stills(folder, names):
+    """Write pictures of one exam: they share a series, and claim no place in the body."""
+    made = write_series(
+        folder, size=(24, 20, len(names)), Modality="US", SOPClassUID=UltrasoundImageStorage
+    )
+    for old, name, header in zip(sorted(folder.iterdir()), names, made, strict=True):
+        old.unlink()
+        del header.ImagePositionPatient, header.ImageOrientationPatient, header.PixelSpacing
+        save(header, folder / name)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A folder for each series, as public archives and PACS export them."""
+    folder = tmp_path / "study"
+    slices = write_series(folder / "ct")
+    centre = middle(slices)
+    write_seg(folder / "seg" / "1-1.dcm", slices, {"liver": ball(slices, centre, 8)})
+    write_rtstruct(folder / "rt" / "1-1.dcm", slices, {"liver": rings(slices, centre, 8)})
+    for name, sop_class in (
+        ("pr", GrayscaleSoftcopyPresentationStateStorage),
+        ("sr", BasicTextSRStorage),
+    ):
+        write_object(folder / name / "IM0001", slices, sop_class)
+    (folder / "rt" / "LICENSE").write_text("as it is")
+    return folder, slices
+
+
+def test_folders_of_objects_about_a_series_are_no_scans(study):
+    folder, _ = study
+    assert ids(folder) == ["ct"]
+
+
+def test_folders_that_hold_nothing_readable_are_still_told_of(study):
+    folder, _ = study
+    (folder / "empty").mkdir()
+    (folder / "garbage").mkdir()
+    (folder / "garbage" / "IM1.dcm").write_bytes(b"nothing")
+    whole = (folder / "ct" / "IM0000").read_bytes()
+    for end in (140, 600):
+        cut = folder / f"cut_{end}" / "IM0000"
+        cut.parent.mkdir()
+        cut.write_bytes(whole[:end])
+    shutil.copy(folder / "rt" / "1-1.dcm", folder / "cut_600")
+    assert ids(folder) == ["ct", "cut_140", "cut_600", "empty", "garbage"]
+
+
+def test_a_segmentation_is_read_where_there_is_nothing_else(study):
+    folder, _ = study
+    assert ids(folder / "seg") == ["1-1"]
+
+
+def test_files_about_a_scan_beside_it_are_no_scans(study, tmp_path):
+    folder, slices = study
+    flat = tmp_path / "flat"
+    write_enhanced(flat / "ct.dcm", slices)
+    for name in ("seg", "rt"):
+        shutil.copy(folder / name / "1-1.dcm", flat / f"{name}.dcm")
+    assert ids(flat) == ["ct"]
+    (flat / "cut.dcm").write_bytes((flat / "ct.dcm").read_bytes()[:600])
+    assert ids(flat) == ["ct", "cut"]
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_pictures_of_one_exam_are_a_case_each(tmp_path, suffix):
+    names = [f"IM{number}{suffix}" for number in range(3)]
+    write_stills(tmp_path / "exam", names)
+    cases = scans_in(tmp_path / "exam")
+    assert [case.case_id for case in cases] == ["IM0", "IM1", "IM2"]
+    for case, name in zip(cases, names, strict=True):
+        assert case.images == (tmp_path / "exam" / name,)
+        assert read_volume(case.images[0]).spatial_shape == (24, 20)
+
+
+def test_slices_that_claim_a_place_stay_one_scan(tmp_path):
+    write_series(tmp_path / "ct")
+    (one,) = scans_in(tmp_path / "ct")
+    assert (one.case_id, one.images) == ("ct", (tmp_path / "ct",))
+
+
+def test_a_file_of_dicom_media_is_a_scan(tmp_path):
+    write_enhanced(tmp_path / "IM1", write_series(tmp_path / "slices"))
+    assert ids(tmp_path / "IM1") == ["IM1"]
+
+
+def test_a_folder_that_is_one_level_too_high_names_the_one_to_give(tmp_path):
+    patient = tmp_path / "patient"
+    for name in ("ct", "mr"):
+        write_series(patient / "study" / name)
+    assert ids(patient / "study") == ["ct", "mr"]
+    for folder in (patient, tmp_path):
+        with pytest.raises(DatasetError, match="holds no scans itself") as raised:
+            scans_in(folder)
+        assert f"Give {patient / 'study'}," in raised.value.remedy
+    (tmp_path / "none" / "below").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="holds no scans\\."):
+        scans_in(tmp_path / "none")
