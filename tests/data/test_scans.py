@@ -107,7 +107,7 @@ def test_files_about_a_scan_beside_it_are_no_scans(study, tmp_path):
 def test_pictures_of_one_exam_are_a_case_each(tmp_path, suffix):
     names = [f"IM{number}{suffix}" for number in range(3)]
     write_stills(tmp_path / "exam", names)
-    cases = scans_in(tmp_path / "exam")
+    cases = scans_in(tmp_path / "exam", 1)
     assert [case.case_id for case in cases] == ["IM0", "IM1", "IM2"]
     for case, name in zip(cases, names, strict=True):
         assert case.images == (tmp_path / "exam" / name,)
@@ -116,7 +116,7 @@ def test_pictures_of_one_exam_are_a_case_each(tmp_path, suffix):
 
 def test_slices_that_claim_a_place_stay_one_scan(tmp_path):
     write_series(tmp_path / "ct")
-    (one,) = scans_in(tmp_path / "ct")
+    (one,) = scans_in(tmp_path / "ct", 1)
     assert (one.case_id, one.images) == ("ct", (tmp_path / "ct",))
 
 
@@ -132,8 +132,8 @@ def test_a_folder_that_is_one_level_too_high_names_the_one_to_give(tmp_path):
     assert ids(patient / "study") == ["ct", "mr"]
     for folder in (patient, tmp_path):
         with pytest.raises(DatasetError, match="holds no scans itself") as raised:
-            scans_in(folder)
+            scans_in(folder, 1)
         assert f"Give {patient / 'study'}," in raised.value.remedy
     (tmp_path / "none" / "below").mkdir(parents=True)
     with pytest.raises(DatasetError, match="holds no scans\\."):
-        scans_in(tmp_path / "none")
+        scans_in(tmp_path / "none", 1)

@@ -23,7 +23,7 @@ from lamina.io.dicom_series import (
 _log = logging.getLogger(__name__)
 
 
-def scans_in(inputs: Path, num_channels: int = 1) -> tuple[Case, ...]:
+def scans_in(inputs: Path, num_channels: int) -> tuple[Case, ...]:
     """Return a scan, or those of a folder, as cases named after their files or series' folders.
 
     Args:

@@ -106,7 +106,8 @@ def segmented(model: Path, image: Path, out: Path, *, bfloat16: bool) -> dict[st
     )
     out.mkdir()
     found: list[Any] = []
-    row = _measured(lambda: found.extend(batch.run(scans_in(image), (), (), no_progress)))
+    cases = scans_in(image, len(loaded.bundle.plan.channels))
+    row = _measured(lambda: found.extend(batch.run(cases, (), (), no_progress)))
     if found[0].error:
         raise ResourceError(found[0].error)
     spent = clock.seconds
