@@ -177,14 +177,16 @@ def test_a_cross_validation_is_a_record_of_all_its_scans(write, tool, tables, tm
     assert shown == {"3 of 7": "–", "6, 3 folds": ""}
 
 
-def test_what_went_on_from_another_run_took_the_time_of_both(write, tool, tmp_path, tiny_run):
+def test_what_began_from_a_model_took_the_time_of_both(write, tool, tmp_path, tiny_run):
     alone = write("one")
     run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
     start = {"model": sha256(RunFolder(tiny_run).bundle_file)}
     write_json(run.manifest_file, run.manifest() | {"start": start})
-    both = write("two", run=run.root, after=tiny_run)
-    assert both["steps"] == 2 * alone["steps"]
-    assert both["seconds"] == pytest.approx(2 * alone["seconds"])
+    took = load_bundle(RunFolder(tiny_run).bundle_file).training
+    for after in (tiny_run, RunFolder(tiny_run).bundle_file):
+        both = write("two", run=run.root, after=after)
+        assert both["steps"] == alone["steps"] + took["steps"]
+        assert both["seconds"] == pytest.approx(alone["seconds"] + took["seconds"])
     for one, after in ((run, None), (RunFolder(tiny_run), run.root)):
         with pytest.raises(SystemExit, match="is not what the run began from"):
             tool["before"](one.manifest(), after)

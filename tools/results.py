@@ -4,8 +4,8 @@
     python tools/results.py timed NAME --model MODEL --image SCAN
 
 Of a cross-validation RUN is the folder of all folds, and SCORES its ``out_of_fold``; time and steps
-are those of all folds together, and the model is one fold's; of a run that went on from the model
-of another, ``--after``, they are those of both. ``timed`` adds what predicting one
+are those of all folds together, and the model is one fold's; of a run that began from a model,
+``--after``, they are those of both. ``timed`` adds what predicting one
 scan takes on one thread; run it while nothing else does. Records hold what a run's manifest, its
 model and the evaluation say, without any path or name of the machine.
 """
@@ -29,6 +29,7 @@ from lamina.bundle import load_bundle
 from lamina.data.case import patient_of
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.statistics.pairing import mean_over
+from lamina.folders.bundle import find_bundle
 from lamina.folders.evaluation import Evaluation, read_evaluation
 from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.report.facts import window_cost
@@ -59,7 +60,7 @@ def main() -> None:
     add.add_argument("--run", type=Path, required=True)
     add.add_argument("--scores", type=Path, required=True)
     add.add_argument("--note", required=True)
-    add.add_argument("--after", type=Path, help="the run from whose model it went on")
+    add.add_argument("--after", type=Path, help="the model from which it began")
     add.add_argument("--variant", default="", help="what tells it from others of its network")
     add.add_argument("--group", default="", help="table of its own within the set: 150 s each")
     add.add_argument("--beside", help="record of the same patients, to be shown in its table")
@@ -91,11 +92,12 @@ def write_record(
 ) -> None:
     """Put together what is known about one result; ``more`` says how it is shown.
 
-    Steps and time are those of the run ``after`` which it went on, too.
+    Steps and time are those of the model ``after`` which it went on, too.
     """
     folds = folds_of(run)
     manifest = folds[0].manifest()
-    last = [read_history(each)[-1] for each in (*folds, *before(manifest, after))]
+    last = [read_history(each)[-1] for each in folds]
+    began = before(manifest, after)
     manifest["machine"].pop("platform", None)
     whole = {"num_folds": len(folds)} if len(folds) > 1 else {}
     dropped = _DROPPED | _OF_ONE_FOLD if whole else _DROPPED
@@ -111,8 +113,8 @@ def write_record(
         "spatial_dims": manifest["plan"]["spatial_dims"],
         "cost": window_cost(load_bundle(folds[0].bundle_file)),
         "num_validation_cases": evaluation["num_cases"],
-        "steps": sum(line["step"] for line in last),
-        "seconds": sum(line["elapsed_s"] for line in last),
+        "steps": sum(line["step"] for line in last) + began["steps"],
+        "seconds": sum(line["elapsed_s"] for line in last) + began["seconds"],
         "model_mb": round(folds[0].bundle_file.stat().st_size / 1e6, 2),
         "unit": unit,
         "structures": {name: of["dice"]["mean"] for name, of in evaluation["summary"].items()},
@@ -126,13 +128,14 @@ def write_record(
     _write(RECORDS / f"{name}.json", record)
 
 
-def before(manifest: Mapping[str, Any], after: Path | None) -> list[RunFolder]:
-    """Return the run from whose model a run began, sure that it is the one."""
-    began = (manifest.get("start") or {}).get("model")
-    given = after and sha256(RunFolder(after).bundle_file.read_bytes()).hexdigest()
-    if began != given:
+def before(manifest: Mapping[str, Any], after: Path | None) -> Mapping[str, Any]:
+    """Return what training took the model from which a run began, sure that it is the one."""
+    file = after and find_bundle(after)
+    if (manifest.get("start") or {}).get("model") != (
+        file and sha256(file.read_bytes()).hexdigest()
+    ):
         raise SystemExit(f"--after {after}: is not what the run began from.")
-    return [RunFolder(after)] if after else []
+    return load_bundle(file).training if file else {"steps": 0, "seconds": 0}
 
 
 def folds_of(run: Path) -> list[RunFolder]:

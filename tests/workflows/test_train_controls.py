@@ -159,6 +159,8 @@ def test_an_ensemble_is_no_start(tiny_work, short, tmp_path):
     fault = "both.lamina: is an ensemble of 2 networks. Give the model of one fold"
     with pytest.raises(ConfigError, match=fault):
         train(tiny_work, tmp_path / "run", SETTINGS, start=both)
+    with pytest.raises(ConfigError, match=fault):
+        cross_validate(tiny_work, tmp_path / "run", SETTINGS, start=both)
     assert not (tmp_path / "run").exists()
 
 

@@ -13,7 +13,13 @@ from lamina.files import sha256, write_json
 from lamina.folders.all_folds import AllFolds
 from lamina.folders.run import ALL, RunFolder
 from lamina.folders.work import WorkFolder
-from lamina.workflows.steps.assembly import completed, configured, network_and_loss, resumed
+from lamina.workflows.steps.assembly import (
+    completed,
+    configured,
+    net_of,
+    network_and_loss,
+    resumed,
+)
 from lamina.workflows.steps.provenance import origin_of
 from lamina.workflows.steps.run_record import check_new, check_same_start
 
@@ -29,12 +35,14 @@ def begin(
 
     Raises:
         TrainingError, FileError: ``out`` holds something, or is a file; ``start`` is missing.
-        ConfigError: Settings are wrong, as they would be in every fold.
+        ConfigError, BundleError: Settings or ``start`` are wrong, as they would be in every fold.
     """
     whole = RunFolder(out)
     check_new(whole)
     plan = work.plan()
-    network_and_loss(completed(configured(settings, plan), plan), plan)
+    config = completed(configured(settings, plan), plan)
+    network, _ = network_and_loss(config, plan)
+    net_of(network, config, start)
     kept = kept_by_all(folds)
     record = {
         **origin_of(work),
@@ -60,6 +68,7 @@ def resume(
 
     Raises:
         TrainingError: ``out`` holds no such work, or it is of something else than is asked for.
+        ConfigError: Settings are wrong, or cannot change any more.
     """
     whole = RunFolder(out)
     record = whole.manifest()

@@ -241,7 +241,7 @@ def _check_heads(config: TrainConfig, net: nn.Module, network: NetworkConfig) ->
         f"deep_supervision = {weights}: {config.model} has {count} head{'s' * (count > 1)}.",
         remedy=f"Give {count} weights, finest first, or leave it out."
         if count > 1
-        else "Leave it out: it is for networks with several.",
+        else "Set it, and deep_supervision_fade, to null: they are for networks with several.",
     )
 
 
