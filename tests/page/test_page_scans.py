@@ -44,6 +44,31 @@ def test_each_channel_has_windows_of_its_own(tmp_path, visit):
         assert np.abs(first - pixels(page)).mean() < 8
 
 
+def test_a_window_set_by_hand_stays_from_frame_to_frame(tmp_path, visit):
+    ramp = np.linspace(0, 100, 32, dtype=np.float32)[:, None, None]
+    frames = np.broadcast_to(ramp, (2, 32, 32, 32)) * np.float32([1, 5]).reshape(2, 1, 1, 1)
+    write_volume(Volume(frames, np.eye(4)), tmp_path / "scan.nii.gz")
+    with served(tmp_path / "scan.nii.gz") as server, running(server), visit(server.url) as page:
+        page.wait_for_selector(READY)
+        page.keyboard.press("2")
+        page.select_option("#frame", label="2")
+        wide = pixels(page)
+        page.select_option("#frame", label="1")
+        box = page.locator("#planes").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x - 60, y - 60)
+        page.mouse.down(button="right")
+        page.mouse.move(x + 60, y + 60, steps=4)
+        page.mouse.up(button="right")
+        assert chosen(page) == "As set by hand"
+        first = pixels(page)
+        page.select_option("#frame", label="2")
+        assert chosen(page) == "As set by hand"
+        assert np.abs(wide - pixels(page)).mean() > 20
+        page.select_option("#frame", label="1")
+        assert np.abs(first - pixels(page)).mean() < 1
+
+
 @pytest.mark.parametrize("write", [write_viewable, write_volume], ids=["view", "job"])
 @pytest.mark.parametrize(
     ("shape", "plane", "letters"),

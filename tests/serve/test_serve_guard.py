@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from served import BASE, TOKEN, TestClient, serving
 
-from lamina.errors import ConfigError
+from lamina.errors import ConfigError, DiskFullError
 from lamina.files import writing
 from lamina.serve import routes
 from lamina.serve.server import address
@@ -146,6 +146,10 @@ def no_room_for_a_file_of_ours():
         no_room_for_a_file()
 
 
+def no_room_for_what_another_library_writes():
+    raise DiskFullError("a.nii: no space left on the disk.") from RuntimeError("not written")
+
+
 def no_room_for_a_row():
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("PRAGMA max_page_count = 1")
@@ -154,7 +158,13 @@ def no_room_for_a_row():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize(
-    "fill", [no_room_for_a_file, no_room_for_a_file_of_ours, no_room_for_a_row]
+    "fill",
+    [
+        no_room_for_a_file,
+        no_room_for_a_file_of_ours,
+        no_room_for_what_another_library_writes,
+        no_room_for_a_row,
+    ],
 )
 def test_a_disk_that_is_full_when_a_job_is_filed_is_told_as_such(client, monkeypatch, fill):
     monkeypatch.setattr(client.service.store, "submit", lambda *_, **__: fill())

@@ -10,6 +10,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -30,6 +31,14 @@ INSTALLED = Path(sys.prefix) / "monailabel/plugins/slicer/MONAILabel/MONAILabelL
 def _empty(client):
     """Other tests may have left images."""
     shutil.rmtree(client.service.datastore.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def label_bytes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("label") / "l.nii.gz"
+    array = np.random.default_rng(0).integers(0, 3, (1, 8, 7, 6), np.uint8)
+    write_volume(Volume(array, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    return path.read_bytes()
 
 
 def listed(client):
@@ -138,15 +147,15 @@ ENDLESS = '{"a":' + "[" * 400 + "]" * 400 + "}"
 
 
 @pytest.mark.parametrize("params", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', ENDLESS])
-def test_what_could_not_be_told_again_is_refused(client, scan_bytes, params):
+def test_what_could_not_be_told_again_is_refused(client, scan_bytes, label_bytes, params):
     client.put(f"{URL}/datastore/?image=a", files={"file": ("a.nii.gz", scan_bytes)})
-    label = {"label": ("l.nii.gz", scan_bytes), "params": (None, params)}
+    label = {"label": ("l.nii.gz", label_bytes), "params": (None, params)}
     assert client.put(f"{URL}/datastore/label?image=a", files=label).status_code == 422
     assert client.get(f"{URL}/datastore/?output=all").json()["objects"]["a"]["labels"] == {}
     client.delete(f"{URL}/datastore/?id=a")
 
 
-def test_an_image_with_labels_is_replaced_by_no_other(client, scan_bytes):
+def test_an_image_with_labels_is_replaced_by_no_other(client, scan_bytes, label_bytes):
     def send(content):
         files = {"file": ("ct1.nii.gz", content)}
         return client.put(f"{URL}/datastore/?image=ct1", files=files)
@@ -158,25 +167,27 @@ def test_an_image_with_labels_is_replaced_by_no_other(client, scan_bytes):
     send(other)
     assert send(scan_bytes).status_code == 200
     assert image() == scan_bytes
-    client.put(f"{URL}/datastore/label?image=ct1", files={"label": ("l.nii.gz", scan_bytes)})
+    client.put(f"{URL}/datastore/label?image=ct1", files={"label": ("l.nii.gz", label_bytes)})
     assert send(scan_bytes).json() == {"image": "ct1"}
     refused = send(other)
     assert refused.status_code == 409
-    assert refused.json()["error"]["remedy"]
+    assert "byte for byte" in refused.json()["error"]["message"]
     assert image() == scan_bytes
-    assert client.get(f"{URL}/datastore/label?label=ct1").content == scan_bytes
+    assert client.get(f"{URL}/datastore/label?label=ct1").content == label_bytes
     client.delete(f"{URL}/datastore/?id=ct1")
     assert send(other).status_code == 200
     client.delete(f"{URL}/datastore/?id=ct1")
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"id": "damaged"}'])
-def test_an_image_whose_entry_is_damaged_hides_no_other(client, scan_bytes, caplog, damage):
+def test_an_image_whose_entry_is_damaged_hides_no_other_and_can_be_removed(
+    client, scan_bytes, label_bytes, caplog, damage
+):
     store = client.service.datastore
     for image in ("damaged", "sound"):
         files = {"file": ("a.nii.gz", scan_bytes)}
         client.put(f"{URL}/datastore/?image={image}", files=files)
-    label = {"label": ("l.nii.gz", scan_bytes)}
+    label = {"label": ("l.nii.gz", label_bytes)}
     client.put(f"{URL}/datastore/label?image=damaged", files=label)
     folder = store.find("damaged").folder
     (folder / "entry.json").write_text(damage)
@@ -187,15 +198,20 @@ def test_an_image_whose_entry_is_damaged_hides_no_other(client, scan_bytes, capl
     again = {"file": ("a.nii.gz", scan_bytes)}
     assert client.put(f"{URL}/datastore/?image=damaged", files=again).status_code == 409
     assert list(folder.glob("label-*"))
-    shutil.rmtree(folder)
-    client.delete(f"{URL}/datastore/?id=sound")
+    assert client.delete(f"{URL}/datastore/?id=damaged").status_code == 200
+    assert client.delete(f"{URL}/datastore/?id=damaged").status_code == 404
+    assert client.put(f"{URL}/datastore/?image=damaged", files=again).status_code == 200
+    for image in ("damaged", "sound"):
+        client.delete(f"{URL}/datastore/?id={image}")
 
 
-def test_a_label_takes_the_place_of_one_in_another_format(client, scan_bytes, tmp_path):
+def test_a_label_takes_the_place_of_one_in_another_format(
+    client, scan_bytes, label_bytes, tmp_path
+):
     write_volume(Volume(np.ones((1, 8, 7, 6), np.uint8), np.eye(4)), tmp_path / "l.nrrd")
     client.put(f"{URL}/datastore/?image=a", files={"file": ("a.nii.gz", scan_bytes)})
     for name, content in [
-        ("l.nii.gz", scan_bytes),
+        ("l.nii.gz", label_bytes),
         ("l.nrrd", (tmp_path / "l.nrrd").read_bytes()),
     ]:
         label = {"label": (name, content)}
@@ -205,25 +221,42 @@ def test_a_label_takes_the_place_of_one_in_another_format(client, scan_bytes, tm
     client.delete(f"{URL}/datastore/?id=a")
 
 
+def packed(array):
+    with TemporaryDirectory() as folder:
+        write_volume(Volume(array, np.eye(4)), Path(folder, "l.nii.gz"))
+        return Path(folder, "l.nii.gz").read_bytes()
+
+
+NOISE = np.random.default_rng(0).integers(0, 9, (1, 16, 16, 16), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("l.nii.gz", b""), ("l.nrrd", b""), ("l.exe", b"MZ"), ("l.nii.gz", b"no scan")],
+    [
+        *((f"l{suffix}", b"") for suffix in (".nii.gz", ".nrrd")),
+        *((f"l{suffix}", b"junk") for suffix in (".exe", ".npy", ".png", ".nhdr", ".nii.gz")),
+        pytest.param("l.nii.gz", packed(NOISE)[:1000], id="cut"),
+        pytest.param("l.nii.gz", packed(NOISE / np.float32(2)), id="fractions"),
+    ],
 )
-def test_what_is_no_label_leaves_the_one_that_is_there(client, scan_bytes, name, content):
+def test_what_is_no_label_leaves_the_one_that_is_there(
+    client, scan_bytes, label_bytes, name, content
+):
     client.put(f"{URL}/datastore/?image=a", files={"file": ("a.nii.gz", scan_bytes)})
-    client.put(f"{URL}/datastore/label?image=a", files={"label": ("l.nii.gz", scan_bytes)})
+    client.put(f"{URL}/datastore/label?image=a", files={"label": ("l.nii.gz", label_bytes)})
     answer = client.put(f"{URL}/datastore/label?image=a", files={"label": (name, content)})
     assert answer.status_code == 422
     assert answer.json()["error"]["remedy"]
-    assert client.get(f"{URL}/datastore/label?label=a").content == scan_bytes
+    assert client.get(f"{URL}/datastore/label?label=a").content == label_bytes
     client.delete(f"{URL}/datastore/?id=a")
 
 
-def test_labels_that_come_at_the_same_time_are_all_kept(client, scan_bytes, tmp_path):
+def test_labels_that_come_at_the_same_time_are_all_kept(client, scan_bytes, label_bytes, tmp_path):
     store = client.service.datastore
     uploads = [tmp_path / f"{number}.nii.gz" for number in range(32)]
-    for upload in (*uploads, tmp_path / "image.nii.gz"):
-        upload.write_bytes(scan_bytes)
+    for upload in uploads:
+        upload.write_bytes(label_bytes)
+    (tmp_path / "image.nii.gz").write_bytes(scan_bytes)
     store.add("many", tmp_path / "image.nii.gz", "image.nii.gz")
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda upload: store.label("many", upload.stem, upload, {}), uploads))

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from lamina.errors import (
 from lamina.files import atomic_path, locked
 from lamina.folders.model import load
 from lamina.io.pacs import Access, Series, WebArchive, address_of, archive_at
-from lamina.workflows.pacs import transfer
+from lamina.workflows.pacs import loop, transfer
 from lamina.workflows.pacs.loop import Pace, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import LONGEST_DELAY_S, State
@@ -684,51 +685,126 @@ class One(Empty):
         return 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
-def test_a_disk_that_fills_during_a_copy_is_no_fault_of_the_series(tmp_path):
-    class Copying(One):
-        room = False
+class Filling(One):
+    """An archive whose series fills the disk, unless there is ``room`` for it.
 
-        def fetch(self, study, uid, folder, instances):
-            with atomic_path(folder) as part:
-                part.mkdir()
-                (part / "1.2.3").symlink_to(tmp_path / "slice" if self.room else "/dev/full")
-                (part / "1.2.3").write_bytes(b"slice")
-            return 1
+    Where ``least`` is given, it stands for what was free before, and is none of it afterwards.
+    """
 
+    room = False
+
+    def __init__(self, least=None):
+        self.least = least
+
+    def fetch(self, study, uid, folder, instances):
+        with atomic_path(folder) as part:
+            part.mkdir()
+            if not self.room:
+                if self.least:
+                    self.least(1 << 62)
+                (part / "1.2.3").symlink_to("/dev/full")
+            (part / "1.2.3").write_bytes(b"slice")
+        return 1
+
+
+@pytest.fixture
+def least(monkeypatch):
+    """Set how many bytes of the disk must be free."""
+    return lambda room: monkeypatch.setattr(loop, "_LEAST_FREE_BYTES", room)
+
+
+@pytest.fixture
+def watcher(tmp_path):
+    """Make a watcher of an archive that is no real one."""
+    with closing(State(tmp_path, "seg")) as table:
+        yield lambda archive, **others: Watcher(
+            **{
+                "archive": archive,
+                "target": archive,
+                "segment": None,
+                "model": "",
+                "folder": tmp_path,
+                "state": table,
+                "rule": Rule(),
+                "pace": Pace(settle=0),
+                "tell": lambda _: None,
+            }
+            | others
+        )
+
+
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+
+
+@FULL
+def test_a_disk_that_fills_during_a_copy_is_no_fault_of_the_series(watcher, least):
     def misfit(folder, path):
         raise GeometryError("askew")
 
-    archive, pauses, lines = Copying(), [], []
+    archive, pauses, lines = Filling(least), [], []
 
     def pause(seconds):
         pauses.append(seconds)
-        (entry,) = table.entries()
+        (entry,) = watching.state.entries()
         if archive.room:
             assert (entry.tries, entry.reason) == (1, "askew")
             raise Stop
         assert (entry.status, entry.tries, entry.reason) == ("waiting", 0, "")
         archive.room = len(pauses) == 12
+        least(1)
 
-    with closing(State(tmp_path, "seg")) as table:
-        watcher = Watcher(
-            archive=archive,
-            target=archive,
-            segment=misfit,
-            model="",
-            folder=tmp_path,
-            state=table,
-            rule=Rule(),
-            pace=Pace(settle=0),
-            tell=lines.append,
-            pause=pause,
-        )
-        with pytest.raises(DiskFullError):
-            watcher.once()
-        with pytest.raises(Stop):
-            watcher.forever()
+    watching = watcher(archive, segment=misfit, tell=lines.append, pause=pause)
+    with pytest.raises(DiskFullError):
+        watching.once()
+    least(1)
+    with pytest.raises(Stop):
+        watching.forever()
     assert pauses == [*[2**n for n in range(9)], *[300] * 3, 30]
-    assert sum("no space left on the disk" in line for line in lines) == 12
+    assert sum("no space left on the disk. Next try" in line for line in lines) == 12
+    assert not any("answers again" in line for line in lines)
+
+
+@FULL
+def test_a_series_larger_than_the_disk_is_given_up(watcher):
+    now, lines = [1e9], []
+    watching = watcher(Filling(), tell=lines.append, clock=lambda: now[0])
+    for _ in range(3):
+        watching.once()
+        (entry,) = watching.state.entries()
+        now[0] = entry.due
+    assert (entry.status, entry.tries) == ("failed", 3)
+    assert entry.reason == "no space left on the disk."
+    assert lines[-1] == "Series 1: no space left on the disk. It is not tried again."
+
+
+def test_room_is_needed_only_where_there_is_something_to_do(watcher, least):
+    least(1 << 62)
+    watcher(Empty(), rule=Rule(modality=("MR",))).once()
+    with pytest.raises(DiskFullError, match="less than 1 GB"):
+        watcher(Empty()).once()
+
+
+def test_a_disk_too_full_for_the_table_is_waited_for(watcher):
+    class Busy(Empty):
+        """An archive with more series than the table has room for."""
+
+        def series(self, filters):
+            return [replace(super(Busy, self).series(filters)[0], uid=f"1.{n}") for n in range(999)]
+
+    def pause(seconds):
+        if watching.state.entries():
+            raise Stop
+        limit("PRAGMA max_page_count = 9999")
+
+    lines = []
+    watching = watcher(Busy(), tell=lines.append, pause=pause, pace=Pace())
+    limit = watching.state.connection.execute
+    limit("PRAGMA max_page_count = 1")  # no fewer than there are
+    with pytest.raises(DiskFullError, match="state.sqlite: cannot be read or written"):
+        watching.once()
+    with pytest.raises(Stop):
+        watching.forever()
+    assert "Next try in 1 s." in lines[1]
 
 
 class Away(Empty):

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lamina.errors import FileError
+from lamina.errors import DiskFullError
 from lamina.serve.errors import Refusal, shown
 from lamina.serve.intake.uploads import disk_full
 from lamina.serve.metrics import Requests
@@ -201,12 +201,12 @@ def _as_refusal(error: Exception, scope: Scope) -> Refusal:
     return Refusal(500, "The server failed.", "Look at its log, or try again.")
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, FileError):
-        return _is_full(error.__cause__)
-    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
+    if isinstance(error, sqlite3.OperationalError):
+        return "disk is full" in str(error)
+    return isinstance(error, DiskFullError)
 
 
 def _refused(error: Refusal, scope: Scope) -> Response:

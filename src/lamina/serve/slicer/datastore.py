@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import FileError, LaminaError
+from lamina.errors import FileError, GeometryError, LabelError
 from lamina.files import read_json, write_json
-from lamina.io import claim_of
+from lamina.io import claim_of, read_labels
 from lamina.serve.errors import Refusal
+from lamina.serve.intake.scans import MOST_VALUES
 from lamina.serve.intake.uploads import is_clutter, safe_suffix
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ SESSION_S = 3600
 
 _ENTRY = "entry.json"
 _HASHED = 32
+_LABEL_SUFFIXES = (".nii", ".nii.gz", ".nrrd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ class Datastore:
         """Keep an image; one of the same id goes, unless people have drawn labels on it.
 
         Raises:
-            Refusal: It is of no known format, or another than the one that has labels.
+            Refusal: It is of no known format, or differs in a byte from the one that has labels.
         """
         folder = self._folder("images", image_id)
         with self._lock:
@@ -121,8 +123,9 @@ class Datastore:
             if entry is None or not filecmp.cmp(entry.image, upload, shallow=False):
                 raise Refusal(
                     409,
-                    "Another image of this name has labels.",
-                    "Send this one under another name, or remove that one first.",
+                    "There are labels of this name, and their image is not known to be this file, "
+                    "byte for byte.",
+                    "Send this one under another name, or remove that one, with its labels, first.",
                 )
 
     def start_session(self, upload: Path, name: str) -> Entry:
@@ -137,22 +140,30 @@ class Datastore:
             shutil.rmtree(self.session(session_id).folder, ignore_errors=True)
 
     def remove(self, image_id: str) -> None:
-        """Forget an image and its labels."""
+        """Forget an image and its labels, and what is left of one whose entry is damaged.
+
+        Raises:
+            Refusal: There is none of that id.
+        """
+        folder = self._folder("images", image_id)
         with self._lock:
-            shutil.rmtree(self.find(image_id).folder, ignore_errors=True)
+            if not folder.is_dir():
+                raise _unknown()
+            shutil.rmtree(folder, ignore_errors=True)
 
     def label(self, image_id: str, tag: str, upload: Path, info: dict[str, Any]) -> None:
         """Keep a label of an image; one with the same tag goes.
 
         Raises:
-            Refusal: There is no such image, or the label is no scan that can be read.
+            Refusal: There is no such image, or the label is no label map that can be read.
         """
         hashed = hashlib.sha256(tag.encode()).hexdigest()[:_HASHED]
         name = f"label-{hashed}{safe_suffix(upload.name)}"
         told = {"file": name, "ts": int(time.time()), "info": info}
+        self.find(image_id)
+        _check_label(upload)
         with self._lock:
             entry = self.find(image_id)
-            _check_label(upload)
             before = entry.labels.get(tag, told)["file"]
             upload.replace(entry.folder / name)
             _write(entry.folder, entry, entry.labels | {tag: told})
@@ -190,7 +201,7 @@ class Datastore:
         with self._lock:
             entry = _read(self._folder(kind, name))
         if entry is None:
-            raise Refusal(404, "There is no such image or session.", "Send it first.")
+            raise _unknown()
         return entry
 
     def _put(self, kind: str, image_id: str, upload: Path, name: str) -> None:
@@ -208,15 +219,24 @@ class Datastore:
             _write(folder, entry, {})
 
 
+def _unknown() -> Refusal:
+    return Refusal(404, "There is no such image or session.", "Send it first.")
+
+
 def _check_label(upload: Path) -> None:
-    """Refuse what would take the place of a label and be none; its header tells."""
-    remedy = "Send NIfTI or NRRD."
-    if not safe_suffix(upload.name) or not upload.stat().st_size:
-        raise Refusal(422, "The label is empty, or of no known format.", remedy)
+    """Refuse what would take the place of a label and be none."""
+    if safe_suffix(upload.name) not in _LABEL_SUFFIXES:
+        raise Refusal(422, "The label is neither NIfTI nor NRRD.", "Send .nii, .nii.gz or .nrrd.")
     try:
-        claim_of(upload)
-    except LaminaError as error:
-        raise Refusal(422, "The label cannot be read.", remedy) from error
+        if claim_of(upload).values > MOST_VALUES:
+            raise Refusal(413, f"The label holds more than {MOST_VALUES:,} numbers.")
+        read_labels(upload)
+    except (FileError, GeometryError, LabelError) as error:
+        raise Refusal(
+            422,
+            "The label is damaged, or no map of whole numbers.",
+            "Save it again, and send that.",
+        ) from error
 
 
 def _last_change(folder: Path) -> float:

@@ -123,10 +123,7 @@ export class Viewer {
     $("full").addEventListener("click", () => this.fullScreen());
     $("frame-box").hidden = scene.frames < 2;
     $("frame").append(...Array.from({ length: scene.frames }, (_, i) => el("option", { value: i }, `${i + 1}`)));
-    $("frame").addEventListener("change", () => {
-      scene.setFrame(Number($("frame").value));
-      this.#windows();
-    });
+    $("frame").addEventListener("change", () => this.setFrame(Number($("frame").value)));
     $("window").addEventListener("change", () => this.setWindow(Number($("window").value)));
     scene.onWindow(() => {
       $("window").value = "own";
@@ -145,6 +142,17 @@ export class Viewer {
       el("option", { value: "own", hidden: true }, "As set by hand"),
     );
     if (this.windows.length) this.setWindow(Math.max(0, this.windows.findIndex(({ name }) => name === chosen)));
+  }
+
+  // A window that was set by hand stays as it is: frames may be moments of one scan.
+  setFrame(frame) {
+    const { cal_min: low, cal_max: high } = this.scene.image;
+    const isOwn = $("window").value === "own";
+    this.scene.setFrame(frame);
+    this.#windows();
+    if (!isOwn) return;
+    this.scene.setWindow(low, high);
+    $("window").value = "own";
   }
 
   setWindow(at) {

@@ -110,7 +110,7 @@ class Watcher:
             PacsError: At the first look, an archive refuses us; later this is waited for too.
         """
         self.tell(f"{self.archive.name}: watched; {len(self.state.entries())} series are known.")
-        has_answered, away = False, 0
+        has_answered, is_away, failed = False, False, 0
         while True:
             stored = self.stored
             try:
@@ -119,23 +119,24 @@ class Watcher:
                 present = self._look()
                 has_answered = True
                 self._work(present)
-                if away:
+                if is_away:
                     self.tell(f"{self.archive.name}: answers again.")
-                away = 0
+                is_away, failed = False, 0
                 self.pause(self.pace.every)
-            except (PacsError, ResourceError, DiskFullError) as error:
-                if not (has_answered or isinstance(error, UnreachableError | ResourceError)):
+            except (PacsError, DiskFullError) as error:
+                if not (has_answered or isinstance(error, UnreachableError | DiskFullError)):
                     raise
-                away = away + 1 if self.stored == stored else 1
-                delay = min(_LONGEST_PAUSE_S, 2 ** (away - 1))
-                self.tell(f"{error} Next try in {delay:.0f} s.")
+                is_away = isinstance(error, PacsError)
+                failed = failed + 1 if self.stored == stored else 1
+                delay = min(_LONGEST_PAUSE_S, 2 ** (failed - 1))
+                self.tell(f"{_told(error)} Next try in {delay:.0f} s.")
                 self.pause(delay)
 
     def once(self) -> None:
         """Work on what is there, wait once for what is still coming in, and end.
 
         Raises:
-            DiskFullError, ResourceError: There is too little room for a series.
+            DiskFullError: There is too little room for a series, or for the table.
             PacsError: The archive does not answer, or refuses us.
         """
         present = self._look()
@@ -152,7 +153,6 @@ class Watcher:
 
     def _look(self) -> frozenset[str]:
         """Ask for series and note them; return those that are meant."""
-        self._check_room()
         today = datetime.fromtimestamp(self.clock()).date()
         counted = [
             (one, self.archive.count(one))
@@ -165,12 +165,12 @@ class Watcher:
 
     def _work(self, present: frozenset[str]) -> None:
         for entry in self.state.ready(self.clock(), self.pace.settle, present):
-            self._check_room()
+            if not self._has_room():
+                raise DiskFullError(f"{self.folder}: less than 1 GB of the disk is free.")
             self._take(entry)
 
-    def _check_room(self) -> None:
-        if shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
-            raise ResourceError(f"{self.folder}: less than 1 GB of the disk is free.")
+    def _has_room(self) -> bool:
+        return shutil.disk_usage(self.folder).free >= _LEAST_FREE_BYTES
 
     def _take(self, entry: Entry) -> None:
         """Bring one series as far as it goes; what is wrong with it stays its own matter."""
@@ -183,15 +183,15 @@ class Watcher:
             if entry.status == WAITING:
                 self._segment(entry)
             self._store(entry)
-        except PacsError as error:
-            if not self._answers():
+        except (PacsError, DiskFullError) as error:
+            if self._is_hindered_by(error):
                 self.state.postpone(entry, self.clock())
                 raise
             if self.state.get(entry.number).status == SEGMENTED:
-                self._store_later(entry, str(error))
+                self._store_later(entry, _told(error))
             else:
-                self._fail(entry, str(error))
-        except (DiskFullError, KeyboardInterrupt):
+                self._fail(entry, self._without_spool(_told(error), entry))
+        except KeyboardInterrupt:
             self.state.postpone(entry, self.clock())
             raise
         except LaminaError as error:
@@ -255,14 +255,16 @@ class Watcher:
         self.state.failed(entry, now, reason, now + delay)
         self.tell(f"Series {entry.number}: {reason} It is sent again in {delay:.0f} s.")
 
-    def _answers(self) -> bool:
-        """Tell whether both archives are there, so that a failure is not theirs."""
+    def _is_hindered_by(self, error: PacsError | DiskFullError) -> bool:
+        """Tell whether an archive is away, or the disk full though the series is off it again."""
+        if isinstance(error, DiskFullError):
+            return not self._has_room()
         try:
             self.archive.echo()
             self.target.echo()
         except PacsError:
-            return False
-        return True
+            return True
+        return False
 
     def _spooled(self, entry: Entry) -> Path:
         return self.folder / _SPOOL / str(entry.number)
@@ -282,3 +284,8 @@ class Watcher:
         for path in (self.folder / _OUTBOX).iterdir():
             if path not in kept:
                 path.unlink()
+
+
+def _told(error: PacsError | DiskFullError) -> str:
+    """Return what is told of an error; the remedy of a full disk is for commands that end."""
+    return error.message if isinstance(error, DiskFullError) else str(error)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from lamina.errors import ConfigError, FileError
+from lamina.errors import ConfigError, DiskFullError, FileError
 from lamina.io.pacs import Series
 
 WAITING, SEGMENTED, STORED, FAILED = ("waiting", "segmented", "stored", "failed")
@@ -218,7 +218,8 @@ class State:
         try:
             yield
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # a full disk has ended it already
+                self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
 
@@ -267,7 +268,8 @@ def _guarded(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise FileError(
+        kind = DiskFullError if "disk is full" in str(error) else FileError
+        raise kind(
             f"{path}: cannot be read or written: {error}.",
             remedy="Free some space, or choose another folder for --state.",
         ) from error
