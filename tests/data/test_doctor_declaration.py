@@ -46,7 +46,15 @@ def test_palettes_in_two_orders_are_an_error(tmp_path):
         indexed(tmp_path / "masks" / f"a{number}.png", inside, *order)
     ((severity, case, message, _),) = found(tmp_path)
     assert (severity, case) == ("error", "")
-    assert "#000000 in 1 masks (a0), #800000 in 3 masks (a1)" in message
+    assert "#800000, for one, is 0 in 1 masks (a0), 1 in 3 masks (a1)" in message
+
+
+def test_a_structure_drawn_in_two_colours_is_no_error(tmp_path):
+    for number in range(4):
+        image(tmp_path, f"a{number}")
+        colour = RED if number % 2 else (255, 255, 255)
+        indexed(tmp_path / "masks" / f"a{number}.png", INSIDE, BLACK, colour)
+    assert found(tmp_path) == []
 
 
 def test_entries_of_a_palette_that_no_pixel_has_do_not_matter(tmp_path):

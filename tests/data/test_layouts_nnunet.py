@@ -38,6 +38,12 @@ def raw(folder: Path, **changes) -> Path:
     return folder
 
 
+def add_case(folder: Path, case: str) -> Path:
+    for name in (f"imagesTr/{case}_0000", f"imagesTr/{case}_0001", f"labelsTr/{case}"):
+        (folder / f"{name}.nii.gz").touch()
+    return folder
+
+
 def read(folder: Path) -> Cohort:
     return read_cohort(folder, "nnunet")
 
@@ -91,7 +97,10 @@ def test_a_dataset_entry_is_taken_at_its_word(tmp_path):
         ({"file_ending": ".nii.bz2"}, "no known scan format"),
         ({"file_ending": ".mha"}, r"holds no files that end in \.mha"),
         ({"numTraining": 5}, "numTraining is 5, 2 cases"),
-        ({"channel_names": {"0": "T1"}}, r"2 cases have other channels than the 1 .*p1_visit1"),
+        (
+            {"channel_names": {"0": "T1"}},
+            r"2 of 2 cases .*: p1_visit1 has channels 0, 1; 1 are declared;",
+        ),
         ({"channel_names": {"1": "T1", "2": "T2"}}, "channel_names has the keys"),
         ({"channel_names": ["T1", "T2"]}, "dataset.json: "),
         ({"channel_names": None}, "not an nnU-Net description"),
@@ -140,22 +149,23 @@ def test_files_without_partners_are_listed(tmp_path):
     (folder / "labelsTr" / "p1_visit1.nii.gz").unlink()
     for number in range(8):
         (folder / "labelsTr" / f"lonely{number}.nii.gz").touch()
-    with pytest.raises(DatasetError, match=r"10 files have no partner") as caught:
+    with pytest.raises(DatasetError, match=r"9 of 10 cases .*lonely0 has no image; ") as caught:
         read(folder)
     assert caught.value.message.count("lonely") == 5
+    assert caught.value.message.endswith("; and 4 more.")
     assert caught.value.remedy
 
 
 def test_a_missing_channel_or_number_is_named(tmp_path):
     folder = raw(tmp_path)
+    add_case(folder, "p2")
     (folder / "imagesTr" / "p1_visit2_0001.nii.gz").unlink()
-    with pytest.raises(
-        DatasetError, match=r"2 files have no partner .*p1_visit2\.nii\.gz, .*_0000"
-    ):
+    with pytest.raises(DatasetError, match=r"1 of 3 cases .*: p1_visit2 lacks T2 \(_0001\)\."):
         read(folder)
     rest = read_cohort(folder, "nnunet", partial=True)
-    assert [case.case_id for case in rest.cases] == ["p1_visit1"]
-    assert [path.name for path in rest.unpaired] == ["p1_visit2.nii.gz", "p1_visit2_0000.nii.gz"]
+    assert [case.case_id for case in rest.cases] == ["p1_visit1", "p2"]
+    ((_, files),) = rest.unpaired.items()
+    assert [path.name for path in files] == ["p1_visit2_0000.nii.gz", "p1_visit2.nii.gz"]
     (folder / "imagesTr" / "p1_visit2.nii.gz").touch()
     with pytest.raises(DatasetError, match=r"p1_visit2\.nii\.gz: does not tell which channel"):
         read(folder)
@@ -164,6 +174,16 @@ def test_a_missing_channel_or_number_is_named(tmp_path):
     (folder / "labelsTr").rmdir()
     with pytest.raises(DatasetError, match="labelsTr: no such folder"):
         read(folder)
+
+
+def test_a_channel_too_many_is_told_as_such(tmp_path):
+    folder = add_case(raw(tmp_path), "p2")
+    (folder / "imagesTr" / "p2_0002.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r": p2 has channels 0, 1, 2; 2 are declared\."):
+        read(folder)
+    (folder / "imagesTr" / "p1_visit1_0002.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r"imagesTr: 2 of 3 cases .*: p1_visit1 has channels"):
+        read_cohort(folder, "nnunet", partial=True)
 
 
 def test_it_is_told_from_the_decathlon_by_its_file_ending(tmp_path):

@@ -116,22 +116,33 @@ def test_scans_without_a_label_are_left_out_and_said_so(tmp_path, caplog):
 def test_missing_images_are_listed(tmp_path):
     for number in range(7):
         touch(tmp_path, *brats(number)[1:])
-    with pytest.raises(DatasetError, match="7 cases lack one of 4 images") as caught:
+    with pytest.raises(
+        DatasetError, match="7 of 7 cases lack channels .*00000 lacks flair;"
+    ) as caught:
         read_cohort(tmp_path)
     assert caught.value.message.count("BraTS2021_") == 5
+    assert caught.value.message.endswith("; and 2 more.")
 
 
 def test_cases_that_lack_an_image_are_listed_and_the_others_go_on(tmp_path):
-    touch(tmp_path, *brats(0), *brats(1)[1:])
-    with pytest.raises(DatasetError, match=r"4 files have no partner .*BraTS2021_00001_seg"):
+    touch(tmp_path, *brats(0), *brats(1)[1:], *brats(2))
+    with pytest.raises(DatasetError, match=r"1 of 3 cases .*: BraTS2021_00001 lacks flair\."):
         read_cohort(tmp_path)
     rest = read_cohort(tmp_path, partial=True)
-    assert [case.case_id for case in rest.cases] == ["BraTS2021_00000"]
-    assert {path.parent.name for path in rest.unpaired} == {"BraTS2021_00001"}
+    assert [case.case_id for case in rest.cases] == ["BraTS2021_00000", "BraTS2021_00002"]
+    ((_, files),) = rest.unpaired.items()
+    assert {path.parent.name for path in files} == {"BraTS2021_00001"}
+    assert len(files) == 4
+
+
+def test_where_half_of_the_cases_lack_an_image_nothing_is_guessed(tmp_path):
+    touch(tmp_path, *brats(0), *brats(1)[1:])
+    with pytest.raises(DatasetError, match=r"1 of 2 cases lack channels .*00001 lacks flair\."):
+        read_cohort(tmp_path, partial=True)
 
 
 def test_a_label_without_its_image_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"1 cases lack one of 1 images: \['volume-3'\]"):
+    with pytest.raises(DatasetError, match=r"1 of 1 cases .*: volume-3 lacks volume\."):
         read_cohort(touch(tmp_path, "segmentation-3.nii"))
 
 

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from lamina.data.case import Case
-from lamina.data.layouts import read_cohort
+from lamina.data.layouts import read_cohort, undeclared
 from lamina.data.layouts.undeclared import found_labels, guess_channels
 from lamina.errors import DatasetError, LabelError
 from lamina.geometry import affine_from
-from lamina.io import write_volume
+from lamina.io import read_volume, write_volume
 from lamina.volume import Volume
+from lamina.workflows.doctor import doctor
 
 
 def pictures(folder: Path, images: list[np.ndarray], masks: list[np.ndarray], suffix=".png"):
@@ -79,7 +80,8 @@ def test_masks_resized_with_interpolation_are_refused_unless_declared(tmp_path):
 
 def test_volumes_may_hold_many_structures(tmp_path):
     cases = volumes(tmp_path, [np.arange(105, dtype=np.uint8).reshape(5, 7, 3)])
-    assert len(found_labels(cases).values) == 104
+    labels, odd = found_labels(cases)
+    assert (len(labels.values), odd) == (104, ())
 
 
 def test_where_no_label_can_be_used_the_first_fault_is_told(tmp_path):
@@ -112,6 +114,24 @@ def test_doubts_of_the_readers_are_left_to_who_examines_the_files(tmp_path, capl
     assert "stored as JPEG" in caplog.text
 
 
-def test_guesses_do_not_depend_on_where_few_odd_ones_stand(tmp_path):
-    cases = volumes(tmp_path, [np.ones((2, 3, 4), np.uint8)] * 4)
-    assert guess_channels(cases) == guess_channels(cases[::-1]) == ("channel_0",)
+def test_of_volumes_the_first_that_can_be_read_tells_the_channels(tmp_path, monkeypatch):
+    cases = volumes(tmp_path, [np.ones((2, 3, 4), np.uint8)] * 20)
+    cases[0].images[0].write_bytes(b"damaged")
+    opened = []
+    monkeypatch.setattr(
+        undeclared, "read_volume", lambda path: opened.append(path) or read_volume(path)
+    )
+    assert guess_channels(cases) == ("channel_0",)
+    assert opened == [case.images[0] for case in cases[:2]]
+
+
+def test_few_resized_masks_are_refused_and_leave_the_doctor_at_work(tmp_path):
+    blurred = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
+    folder = pictures(tmp_path / "Set", [grey()] * 5, [mask(0), blurred, mask(), mask(), mask(0)])
+    with pytest.raises(LabelError, match=r"masks with more values .*: masks/a01\.png\.") as caught:
+        read_cohort(folder)
+    assert "nearest neighbour" in caught.value.remedy
+    result = doctor(folder, workers=0)
+    assert dict(result.cohort.labels.values) == {"label_255": 255}
+    wrong = [f for f in result.findings if f.check == "values" and f.severity == "error"]
+    assert [(f.case, f.message[:17]) for f in wrong] == [("a01", "undeclared values")]

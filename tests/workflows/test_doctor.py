@@ -277,13 +277,15 @@ def test_files_without_a_partner_are_findings_and_the_others_are_examined(
         shutil.copytree(tiny_dataset / source, folder / kind)
     (folder / kinds[0] / "ball_001.nii.gz").unlink()
     (folder / kinds[1] / "ball_002.nii.gz").unlink()
-    with pytest.raises(DatasetError, match="2 files have no partner"):
+    with pytest.raises(
+        DatasetError, match=r"2 of 6 cases .*: ball_001 has no image; ball_002 has no label\."
+    ):
         read_cohort(folder)
     result = doctor(folder, workers=0)
     assert len(result.cohort.cases) == 4
-    files = [f.file for f in result.findings if f.check == "unpaired"]
-    assert [file.rpartition("lonely/")[2] for file in files] == [
-        f"{kinds[1]}/ball_001.nii.gz",
-        f"{kinds[0]}/ball_002.nii.gz",
+    left_out = [f for f in result.findings if f.check == "unpaired"]
+    assert [(f.file.rpartition("lonely/")[2], f.message) for f in left_out] == [
+        (f"{kinds[1]}/ball_001.nii.gz", "ball_001 has no image."),
+        (f"{kinds[0]}/ball_002.nii.gz", "ball_002 has no label."),
     ]
     assert not any(f.check == "unlisted" for f in result.findings)

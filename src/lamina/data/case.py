@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -251,22 +251,23 @@ class Cohort:
     licence: str = ""
     source: str = ""
     """Who made the scans and where they are described, for whoever is given a model of them."""
-    unpaired: tuple[Path, ...] = ()
-    """Files of cases that lack an image, a channel or the label; see ``read_cohort``."""
+    unpaired: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """What a case that is left out lacks, or has too much of -> its files; see ``read_cohort``."""
+    odd_labels: tuple[Path, ...] = ()
+    """Labels that hold far more values than usual, where nobody declared any; they stay cases."""
 
     def __post_init__(self) -> None:
         if not self.cases:
             raise DatasetError(f"{self.name}: no cases with an image and a label were found.")
         ids = Counter(case.case_id for case in self.cases)
-        twice = sorted(case_id for case_id, count in ids.items() if count > 1)
-        if twice:
+        if twice := sorted(case_id for case_id, count in ids.items() if count > 1):
             raise DatasetError(f"{self.name}: case ids stand for more than one scan: {twice[:5]}.")
 
     @property
     def origin(self) -> dict[str, str]:
         """What a model remembers of the scans: ``name``, ``licence`` and, if told, ``source``."""
-        told = {"source": self.source} if self.source else {}
-        return {"name": self.name, "licence": self.licence, **told}
+        told = {"name": self.name, "licence": self.licence}
+        return told | {"source": self.source} if self.source else told
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; :meth:`from_dict` reads it back."""

@@ -167,23 +167,22 @@ def _test_cases(dataset: Path, cohort: Cohort) -> tuple[Case, ...]:
 
 
 def _unpaired(cohort: Cohort) -> Iterator[Finding]:
-    """Report files that lack their image or label, one by one."""
-    for path in cohort.unpaired:
+    """Report the cases that were left out, one by one."""
+    for reason, files in cohort.unpaired.items():
         yield Finding(
             severity="error",
             check="unpaired",
             case="",
-            file=str(path),
-            message="an image without a label, a label without its image, or a case without all "
-            f"channels: {path.parent.name}/{path.name}.",
-            remedy="Bring the file that is missing under the same name, or move this one away.",
+            file=str(files[0]),
+            message=f"{reason}.",
+            remedy="Bring what is missing under the same name, or move away what is too much.",
         )
 
 
 def _unlisted(cohort: Cohort) -> Iterator[Finding]:
     """Report scans that lie beside those of the cohort and belong to no case."""
     used = {path for case in cohort.cases for path in (*case.image_files, *case.label_files)}
-    used.update(cohort.unpaired)
+    used.update(*cohort.unpaired.values())
     for folder in sorted({case.images[0].parent for case in cohort.cases}):
         if not folder.is_dir():
             continue

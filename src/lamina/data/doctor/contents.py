@@ -184,7 +184,8 @@ def _check_values(labels: LabelSet, label: LabelFacts, about: dict[str, Any]) ->
             severity="error",
             check="values",
             message=f"undeclared values {listed}{more}; declared are {some(sorted(known))}.",
-            remedy="Say in dataset.json what they stand for, or correct the file.",
+            remedy="Say in dataset.json what they stand for, or correct the file; masks are "
+            "resized with nearest neighbour.",
             **about,
         )
 

@@ -1,6 +1,6 @@
 """Checks of what label values mean in the set as a whole: as declared, or as the masks show."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from lamina.data.case import Cohort
@@ -60,18 +60,22 @@ def check_merged(seen: Sequence[Examination]) -> Iterator[Finding]:
 
 
 def check_palettes(seen: Sequence[Examination]) -> Iterator[Finding]:
-    """Report label values that stand for one colour in some masks and for another in others."""
-    shown: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    """Report colours that stand for one label value in some masks and for another in others."""
+    meant: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for one in seen:
-        for value, colour in one.label.colours if one.label else ():
-            shown[value][colour].append(one.case_id)
-    several = sorted(value for value, colours in shown.items() if len(colours) > 1)
+        pairs = one.label.colours if one.label else frozenset()
+        uses = Counter(colour for _, colour in pairs)
+        for value, colour in pairs:
+            if uses[colour] == 1:  # else the palette tells no values apart
+                meant[colour][value].append(one.case_id)
+    several = sorted(colour for colour, values in meant.items() if len(values) > 1)
     if several:
-        told = [f"{c} in {len(ids)} masks ({ids[0]})" for c, ids in shown[several[-1]].items()]
+        values = sorted(meant[several[-1]].items())
+        told = [f"{value} in {len(ids)} masks ({ids[0]})" for value, ids in values]
         yield whole_set(
             "error",
             "values",
-            f"masks whose palettes differ: {len(several)} values have several colours; "
+            f"masks whose palettes exchange values: {len(several)} colours stand for several; "
             f"{several[-1]}, for one, is {some(told)}.",
             "The number in the file is the label: give every mask one palette in one order, and a "
             "colour one number.",

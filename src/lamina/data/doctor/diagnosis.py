@@ -20,7 +20,8 @@ from lamina.io import LABEL_TOLERANCE
 
 CHECKS = {
     "unreadable": "Files that are missing, damaged or of an unknown format.",
-    "unpaired": "Images without a label, and labels without their image.",
+    "unpaired": "Cases without an image, a channel or the label, or with more channels than "
+    "declared.",
     "unlisted": "Scans beside the listed ones that no case uses.",
     "header": "Doubts about where voxels lie: sform and qform that differ, axes not at right "
     "angles, units.",
@@ -33,7 +34,7 @@ CHECKS = {
     f"{GRID_TOLERANCE_MM:g} mm or 1 % of the smallest spacing.",
     "values": "Label values as declared, whole numbers to "
     f"{LABEL_TOLERANCE:g} (mended to {WHOLE_TOLERANCE:g}), masks of 0 and 255, gaps, "
-    "palettes in several orders; pictures whose masks were merged.",
+    "palettes that exchange values; pictures whose masks were merged.",
     "slices": "Slices of an image that are blank or repeated between others; structures that skip "
     f"{slices.LONGEST} or fewer.",
     "structures": "Empty labels; structures missing that "

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.data.case import Cohort
-from lamina.errors import DatasetError
+from lamina.data.layouts.pairing import listed
+from lamina.data.layouts.undeclared import RESIZED
+from lamina.errors import DatasetError, LabelError
 from lamina.registry import Registry
 
 
@@ -32,11 +34,12 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
     Args:
         folder: The dataset.
         layout: A registered layout; by default the one that matches.
-        partial: List what there is, although files lack their image or label.
+        partial: List the whole cases, although others lack files or have too many.
 
     Raises:
-        DatasetError: No folder, no known layout or several, or one that contradicts itself; files
-            without a partner, unless ``partial``.
+        DatasetError: No folder, no known layout or several, or one that contradicts itself; cases
+            that lack files or have too many, unless ``partial``.
+        LabelError: Masks that seem resized, unless ``partial``.
         UnknownNameError: ``layout`` is not registered.
     """
     if folder.is_file():
@@ -48,13 +51,19 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
     folder = folder.resolve()  # the cohort is used later, from wherever the user then is
     cohort = LAYOUTS.get(layout or _recognise(folder)).read(folder)
     if cohort.unpaired and not partial:
-        names = [path.relative_to(folder).as_posix() for path in cohort.unpaired]
+        total = len(cohort.unpaired) + len(cohort.cases)
         raise DatasetError(
-            f"{folder}: {len(names)} {'file has' if len(names) == 1 else 'files have'} no partner "
-            "(image, channel or label) of the same name: "
-            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}.",
-            remedy="Bring the missing images or labels, or move these files away; lamina doctor "
-            "--fix copies the others.",
+            f"{folder}: {len(cohort.unpaired)} of {total} cases cannot be used: "
+            f"{listed(cohort.unpaired)}.",
+            remedy="Bring what is missing under the same name, and move away what is too much; "
+            "lamina doctor --fix copies the others.",
+        )
+    if cohort.odd_labels and not partial:
+        names = [path.relative_to(folder).as_posix() for path in cohort.odd_labels]
+        raise LabelError(
+            f"{folder}: masks with more values than the others, where nobody declared any: "
+            f"{listed(names)}. Resized?",
+            remedy=RESIZED,
         )
     return cohort
 

@@ -21,6 +21,7 @@ from lamina.data.case import Case, Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.msd import label_set
 from lamina.data.layouts.nnunet import has_description
+from lamina.data.layouts.pairing import check_channels
 from lamina.data.layouts.table import make_cohort, read_table
 from lamina.errors import DatasetError
 from lamina.files import read_json
@@ -70,9 +71,18 @@ def _read(folder: Path) -> Cohort:
         case_id: [_chosen(images[case_id][channel], label) for channel in channels]
         for case_id, label in labels.items()
     }
-    complete = {case_id: scans for case_id, scans in found.items() if None not in scans}
-    if 2 * len(complete) <= len(found):  # it may be the few that are odd, for having more
-        raise _incomplete(folder, found, channels)
+    faults = {
+        case_id: f"lacks {', '.join(lacking)}"
+        for case_id, scans in found.items()
+        if (lacking := [c for c, scan in zip(channels, scans, strict=True) if scan is None])
+    }
+    check_channels(
+        folder,
+        faults,
+        len(found),
+        "Move the segmentations of these, or all scans of what they lack, elsewhere, or list in "
+        "cases.csv what to take.",
+    )
     cases = [
         Case(
             case_id=case_id,
@@ -80,20 +90,17 @@ def _read(folder: Path) -> Cohort:
             images=tuple(scan.path for scan in scans if scan),
             label=labels[case_id].path,
         )
-        for case_id, scans in complete.items()
+        for case_id, scans in found.items()
+        if case_id not in faults
     ]
-    unpaired = tuple(
-        scan.path
-        for case_id in found.keys() - complete.keys()
-        for scan in (*found[case_id], labels[case_id])
-        if scan
-    )
+    unpaired = {
+        f"{case_id} {fault}": tuple(s.path for s in (*found[case_id], labels[case_id]) if s)
+        for case_id, fault in faults.items()
+    }
     names = _names({folder / "derivatives" / _pipeline(folder, s.path) for s in labels.values()})
     known = {"labels": names} if names else {}
     about = _about(folder)
-    return make_cohort(
-        folder, cases, channels=channels, unpaired=tuple(sorted(unpaired)), **about, **known
-    )
+    return make_cohort(folder, cases, channels=channels, unpaired=unpaired, **about, **known)
 
 
 def _scans(paths: Iterable[Path]) -> list[_Scan]:
@@ -139,22 +146,6 @@ def _chosen(scans: list[_Scan], label: _Scan) -> _Scan | None:
             remedy="Move all but one elsewhere, or list in cases.csv which to take.",
         )
     return candidates[0] if candidates else None
-
-
-def _incomplete(
-    folder: Path, found: dict[str, list[_Scan | None]], channels: tuple[str, ...]
-) -> DatasetError:
-    lacking = {
-        channel: [case_id for case_id, scans in found.items() if scans[position] is None]
-        for position, channel in enumerate(channels)
-    }
-    channel = max(lacking, key=lambda name: len(lacking[name]))
-    cases = lacking[channel]
-    return DatasetError(
-        f"{folder}: {len(cases)} of {len(found)} cases lack {channel}: {cases[:5]}.",
-        remedy=f"Move their segmentations or all {channel} scans elsewhere, or list in cases.csv "
-        "what to take.",
-    )
 
 
 def _pipeline(folder: Path, path: Path) -> str:

@@ -1,13 +1,12 @@
 """Two plain folders, ``images/`` and ``labels/``, whose files pair up by name."""
 
 from pathlib import Path
-from typing import Any
 
 from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
-from lamina.data.layouts.msd import lists_cases, read_task
-from lamina.data.layouts.pairing import no_pairs
-from lamina.data.layouts.undeclared import found_labels, guess_channels
+from lamina.data.layouts.msd import lists_cases
+from lamina.data.layouts.pairing import find_unpaired, no_pairs
+from lamina.data.layouts.table import make_cohort
 from lamina.errors import DatasetError
 from lamina.io import is_scan, strip_suffix
 
@@ -22,7 +21,6 @@ def _matches(folder: Path) -> bool:
 
 def _read(folder: Path) -> Cohort:
     images, labels = (_scans(folder, names) for names in (_IMAGES, _LABELS))
-    unpaired = tuple((images | labels)[name] for name in sorted(images.keys() ^ labels.keys()))
     if not images.keys() & labels.keys():
         raise no_pairs(folder, [*images.values()], [*labels.values()])
     cases = tuple(
@@ -30,15 +28,8 @@ def _read(folder: Path) -> Cohort:
         for case_id, path in images.items()
         if case_id in labels
     )
-    description = folder / "dataset.json"
-    task: dict[str, Any] = {"name": folder.name}
-    if description.is_file():
-        task = read_task(description)
-    if "channels" not in task:
-        task["channels"] = guess_channels(cases)
-    if "labels" not in task:
-        task["labels"] = found_labels(cases)
-    return Cohort(cases=cases, unpaired=unpaired, **task)
+    files = [{name: [path] for name, path in scans.items()} for scans in (images, labels)]
+    return make_cohort(folder, cases, unpaired=find_unpaired(files[0], files[1], {}))
 
 
 def _scans(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:

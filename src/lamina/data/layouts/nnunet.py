@@ -11,7 +11,7 @@ stay in the folder; nnU-Net itself also follows them elsewhere.
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from operator import index
 from pathlib import Path
@@ -21,6 +21,7 @@ from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.msd import label_set, lists_cases
+from lamina.data.layouts.pairing import Unpaired, check_channels, find_unpaired
 from lamina.data.layouts.table import has_table
 from lamina.errors import DatasetError, LabelError, LaminaError
 from lamina.files import read_json
@@ -62,11 +63,11 @@ def read(folder: Path) -> Cohort:
         raise type(error)(f"{path}: {error.message}", remedy=error.remedy) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be understood: {error!r}.") from error
-    unpaired: tuple[Path, ...] = ()
+    unpaired: Unpaired = {}
     if "dataset" in data:
         cases = _listed(path, data["dataset"])
     else:
-        cases, unpaired = _found(folder, data["file_ending"], len(channels))
+        cases, unpaired = _found(folder, data["file_ending"], channels)
     expected = data.get("numTraining", len(cases))
     if expected != len(cases) and not unpaired:
         raise DatasetError(
@@ -148,29 +149,22 @@ def _listed(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[Case,
 
 
 def _found(
-    folder: Path, ending: str, num_channels: int
-) -> tuple[tuple[Case, ...], tuple[Path, ...]]:
-    """Pair up the files of imagesTr and labelsTr; return those that belong to no case too."""
-    images: dict[str, dict[int, Path]] = defaultdict(dict)
-    files, labels = _files(folder / "imagesTr", ending), _files(folder / "labelsTr", ending)
-    for name, path in files.items():
-        match = CHANNEL.fullmatch(name)
-        if match is None:
-            raise DatasetError(
-                f"{path}: does not tell which channel it is.",
-                remedy=f"Call it {name}_0000{ending} if it is the first.",
-            )
-        images[match[1]][int(match[2])] = path
+    folder: Path, ending: str, channels: tuple[str, ...]
+) -> tuple[tuple[Case, ...], Unpaired]:
+    """Pair up the files of imagesTr and labelsTr; tell why others belong to no case too."""
+    labels, images = _files(folder / "labelsTr", ending), _images(folder, ending)
     numbers = {number for found in images.values() for number in found}
-    one_file = ending in PICTURES and numbers == {0}
-    expected = set(range(1 if one_file else num_channels))
-    odd = sorted(case_id for case_id, found in images.items() if found.keys() != expected)
-    if len(odd) == len(images):
-        raise DatasetError(
-            f"{folder / 'imagesTr'}: {len(odd)} cases have other channels than the {num_channels} "
-            f"of dataset.json: {odd[:5]}.",
-            remedy="Every case needs a file for each channel, numbered from _0000.",
-        )
+    needed = channels[:1] if ending in PICTURES and numbers == {0} else channels
+    faults = {
+        case_id: fault for case_id, found in images.items() if (fault := _fault(found, needed))
+    }
+    check_channels(
+        folder / "imagesTr",
+        faults,
+        len(images),
+        f"Bring a file for each of the {len(channels)} channels of dataset.json, numbered from "
+        "_0000, or correct channel_names there.",
+    )
     cases = tuple(
         Case(
             case_id=case_id,
@@ -179,11 +173,32 @@ def _found(
             label=labels[case_id],
         )
         for case_id, found in images.items()
-        if case_id in labels and case_id not in odd
+        if case_id in labels and case_id not in faults
     )
-    used = {path for case in cases for path in (*case.images, *case.label_files)}
-    alone = {*files.values(), *labels.values()} - used
-    return cases, tuple(sorted(alone, key=lambda path: path.name))
+    scans = {case_id: [found[n] for n in sorted(found)] for case_id, found in images.items()}
+    return cases, find_unpaired(scans, {name: [path] for name, path in labels.items()}, faults)
+
+
+def _images(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
+    """Return the files of imagesTr by case and number of the channel."""
+    images: dict[str, dict[int, Path]] = defaultdict(dict)
+    for name, path in _files(folder / "imagesTr", ending).items():
+        match = CHANNEL.fullmatch(name)
+        if match is None:
+            raise DatasetError(
+                f"{path}: does not tell which channel it is.",
+                remedy=f"Call it {name}_0000{ending} if it is the first.",
+            )
+        images[match[1]][int(match[2])] = path
+    return images
+
+
+def _fault(found: Collection[int], channels: tuple[str, ...]) -> str:
+    """Tell what is wrong with the numbers of a case's channels; empty where nothing is."""
+    if {*found} - {*range(len(channels))}:
+        return f"has channels {', '.join(map(str, sorted(found)))}; {len(channels)} are declared"
+    lacking = [f"{name} (_{n:04d})" for n, name in enumerate(channels) if n not in found]
+    return f"lacks {', '.join(lacking)}" if lacking else ""
 
 
 def _files(folder: Path, ending: str) -> dict[str, Path]:

@@ -1,12 +1,65 @@
-"""What is said where no scan and label pair up by their names."""
+"""What is said of scans and labels that do not pair up, and of cases that are not whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lamina.errors import DatasetError
 from lamina.io import strip_suffix
 
 _NAMED = 3
+_LISTED = 5
+
+Unpaired = dict[str, tuple[Path, ...]]
+"""What is wrong with a case that is left out, after its name -> its files."""
+
+
+def find_unpaired(
+    images: Mapping[str, Sequence[Path]],
+    labels: Mapping[str, Sequence[Path]],
+    faults: Mapping[str, str],
+) -> Unpaired:
+    """Tell why cases are left out.
+
+    Args:
+        images: Files by case.
+        labels: Files by case.
+        faults: What is wrong with the images of a case, by case.
+    """
+    lacking = dict.fromkeys(images.keys() - labels.keys(), "has no label")
+    lacking |= dict.fromkeys(labels.keys() - images.keys(), "has no image")
+    return {
+        f"{name} {fault}": (*images.get(name, ()), *labels.get(name, ()))
+        for name, fault in sorted((lacking | dict(faults)).items())
+    }
+
+
+def check_channels(folder: Path, faults: Mapping[str, str], total: int, remedy: str) -> None:
+    """Refuse a folder unless more than half of its cases have the channels of all.
+
+    Else it may be the few that are odd, or the declaration.
+
+    Args:
+        folder: The dataset.
+        faults: What is wrong with the channels of a case, by case.
+        total: Number of cases.
+        remedy: What to do.
+
+    Raises:
+        DatasetError: Half of the cases or more have other channels.
+    """
+    if 2 * len(faults) >= total:
+        told = listed(f"{name} {fault}" for name, fault in sorted(faults.items()))
+        raise DatasetError(
+            f"{folder}: {len(faults)} of {total} cases lack channels or have too many: {told}.",
+            remedy=remedy,
+        )
+
+
+def listed(reasons: Iterable[str]) -> str:
+    """Join what is wrong with some cases; of many, the first are told."""
+    first, *rest = reasons
+    more = f"; and {len(rest) + 1 - _LISTED} more" if len(rest) >= _LISTED else ""
+    return "; ".join([first, *rest][:_LISTED]) + more
 
 
 def no_pairs(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> DatasetError:

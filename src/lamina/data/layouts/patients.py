@@ -17,6 +17,7 @@ from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.datasets import load_description
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.nnunet import has_description
+from lamina.data.layouts.pairing import Unpaired, check_channels
 from lamina.data.layouts.table import make_cohort
 from lamina.errors import DatasetError
 from lamina.io import is_scan, strip_suffix
@@ -130,16 +131,15 @@ def _named(folder: Path) -> Iterator[tuple[Path, _Naming, re.Match[str]]]:
                     yield path, naming, match
 
 
-def _cases(folder: Path, naming: _Naming, parts: Parts) -> tuple[list[Case], tuple[Path, ...]]:
-    """Return the cases, and the files of those that lack an image."""
-    needed = {*naming.images}
-    odd = sorted(case for (case, _), files in parts.items() if needed - files.keys())
-    if len(odd) == len(parts):
-        raise DatasetError(
-            f"{folder}: {len(odd)} cases lack one of {len(needed)} images: {odd[:5]}.",
-            remedy="Bring the missing files, or move these cases away.",
-        )
-    whole = {key: files for key, files in parts.items() if needed <= files.keys()}
+def _cases(folder: Path, naming: _Naming, parts: Parts) -> tuple[list[Case], Unpaired]:
+    """Return the cases, and what others lack."""
+    faults = {
+        case: f"lacks {', '.join(part or 'the image' for part in lacking)}"
+        for (case, _), files in parts.items()
+        if (lacking := [part for part in naming.images if part not in files])
+    }
+    check_channels(folder, faults, len(parts), "Bring the missing files, or move these cases away.")
+    whole = {key: files for key, files in parts.items() if key[0] not in faults}
     bare = sorted(case for (case, _), files in whole.items() if naming.label not in files)
     if bare:
         _log.warning("%s: %d scans without a label are left out: %s.", folder, len(bare), bare[:5])
@@ -153,8 +153,11 @@ def _cases(folder: Path, naming: _Naming, parts: Parts) -> tuple[list[Case], tup
         for (case_id, group), files in whole.items()
         if naming.label in files
     ]
-    lacking = (files for key, files in parts.items() if key not in whole)
-    return cases, tuple(path for files in lacking for path in files.values())
+    return cases, {
+        f"{case} {faults[case]}": tuple(files.values())
+        for (case, _), files in parts.items()
+        if case in faults
+    }
 
 
 LAYOUTS.register("patients")(

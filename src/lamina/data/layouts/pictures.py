@@ -18,7 +18,7 @@ from lamina.data.case import Case, Cohort, patient_of
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.nnunet import has_description
-from lamina.data.layouts.pairing import no_pairs
+from lamina.data.layouts.pairing import Unpaired, find_unpaired, no_pairs
 from lamina.data.layouts.table import make_cohort, read_table, told_of
 from lamina.errors import DatasetError
 from lamina.io import is_scan, strip_suffix
@@ -40,7 +40,7 @@ def _matches(folder: Path) -> bool:
 
 def _read(folder: Path) -> Cohort:
     table = folder / _SPLIT
-    cases, unpaired = (_listed(table), ()) if table.is_file() else _paired(folder)
+    cases, unpaired = (_listed(table), {}) if table.is_file() else _paired(folder)
     cohort = make_cohort(folder, cases, unpaired=unpaired)
     if cohort.channels[0] != "channel_0":
         return cohort
@@ -80,8 +80,8 @@ def _listed(table: Path) -> list[Case]:
     return cases
 
 
-def _paired(folder: Path) -> tuple[list[Case], tuple[Path, ...]]:
-    """Return the cases, and the pictures and masks that belong to none."""
+def _paired(folder: Path) -> tuple[list[Case], Unpaired]:
+    """Return the cases, and why other pictures and masks belong to none."""
     images, masks = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
     for path in _pictures(folder):
         name = strip_suffix(path)
@@ -89,7 +89,6 @@ def _paired(folder: Path) -> tuple[list[Case], tuple[Path, ...]]:
         (masks if _is_mask(path) else images)[match[1] if match else name].append(path)
     if not images.keys() & masks.keys():
         raise no_pairs(folder, [*chain(*images.values())], [*chain(*masks.values())])
-    lonely = sorted(images.keys() ^ masks.keys())
     if twice := [name for name, paths in images.items() if len(paths) > 1]:
         raise DatasetError(
             f"{folder}: pictures have one name: {twice[:5]}.", remedy="Rename one of them."
@@ -105,7 +104,7 @@ def _paired(folder: Path) -> tuple[list[Case], tuple[Path, ...]]:
         for name, paths in images.items()
         if name in masks
     ]
-    return cases, tuple(path for name in lonely for path in (images.get(name) or masks[name]))
+    return cases, find_unpaired(images, masks, {})
 
 
 LAYOUTS.register("pictures")(Layout("images/ and masks/, or x.png and x_mask.png", _matches, _read))

@@ -110,7 +110,7 @@ def make_cohort(folder: Path, cases: Sequence[Case], **known: Any) -> Cohort:
     if "channels" not in task:
         task["channels"] = guess_channels(cases)
     if "labels" not in task:
-        task["labels"] = found_labels(cases)
+        task["labels"], task["odd_labels"] = found_labels(cases)
     return Cohort(cases=tuple(cases), **task)
 
 
