@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from dicom_scans import (
@@ -14,9 +15,10 @@ from dicom_scans import (
     write_seg,
     write_series,
 )
-from lamina.data.scans import scans_in
+from lamina.data.scans import scan_of, scans_in
 from lamina.errors import DatasetError
-from lamina.io import read_volume
+from lamina.io import read_volume, write_volume
+from lamina.volume import Volume
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset  # noqa: E402
@@ -112,6 +114,52 @@ def test_pictures_of_one_exam_are_a_case_each(tmp_path, suffix):
     for case, name in zip(cases, names, strict=True):
         assert case.images == (tmp_path / "exam" / name,)
         assert read_volume(case.images[0]).spatial_shape == (24, 20)
+
+
+@pytest.mark.parametrize("hidden", [".y.dcm", ".y.dcm.Ab12Cd"])
+def test_hidden_files_beside_scans_are_none(tmp_path, hidden):
+    write_stills(tmp_path, ["x.dcm", "y.dcm"])
+    shutil.copy(tmp_path / "y.dcm", tmp_path / hidden)
+    assert ids(tmp_path) == ["x", "y"]
+
+
+def test_pictures_without_preamble_and_suffix_are_named_and_read(tmp_path):
+    write_stills(tmp_path, ["IM0", "IM1"])
+    for path in tmp_path.iterdir():
+        header = pydicom.dcmread(path)
+        del header.file_meta
+        header.preamble = None
+        header.save_as(path, implicit_vr=False, little_endian=True)
+    cases = scans_in(tmp_path, 1)
+    assert [case.case_id for case in cases] == ["IM0", "IM1"]
+    for case in cases:
+        assert read_volume(case.images[0]).spatial_shape == (24, 20)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_headers_of_a_folder_are_parsed_once(tmp_path, monkeypatch, suffix):
+    names = [f"IM{number}{suffix}" for number in range(4)]
+    write_stills(tmp_path, names)
+    parsed, dcmread = [], pydicom.dcmread
+    monkeypatch.setattr(
+        pydicom,
+        "dcmread",
+        lambda path, **options: (parsed.append(path), dcmread(path, **options))[1],
+    )
+    assert len(scans_in(tmp_path, 1)) == 4
+    assert sorted(path.name for path in parsed) == names
+
+
+@pytest.mark.parametrize("name", ["p_000{}.nii.gz", "p_000{}.mha", "p_000{}.nrrd"])
+@pytest.mark.parametrize("stored", [1, 2])
+def test_numbered_files_are_joined_unless_each_holds_all_channels(tmp_path, name, stored):
+    files = [tmp_path / name.format(number) for number in range(2)]
+    for file in files:
+        write_volume(Volume(np.zeros((stored, 4, 5, 6), np.float32), np.eye(4)), file)
+    expected = [tuple(files)] if stored == 1 else [(file,) for file in files]
+    assert [case.images for case in scans_in(tmp_path, 2)] == expected
+    assert [case.images for case in scans_in(files[0], 2)] == expected[:1]
+    assert scan_of(files[:1], 2).images == expected[0]
 
 
 def test_slices_that_claim_a_place_stay_one_scan(tmp_path):

@@ -118,6 +118,28 @@ def test_a_program_that_cannot_start_workers_goes_on_alone(tmp_path, read_from, 
     assert "[(1, 1.0), (4, 2.0)]" in done.stdout
     assert "Worker processes cannot be started from here" in done.stderr
     assert 'below if __name__ == "__main__":' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+UNGUARDED_TWICE = """
+import math
+from lamina.data.workers import run_over
+print("read")
+print(list(run_over(math.sqrt, [1, 4], 0)))
+for _ in range(2):
+    print(list(run_over(math.sqrt, [9], 2)))
+"""
+
+
+def test_a_script_is_read_again_once_and_only_to_its_first_work(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED_TWICE)
+    done = subprocess.run(
+        [sys.executable, "-u", script], capture_output=True, text=True, check=True
+    )
+    assert sorted(done.stdout.split("\n")) == sorted(
+        ["read", "[(1, 1.0), (4, 2.0)]", "read", "[(9, 3.0)]", "[(9, 3.0)]", ""]
+    )
 
 
 def test_as_many_workers_as_memory_and_cores_allow(monkeypatch):

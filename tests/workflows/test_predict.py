@@ -381,6 +381,20 @@ class TestPython:
         with pytest.raises(ConfigError, match=r"array: holds .*; real numbers are needed"):
             model(array, spacing=(1, 1, 1))
 
+    @pytest.mark.parametrize(
+        "array",
+        [
+            [[1, 2], [3]],
+            torch.ones(9, 9, 9, requires_grad=True),
+            torch.ones(9, 9, 9, dtype=torch.bfloat16),
+        ],
+        ids=["ragged", "grad", "bfloat16"],
+    )
+    def test_what_numpy_cannot_take_is_refused_and_the_remedy_told(self, model, array):
+        with pytest.raises(ConfigError, match="array: cannot be taken as an array") as raised:
+            model(array, spacing=(1, 1, 1))
+        assert "tensor.detach().float().cpu()" in raised.value.remedy
+
     @pytest.mark.parametrize("spacing", [None, 1, (1, 1), (1, 0, 1), (1, -2.5, 1), (1, np.nan, 1)])
     def test_a_spacing_that_is_not_one_length_per_axis_is_refused(self, model, spacing):
         named = re.escape(f"spacing = {spacing}: the model measures in mm. Give 3 lengths above 0")

@@ -3,22 +3,17 @@
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 from lamina.data.case import Case
 from lamina.data.layouts.nnunet import CHANNEL
-from lamina.errors import ConfigError, DatasetError
-from lamina.io import FORMATS, is_scan, strip_suffix
-from lamina.io.dicom_series import (
-    has_dicom_suffix,
-    holds_series,
-    images_in,
-    is_about_images,
-    is_about_others,
-    is_series,
-)
+from lamina.errors import ConfigError, DatasetError, LaminaError
+from lamina.io import claim_of, dicom_series, is_scan, strip_suffix
+from lamina.io.dicom_series import has_dicom_suffix, holds_series, is_about_others
+from lamina.io.pictures import is_picture
 
 _log = logging.getLogger(__name__)
 
@@ -29,16 +24,16 @@ def scans_in(inputs: Path, num_channels: int) -> tuple[Case, ...]:
     Args:
         inputs: The scan or folder.
         num_channels: How many the model takes; files that hold one each are put together, be it
-            that the first alone is given.
+            that the first alone is given. Numbered files that hold them all are not.
 
     Raises:
         DatasetError: There are none.
     """
     if not inputs.exists():
         raise DatasetError(f"{inputs}: no such file or folder.", remedy="Give a scan or a folder.")
-    if inputs.is_dir() and _is_series(inputs):
+    paths = _scans_of(inputs) if inputs.is_dir() else _with_channels(inputs, num_channels)
+    if inputs.is_dir() and paths == [inputs]:
         return (Case(case_id=inputs.resolve().name, group="", images=(inputs,)),)
-    paths = _files_in(inputs) if inputs.is_dir() else _with_channels(inputs, num_channels)
     files = [Case(case_id=strip_suffix(p), group="", images=(p,)) for p in paths]
     cases = _by_channel(files, num_channels)
     if inputs.is_dir():
@@ -67,24 +62,13 @@ def scan_of(images: Sequence[str | Path], num_channels: int) -> Case:
     return Case(case_id="scan", group="", images=tuple(files))
 
 
-def _named_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_scan(path))
+def _scans_of(folder: Path) -> list[Path]:
+    """Return the files in a folder that are a scan each, or the folder if it is one itself.
 
-
-def _is_series(folder: Path) -> bool:
-    return all(map(has_dicom_suffix, _named_in(folder))) and is_series(folder)
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """Return the files in a folder that are a scan each.
-
-    Where there is nothing but DICOM, those without a suffix count too, and objects that are about
-    the scans do not.
+    Where there is nothing but DICOM, files without a suffix count too.
     """
-    named = _named_in(folder)
-    if not all(map(has_dicom_suffix, named)):
-        return named
-    return sorted({*images_in(folder), *(path for path in named if not is_about_images(path))})
+    named = sorted(filter(is_scan, folder.iterdir()))
+    return dicom_series.scans_in(folder) if all(map(has_dicom_suffix, named)) else named
 
 
 def _no_scans(inputs: Path) -> DatasetError:
@@ -127,13 +111,17 @@ def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
     """
     files: dict[str, dict[int, Path]] = defaultdict(dict)
     for case in cases:
-        name, number = _numbered(case.images[0])
+        name, number = _numbered(case.case_id, case.images[0])
         files[name][number] = case.images[0]
     numbers = range(num_channels if num_channels > 1 else 0)
-    whole = {name for name, found in files.items() if found.keys() == {*numbers}}
+    whole = {
+        name
+        for name, found in files.items()
+        if found.keys() == {*numbers} and not _holds(found[0], num_channels)
+    }
     joined = []
     for case in cases:
-        name, number = _numbered(case.images[0])
+        name, number = _numbered(case.case_id, case.images[0])
         if name not in whole:
             joined.append(case)
         elif number == 0:
@@ -144,18 +132,26 @@ def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
 
 def _with_channels(file: Path, num_channels: int) -> list[Path]:
     """Return a file with those of the other channels, if just these are numbered on from it."""
-    name, number = _numbered(file)
+    name, number = _numbered(strip_suffix(file), file)
     ending = file.name.removeprefix(f"{name}_0000")
     files = [file.with_name(f"{name}_{each:04d}{ending}") for each in range(num_channels + 1)]
     beside = [path.is_file() for path in files]
-    return files[:-1] if number == 0 and all(beside[:-1]) and not beside[-1] else [file]
+    if number != 0 or not all(beside[:-1]) or beside[-1] or _holds(file, num_channels):
+        return [file]
+    return files[:-1]
 
 
-def _numbered(file: Path) -> tuple[str, int]:
+def _holds(file: Path, num_channels: int) -> bool:
+    """Tell by its header whether a file holds so many channels, if it can be read."""
+    with suppress(LaminaError, OSError):
+        return claim_of(file).num_channels == num_channels
+    return False
+
+
+def _numbered(stem: str, file: Path) -> tuple[str, int]:
     """Return the scan that a file is of, and the channel; -1 where its name tells none."""
-    stem = strip_suffix(file)
     match = CHANNEL.fullmatch(stem)
-    if match is None or file.suffix.lower() in FORMATS.get("picture").suffixes:
+    if match is None or is_picture(file):
         return stem, -1
     return match[1], int(match[2])
 

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from functools import cache
+from multiprocessing import current_process, get_context, parent_process
 from typing import TypeVar
 
 import psutil
@@ -17,6 +18,8 @@ import psutil
 from lamina.errors import LaminaError, ResourceError
 
 log = logging.getLogger(__name__)
+
+_TRIAL = "lamina-trial"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,18 +79,28 @@ def startable(workers: int) -> int:
     """Return how many of these new processes come up: all, or 0 with a warning.
 
     They do not when the program was read from stdin, or is a script that has no
-    ``if __name__ == "__main__"``.
+    ``if __name__ == "__main__"``. A process reads the script before its work; the one that tries
+    this leaves where the script comes here again.
     """
-    if workers == 0:
-        return 0
-    with _pool(1) as pool:
-        if pool.submit(int).exception() is None:
-            return workers
+    if current_process().name == _TRIAL:
+        sys.exit(1)
+    if workers == 0 or _can_start():
+        return workers
     log.warning(
         "Worker processes cannot be started from here; going on in this process. "
         'A script can have them if it calls Lamina below if __name__ == "__main__":.'
     )
     return 0
+
+
+@cache
+def _can_start() -> bool:
+    if getattr(sys.modules["__main__"], "__file__", None) == "<stdin>":
+        return False
+    trial = get_context("spawn").Process(target=int, name=_TRIAL)
+    trial.start()
+    trial.join()
+    return trial.exitcode == 0
 
 
 def _run_in_pool(

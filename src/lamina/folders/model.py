@@ -73,19 +73,18 @@ class Model:
             Label map ``(*S)`` with the values of the training labels.
 
         Raises:
-            ConfigError: The array does not hold real numbers.
+            ConfigError: It is no array of real numbers that NumPy can take.
             GeometryError: It has other axes than the model's scans, or the spacing is not one
                 length per axis, or of the other unit.
             LaminaError: The array does not fit the model.
         """
-        plan, voxels = self.bundle.plan, np.asarray(array)
-        if voxels.dtype.kind not in "biuf":
-            raise ConfigError(f"array: holds {voxels.dtype}; real numbers are needed.")
+        plan, voxels = self.bundle.plan, _real(array)
         channels = voxels[None] if voxels.ndim == plan.spatial_dims else voxels
         if channels.ndim != plan.spatial_dims + 1:
             raise GeometryError(
                 f"array: has shape {voxels.shape}; the model needs {plan.spatial_dims} spatial "
-                "axes, and before them one of channels if there are several."
+                "axes, and before them one of channels if there are several.",
+                remedy="Give one scan at a time, without an axis for a batch.",
             )
         image = Volume(channels, _affine_of(spacing, plan), "array", plan.unit)
         return np.asarray(self.predictor(image).array[0])
@@ -102,6 +101,20 @@ def _read(images: Sequence[str | Path | Volume], channels: tuple[str, ...]) -> V
             remedy="Give one that holds all channels, or files.",
         )
     return volumes[0]
+
+
+def _real(array: ArrayLike) -> NDArray[Any]:
+    """Return an array of real numbers, after checking that it is one."""
+    try:
+        voxels = np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, torch's own kinds
+        fault = f"cannot be taken as an array: {error}"
+    else:
+        if voxels.dtype.kind in "biuf":
+            return voxels
+        fault = f"holds {voxels.dtype}; real numbers are needed"
+    remedy = "Give a NumPy array of real numbers, or tensor.detach().float().cpu()."
+    raise ConfigError(f"array: {fault.rstrip('.')}.", remedy=remedy)
 
 
 def _affine_of(spacing: Sequence[float] | None, plan: Plan) -> Affine:

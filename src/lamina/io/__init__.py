@@ -6,6 +6,7 @@ one is used.
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ class Claim:
 
     values: int
     """Numbers in it, all channels counted."""
+    num_channels: int
+    """How many they are."""
     reading_bytes: int
     """Bytes of memory that reading it takes."""
 
@@ -93,7 +96,7 @@ def claim_of(path: str | Path, series_uid: str = "") -> Claim:
         series_uid: As for :func:`read_volume`.
 
     Returns:
-        Zeros for formats whose files are as large as what they hold, and for pictures.
+        Zeros, for unknown, of formats whose files are as large as what they hold, and of pictures.
 
     Raises:
         FileError: The header is damaged, or holds what cannot be read.
@@ -105,7 +108,7 @@ def claim_of(path: str | Path, series_uid: str = "") -> Claim:
 
         return claim(path, series_uid or None)
     told = _format_to_read(path).claim
-    return told(path) if told else Claim(values=0, reading_bytes=0)
+    return told(path) if told else Claim(values=0, num_channels=0, reading_bytes=0)
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
@@ -261,9 +264,11 @@ def _format_to_read(path: Path) -> Format:
 
 def _is_bare_dicom(path: Path) -> bool:
     """Tell whether a file is DICOM though its name does not say so, as on media (PS3.10)."""
-    from lamina.io.structures import is_dicom
+    from lamina.io.structures import begins_as_dicom, start_of
 
-    return _suffix_of(path.name) is None and path.is_file() and is_dicom(path)
+    with suppress(OSError):
+        return _suffix_of(path.name) is None and path.is_file() and begins_as_dicom(start_of(path))
+    return False
 
 
 def _storable(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -99,18 +99,20 @@ def claim(paths: Iterable[Path]) -> Claim:
         FileError: A header is damaged.
         GeometryError: Frames of one file do not say where they lie.
     """
-    values = found = 0
+    values = found = channels = 0
     whole = True
     for path in paths:
         header = parse(path, (*_IMAGE_TAGS, *FRAME_TAGS), pixels=False)
         frames = frames_of(header, path)
         whole = whole and _are_whole((frame.slope, frame.intercept) for frame in frames)
         with guarded(path):
-            decoded = len(frames) * int(header.Rows) * int(header.Columns) * _samples(header)
+            channels = _samples(header)
+            decoded = len(frames) * int(header.Rows) * int(header.Columns) * channels
             values += decoded
             found += 2 * decoded * math.ceil(int(header.BitsAllocated) / 8)
     rescaled_size = 0 if whole else np.dtype(np.float32).itemsize
-    return Claim(values=values, reading_bytes=found + rescaled_size * values)
+    needed = found + rescaled_size * values
+    return Claim(values=values, num_channels=channels, reading_bytes=needed)
 
 
 def stacked(frames: Sequence[Frame], decode: Decode) -> NDArray[Any]:

@@ -1,8 +1,8 @@
 """The series of DICOM images that a folder or some files hold.
 
-Choices: files of a folder that are no DICOM images are ignored, as is a damaged image without the
-preamble that marks it as DICOM. Segmentations, doses and parametric maps, which were computed from
-images, are ignored beside images, and are what is read where there is nothing else.
+Choices: files of a folder that are hidden or no DICOM images are ignored, as is a damaged image
+without the preamble that marks it as DICOM. Segmentations, doses and parametric maps, which were
+computed from images, are ignored beside images, and are what is read where there is nothing else.
 
 Source: DICOM PS3.3 and PS3.10.
 """
@@ -18,7 +18,7 @@ from lamina.errors import FileError
 from lamina.io import FORMATS
 from lamina.io.dicom_geometry import SCAN_TAGS
 from lamina.io.dicom_headers import FRAME_TAGS, count_of, guarded, parse, plain, value_of
-from lamina.io.structures import is_dicom
+from lamina.io.structures import begins_as_dicom, has_preamble, is_dicom, start_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -40,9 +40,6 @@ _PLACES = (
     "PerFrameFunctionalGroupsSequence",
 )
 """One of these is in an image that claims to lie in the body."""
-_PREAMBLE = 128
-_FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
-"""How files without the preamble start: with group 2 or 8, in either byte order."""
 _MOST_LISTED = 8
 
 Headers = dict[Path, "Dataset"]
@@ -84,29 +81,32 @@ def holds_series(folder: Path) -> bool:
     return not all(map(_are_derived, _readable(folder).values()))
 
 
-def is_series(folder: Path) -> bool:
-    """Tell whether a folder holds a scan whose slices are files of their own, be it but one.
+def scans_in(folder: Path) -> list[Path]:
+    """Return the scans of a folder of DICOM files: the folder itself if it is one, else files.
 
-    A single file is a scan by itself, without its folder, if its name says so; so is each of
-    several that do not claim to lie in the body, such as ultrasound pictures. Damaged files do not
-    count: where they are among the slices, reading the scan will say so.
+    It is one if slices are files of their own, be it but one. A single file is a scan by itself if
+    its name says so; so is each of several that do not claim to lie in the body, such as ultrasound
+    pictures. Damaged files do not make a folder a scan, and are scans by their names, so that
+    reading them will say what is wrong. What was computed from images, or is about them, is no
+    scan unless there is nothing else.
     """
-    found = _scans_of(_readable(folder)).values()
-    paths = [path for files in found for path in files]
-    if len(paths) == 1:
-        return not has_dicom_suffix(paths[0])
-    return any(sum(map(_is_placed, files.values())) > 1 for files in found)
+    readable = _readable(folder)
+    found = _scans_of(readable).values()
+    images = [path for headers in found for path in headers]
+    if _is_series(images, found):
+        return [folder]
+    known = {path for headers in readable.values() for path in headers}
+    others = (p for p in _files_in(folder) if has_dicom_suffix(p) and p not in known)
+    return sorted((*images, *(path for path in others if not _is_about_images(path))))
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold images, whatever their names, if they can be read.
-
-    What was computed from images is none, unless there is nothing else.
-    """
-    return [path for files in _scans_of(_readable(folder)).values() for path in files]
+def _is_series(images: list[Path], found: Iterable[Headers]) -> bool:
+    if len(images) == 1:
+        return not has_dicom_suffix(images[0])
+    return any(sum(map(_is_placed, headers.values())) > 1 for headers in found)
 
 
-def is_about_images(path: Path) -> bool:
+def _is_about_images(path: Path) -> bool:
     """Tell whether a file is an object about images, such as contours, a report or a segmentation.
 
     What may be an image that is damaged is none.
@@ -120,7 +120,7 @@ def is_about_others(folder: Path) -> bool:
     """Tell whether a folder holds DICOM files, all of them about images that lie elsewhere."""
     with suppress(FileError):
         files = list(filter(is_dicom, _files_in(folder)))
-        return bool(files) and all(map(is_about_images, files))
+        return bool(files) and all(map(_is_about_images, files))
     return False
 
 
@@ -196,9 +196,10 @@ def _are_derived(headers: Headers) -> bool:
 
 def _files_in(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.is_file())
     except OSError as error:
         raise FileError(f"{folder}: cannot be read: {error.strerror}.") from error
+    return [path for path in files if not path.name.startswith(".")]
 
 
 def _header(path: Path) -> "Dataset | None":
@@ -207,17 +208,15 @@ def _header(path: Path) -> "Dataset | None":
         if not path.is_file():
             fault = "is a folder or device" if path.exists() else "does not exist"
             raise FileError(f"{path}: {fault}.", remedy="Give DICOM files, or their folder.")
-        with path.open("rb") as stream:
-            start = stream.read(_PREAMBLE + 4)
+        start = start_of(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
-    has_preamble = start[_PREAMBLE:] == b"DICM"
-    if not has_preamble and not start.startswith(_FIRST_TAGS):
+    if not begins_as_dicom(start):
         return None
     try:
         header = parse(path, (*FRAME_TAGS, *_SERIES_TAGS, *SCAN_TAGS), pixels=False)
     except FileError:
-        if has_preamble:
+        if has_preamble(start):
             raise
         return None
     from pydicom.uid import UID
@@ -226,7 +225,7 @@ def _header(path: Path) -> "Dataset | None":
         if header.get("Rows") and header.get("Columns"):
             return header
         kind = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""
-        if has_preamble and (not kind or "Image Storage" in UID(kind).name):
+        if has_preamble(start) and (not kind or "Image Storage" in UID(kind).name):
             raise FileError(
                 f"{path}: is DICOM, but its header ends before it says how large an image it is.",
                 remedy="It is damaged or was not copied completely; get a fresh copy.",

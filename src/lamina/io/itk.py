@@ -58,8 +58,9 @@ def _claim(image_io: str, read_header: Callable[[Path], Header], path: Path) -> 
     """Return what a header claims; the voxels are copied once."""
     with _guarded(path):
         with vetted(path, read_header(path)) as file:
-            _, numbers, number_size = _informed(image_io, file)
-        return Claim(values=numbers, reading_bytes=2 * numbers * number_size)
+            reader, numbers, number_size = _informed(image_io, file)
+        channels = reader.GetNumberOfComponents() * math.prod(reader.GetSize()[3:])
+        return Claim(values=numbers, num_channels=channels, reading_bytes=2 * numbers * number_size)
 
 
 def _informed(image_io: str, path: Path) -> tuple[sitk.ImageFileReader, int, int]:

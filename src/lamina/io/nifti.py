@@ -64,8 +64,9 @@ def claim(path: Path) -> Claim:
         header = _read_header(stream, path)
         dtype = _dtype(header, path)
         scaled = np.result_type(dtype, np.float32).itemsize if _is_scaled(header) else 0
-        values = math.prod(_shape(header, path))
-        return Claim(values=values, reading_bytes=values * (dtype.itemsize + scaled))
+        shape = _shape(header, path)
+        needed = math.prod(shape) * (dtype.itemsize + scaled)
+        return Claim(values=math.prod(shape), num_channels=shape[0], reading_bytes=needed)
 
 
 def write(volume: Volume, path: Path) -> None:

@@ -41,6 +41,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the patient coordinates of DICOM to those of affines."""
 
 _PREAMBLE = 128
+_FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
+"""How files without the preamble start: with group 2 or 8, in either byte order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +120,25 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     try:
-        with path.open("rb") as stream:
-            return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+        return has_preamble(start_of(path))
     except OSError:
         return False
+
+
+def start_of(path: Path) -> bytes:
+    """Return the first bytes of a file, by which it is known as DICOM; raises OSError."""
+    with path.open("rb") as stream:
+        return stream.read(_PREAMBLE + 4)
+
+
+def begins_as_dicom(start: bytes) -> bool:
+    """Tell by the start of a file whether it may be an image, be it without the preamble."""
+    return has_preamble(start) or start.startswith(_FIRST_TAGS)
+
+
+def has_preamble(start: bytes) -> bool:
+    """Tell by the start of a file whether it is marked as DICOM."""
+    return start[_PREAMBLE:] == b"DICM"
 
 
 def _format_of(header: "Dataset", path: Path) -> StructureFormat | None:
