@@ -49,12 +49,14 @@ def test_palettes_in_two_orders_are_an_error(tmp_path):
     assert "#800000, for one, is 0 in 1 masks (a0), 1 in 3 masks (a1)" in message
 
 
-def test_a_structure_drawn_in_two_colours_is_no_error(tmp_path):
+def test_a_label_shown_in_two_colours_is_to_be_looked_at(tmp_path):
     for number in range(4):
         image(tmp_path, f"a{number}")
         colour = RED if number % 2 else (255, 255, 255)
         indexed(tmp_path / "masks" / f"a{number}.png", INSIDE, BLACK, colour)
-    assert found(tmp_path) == []
+    ((severity, _, message, _),) = found(tmp_path)
+    assert severity == "warning"
+    assert "label 1 in 2 colours: #800000 in 2 masks (a1), #ffffff in 2 masks (a0)" in message
 
 
 def test_entries_of_a_palette_that_no_pixel_has_do_not_matter(tmp_path):

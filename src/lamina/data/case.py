@@ -254,7 +254,7 @@ class Cohort:
     unpaired: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """What a case that is left out lacks, or has too much of -> its files; see ``read_cohort``."""
     odd_labels: tuple[Path, ...] = ()
-    """Labels that hold far more values than usual, where nobody declared any; they stay cases."""
+    """Labels that hold too many values, where nobody declared any; they stay cases."""
 
     def __post_init__(self) -> None:
         if not self.cases:

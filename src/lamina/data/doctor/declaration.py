@@ -60,14 +60,16 @@ def check_merged(seen: Sequence[Examination]) -> Iterator[Finding]:
 
 
 def check_palettes(seen: Sequence[Examination]) -> Iterator[Finding]:
-    """Report colours that stand for one label value in some masks and for another in others."""
+    """Report colours that stand for several label values, and labels that have several colours."""
     meant: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    shown: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for one in seen:
         pairs = one.label.colours if one.label else frozenset()
         uses = Counter(colour for _, colour in pairs)
         for value, colour in pairs:
             if uses[colour] == 1:  # else the palette tells no values apart
                 meant[colour][value].append(one.case_id)
+                shown[value][colour].append(one.case_id)
     several = sorted(colour for colour, values in meant.items() if len(values) > 1)
     if several:
         values = sorted(meant[several[-1]].items())
@@ -80,3 +82,13 @@ def check_palettes(seen: Sequence[Examination]) -> Iterator[Finding]:
             "The number in the file is the label: give every mask one palette in one order, and a "
             "colour one number.",
         )
+        return
+    for value, colours in sorted(shown.items()):
+        if value and len(colours) > 1:
+            drawn = [f"{colour} in {len(ids)} masks ({ids[0]})" for colour, ids in colours.items()]
+            yield whole_set(
+                "warning",
+                "values",
+                f"masks show label {value} in {len(colours)} colours: {some(sorted(drawn))}.",
+                "Make sure that they mean one structure: the number in the file is the label.",
+            )

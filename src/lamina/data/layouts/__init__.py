@@ -61,8 +61,7 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
     if cohort.odd_labels and not partial:
         names = [path.relative_to(folder).as_posix() for path in cohort.odd_labels]
         raise LabelError(
-            f"{folder}: masks with more values than the others, where nobody declared any: "
-            f"{listed(names)}. Resized?",
+            f"{folder}: masks of many values, where nobody declared any: {listed(names)}. Resized?",
             remedy=RESIZED,
         )
     return cohort

@@ -209,13 +209,14 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
         )
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder.", remedy="nnU-Net's layout has it.")
-    paths = [path for path in sorted(folder.iterdir()) if path.name.endswith(ending)]
+    shown = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    paths = [path for path in shown if path.name.endswith(ending)]
     if not paths:
         raise DatasetError(
             f"{folder}: holds no files that end in {ending}.",
             remedy="Correct file_ending in dataset.json.",
         )
-    return {path.name[: -len(ending)]: path for path in paths if not path.name.startswith(".")}
+    return {path.name[: -len(ending)]: path for path in paths}
 
 
 LAYOUTS.register("nnunet")(

@@ -6,17 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from statistics import median_low
 
 import numpy as np
 
 from lamina.data.case import Case
 from lamina.errors import DatasetError, LabelError, LaminaError
-from lamina.io import read_labels, read_volume
+from lamina.io import claim_of, read_labels, read_volume
 from lamina.labels import LabelSet
 
 _LOOKED_AT = 15
-"""Pictures whose channels are counted; reading all of a large set would take long."""
+"""Scans whose channels are counted; looking at all of a large set would take long."""
 _MOST_VALUES = 30
 """Masks of pictures that hold more values were resized with interpolation, or number objects."""
 RESIZED = (
@@ -26,7 +25,7 @@ RESIZED = (
 
 
 def guess_channels(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Count the channels that most pictures have, or the first volume; the others are held to it.
+    """Count the channels that most scans have; the others are held to it.
 
     Raises:
         DatasetError: No scan can be read.
@@ -42,17 +41,12 @@ def guess_channels(cases: Sequence[Case]) -> tuple[str, ...]:
 
 
 def _channel_counts(cases: Sequence[Case]) -> Iterator[int]:
-    """Yield how many channels pictures from all over the set have, then those between them.
-
-    Of volumes, which take long to read and are rarely mixed, the first one tells.
-    """
+    """Yield how many channels scans from all over the set have, then those between them."""
     step = max(1, len(cases) // _LOOKED_AT)
     for case in chain.from_iterable(cases[first::step] for first in range(step)):
         with suppress(LaminaError):
-            image = read_volume(case.images[0])
-            yield image.num_channels
-            if image.spatial_dims == 3:
-                return
+            image = case.images[0]
+            yield claim_of(image).num_channels or read_volume(image).num_channels
 
 
 def found_labels(cases: Sequence[Case]) -> tuple[LabelSet, tuple[Path, ...]]:
@@ -61,11 +55,11 @@ def found_labels(cases: Sequence[Case]) -> tuple[LabelSet, tuple[Path, ...]]:
     A damaged file is reported when its case is surveyed, unless there are no others.
 
     Returns:
-        The labels, and the masks of pictures that had no say, since they hold more values than
-        usual and all together hold too many.
+        The labels, and the masks of pictures that had no say, for they hold too many values; the
+        fullest first.
 
     Raises:
-        LabelError: No structure occurs, or too many do in usual masks of pictures.
+        LabelError: No structure occurs, or too many do in the other masks of pictures.
     """
     files = [path for case in cases for path in case.label_files]
     values: set[int] = set()
@@ -92,19 +86,19 @@ def found_labels(cases: Sequence[Case]) -> tuple[LabelSet, tuple[Path, ...]]:
 
 
 def _odd_masks(pictured: Mapping[Path, set[int]]) -> tuple[Path, ...]:
-    """Return the masks with more values than most have, where all together hold too many."""
-    if len(set[int]().union(*pictured.values())) <= _MOST_VALUES:
-        return ()
-    usual = median_low(len(found) for found in pictured.values() if found != {0})
-    values = set[int]().union(*(found for found in pictured.values() if len(found) <= usual))
+    """Return the masks that hold too many values, the fullest first."""
+    fullest = sorted(pictured, key=lambda path: -len(pictured[path]))
+    odd = tuple(path for path in fullest if len(pictured[path]) > _MOST_VALUES)
+    others = [pictured[path] for path in fullest[len(odd) :]]
+    values = set[int]().union(*others or pictured.values())
     if len(values) > _MOST_VALUES:
-        worst = max(pictured, key=lambda path: len(pictured[path]))
         raise LabelError(
-            f"{worst}: holds {len(pictured[worst])} values, and usual masks together {len(values)} "
-            f"between {min(values)} and {max(values)}, which nobody declared: resized masks?",
+            f"{fullest[0]}: holds {len(pictured[fullest[0]])} values, and masks together "
+            f"{len(values)} between {min(values)} and {max(values)}, which nobody declared: "
+            "resized masks?",
             remedy=RESIZED,
         )
-    return tuple(path for path, found in pictured.items() if len(found) > usual)
+    return odd
 
 
 def _no_structure(files: Sequence[Path], faults: Sequence[LaminaError]) -> LabelError:

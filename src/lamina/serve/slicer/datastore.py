@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import FileError, GeometryError, LabelError
+from lamina.errors import DiskFullError, FileError, GeometryError, LabelError
 from lamina.files import read_json, write_json
 from lamina.io import claim_of, read_labels
 from lamina.serve.errors import Refusal
@@ -231,6 +231,8 @@ def _check_label(upload: Path) -> None:
         if claim_of(upload).values > MOST_VALUES:
             raise Refusal(413, f"The label holds more than {MOST_VALUES:,} numbers.")
         read_labels(upload)
+    except DiskFullError:
+        raise
     except (FileError, GeometryError, LabelError) as error:
         raise Refusal(
             422,
