@@ -184,12 +184,23 @@ def test_what_began_from_a_model_took_the_time_of_both(write, tool, tmp_path, ti
     write_json(run.manifest_file, run.manifest() | {"start": start})
     took = load_bundle(RunFolder(tiny_run).bundle_file).training
     for after in (tiny_run, RunFolder(tiny_run).bundle_file):
-        both = write("two", run=run.root, after=after)
+        both = write("two", run=run.root, after=[after])
         assert both["steps"] == alone["steps"] + took["steps"]
         assert both["seconds"] == pytest.approx(alone["seconds"] + took["seconds"])
-    for one, after in ((run, None), (RunFolder(tiny_run), run.root)):
-        with pytest.raises(SystemExit, match="is not what the run began from"):
-            tool["before"](one.manifest(), after)
+    began = run.manifest(), RunFolder(tiny_run).manifest()
+    for manifest, after in ((began[0], []), (began[1], [run.root]), (began[0], [tiny_run] * 2)):
+        with pytest.raises(SystemExit, match="begun from"):
+            tool["before"](manifest, after)
+
+
+def test_names_beside_a_panel_stay_apart_and_below_its_top(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    spread = runpy.run_path(str(ROOT / "tools" / "results_front.py"))["spread"]
+    assert spread([0.2, 0.5]) == [0.2, 0.5]
+    levels = spread([0.1, 0.9, 0.91, 0.92, 0.99])
+    assert levels[0] == 0.1
+    assert levels[-1] <= 1
+    assert min(np.diff(levels)) > 0.05
 
 
 def test_a_record_without_distances_has_its_place_on_the_page(

@@ -60,7 +60,13 @@ def main() -> None:
     add.add_argument("--run", type=Path, required=True)
     add.add_argument("--scores", type=Path, required=True)
     add.add_argument("--note", required=True)
-    add.add_argument("--after", type=Path, help="the model from which it began")
+    add.add_argument(
+        "--after",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="the model it began from, that model's own, and so on",
+    )
     add.add_argument("--variant", default="", help="what tells it from others of its network")
     add.add_argument("--group", default="", help="table of its own within the set: 150 s each")
     add.add_argument("--beside", help="record of the same patients, to be shown in its table")
@@ -87,17 +93,17 @@ def write_record(
     scores: Path,
     note: str,
     distances: bool = True,
-    after: Path | None = None,
+    after: Sequence[Path] = (),
     **more: str | None,
 ) -> None:
     """Put together what is known about one result; ``more`` says how it is shown.
 
-    Steps and time are those of the model ``after`` which it went on, too.
+    Steps and time are those of the models ``after`` which it went on, too.
     """
     folds = folds_of(run)
     manifest = folds[0].manifest()
     last = [read_history(each)[-1] for each in folds]
-    began = before(manifest, after)
+    earlier = before(manifest, after)
     manifest["machine"].pop("platform", None)
     whole = {"num_folds": len(folds)} if len(folds) > 1 else {}
     dropped = _DROPPED | _OF_ONE_FOLD if whole else _DROPPED
@@ -113,8 +119,9 @@ def write_record(
         "spatial_dims": manifest["plan"]["spatial_dims"],
         "cost": window_cost(load_bundle(folds[0].bundle_file)),
         "num_validation_cases": evaluation["num_cases"],
-        "steps": sum(line["step"] for line in last) + began["steps"],
-        "seconds": sum(line["elapsed_s"] for line in last) + began["seconds"],
+        "steps": sum(line["step"] for line in last) + sum(each["steps"] for each in earlier),
+        "seconds": sum(line["elapsed_s"] for line in last)
+        + sum(each["seconds"] for each in earlier),
         "model_mb": round(folds[0].bundle_file.stat().st_size / 1e6, 2),
         "unit": unit,
         "structures": {name: of["dice"]["mean"] for name, of in evaluation["summary"].items()},
@@ -128,14 +135,20 @@ def write_record(
     _write(RECORDS / f"{name}.json", record)
 
 
-def before(manifest: Mapping[str, Any], after: Path | None) -> Mapping[str, Any]:
-    """Return what training took the model from which a run began, sure that it is the one."""
-    file = after and find_bundle(after)
-    if (manifest.get("start") or {}).get("model") != (
-        file and sha256(file.read_bytes()).hexdigest()
-    ):
-        raise SystemExit(f"--after {after}: is not what the run began from.")
-    return load_bundle(file).training if file else {"steps": 0, "seconds": 0}
+def before(manifest: Mapping[str, Any], models: Sequence[Path]) -> list[Mapping[str, Any]]:
+    """Return what training took the models from which a run began, sure that it is all of them."""
+    trainings, start = [], manifest.get("start")
+    for model in models:
+        file = find_bundle(model)
+        if not start or start["model"] != sha256(file.read_bytes()).hexdigest():
+            raise SystemExit(f"--after {model}: is not what was begun from.")
+        bundle = load_bundle(file)
+        trainings.append(bundle.training)
+        told = RunFolder(model).manifest() if model.is_dir() else bundle.provenance
+        start = told.get("start")
+    if start:
+        raise SystemExit("--after: lacks a model that was begun from.")
+    return trainings
 
 
 def folds_of(run: Path) -> list[RunFolder]:

@@ -6,6 +6,7 @@ One panel for each group of runs that had the same time, or as many steps. Recor
 was not timed are left out.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,12 @@ def _panel(ax: "Axes", title: str, records: list[dict[str, Any]]) -> None:
 def _name(ax: "Axes", records: list[dict[str, Any]], best: list[dict[str, Any]]) -> None:
     """Write the names beside the panel, each as near to the height of its point as room allows."""
     bottom, top = ax.get_ylim()
-    level = -_LINE
-    for record in sorted(records, key=dice_of):
-        x, y = _place(record)
-        level = max(level + _LINE, (y - bottom) / (top - bottom))
+    upwards = sorted(records, key=dice_of)
+    heights = [(dice_of(record) - bottom) / (top - bottom) for record in upwards]
+    for record, level in zip(upwards, spread(heights), strict=True):
         ax.annotate(
             f"{record['network']}, {record['model_mb']:.0f} MB",
-            (x, y),
+            _place(record),
             (1.03, level),
             textcoords="axes fraction",
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "zorder": 0},
@@ -83,6 +83,18 @@ def _name(ax: "Axes", records: list[dict[str, Any]], best: list[dict[str, Any]])
             fontsize=7,
             va="center",
         )
+
+
+def spread(heights: Sequence[float]) -> list[float]:
+    """Return ascending heights, a line apart from each other at least, none at the very top."""
+    levels: list[float] = []
+    for height in heights:
+        levels.append(max(height, levels[-1] + _LINE) if levels else height)
+    limit = 0.97
+    for place in reversed(range(len(levels))):
+        levels[place] = min(levels[place], limit)
+        limit = levels[place] - _LINE
+    return levels
 
 
 def front(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
