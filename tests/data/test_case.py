@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.errors import DatasetError, FileError, GeometryError, LabelError
 from lamina.geometry import affine_from
 from lamina.io import write_volume

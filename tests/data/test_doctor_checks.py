@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.diagnosis import CHECKS, diagnose
 from lamina.data.doctor.examine import examine

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.fingerprint import CaseFacts, Fingerprint, make_fingerprint, survey
 from lamina.errors import DatasetError, GeometryError, LabelError
 from lamina.geometry import affine_from

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, read_cohort
 from lamina.data.layouts.nnunet_export import write_nnunet
 from lamina.errors import DatasetError, FileError, LabelError

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.datasets import load_description
 from lamina.data.protocols import apply_protocol, follow, match, used_by
 from lamina.errors import DatasetError, UnknownNameError

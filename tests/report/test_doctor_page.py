@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.diagnosis import CHECKS
 from lamina.data.doctor.mend import plan_mending

@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.folds import Fold, drop_cases, given_fold, given_folds, make_folds
 from lamina.data.protocols import Assignment, follow

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.config import resolve
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.folds import Fold, read_fold
 from lamina.data.plan import Plan

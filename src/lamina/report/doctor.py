@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import LEAVE_OUT, SEVERITIES, Finding, Severity
 from lamina.data.doctor.diagnosis import CHECKS
 from lamina.data.doctor.mend import REPAIRS, Change

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.doctor.reading import read_label_map, read_part
 from lamina.errors import LaminaError
 from lamina.labels import IGNORE_INDEX, LabelSet

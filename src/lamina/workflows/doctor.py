@@ -8,7 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import SEVERITIES, Finding
 from lamina.data.doctor.diagnosis import diagnose
 from lamina.data.doctor.examine import examine, unreadable

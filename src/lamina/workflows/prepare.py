@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data.cache import prepare_case
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, survey
 from lamina.data.folds import Fold, leaks, write_folds

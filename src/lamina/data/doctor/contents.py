@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.facts import WHOLE_TOLERANCE, Examination, ImageFacts, LabelFacts
 from lamina.data.doctor.groups import folded, whole_set

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.contents import some
 from lamina.data.doctor.facts import Examination

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import (
     SEVERITIES,
     Finding,

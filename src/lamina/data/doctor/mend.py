@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import LEAVE_OUT, Finding
 from lamina.data.doctor.reading import read_label_map
 from lamina.data.intensity import finite

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.duplicates import thumbnails
 from lamina.data.doctor.facts import THUMBNAIL, Examination

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.facts import Examination, ImageFacts
 from lamina.data.doctor.groups import whole_set

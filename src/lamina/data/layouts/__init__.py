@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.layouts.pairing import listed
 from lamina.data.layouts.undeclared import RESIZED
 from lamina.errors import DatasetError, LabelError

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamina.data.case import Case, Cohort
+from lamina.data.case import Case
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.nnunet import has_description
 from lamina.data.layouts.table import make_cohort

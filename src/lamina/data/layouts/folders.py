@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.msd import lists_cases
 from lamina.data.layouts.pairing import find_unpaired, no_pairs

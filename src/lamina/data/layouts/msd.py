@@ -6,7 +6,8 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import inside
 from lamina.errors import DatasetError, LabelError, LaminaError

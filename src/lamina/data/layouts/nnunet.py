@@ -17,7 +17,8 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.msd import label_set, lists_cases

@@ -12,7 +12,8 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from lamina.data.case import Case, Cohort, read_merged
+from lamina.data.case import Case, read_merged
+from lamina.data.cohort import Cohort
 from lamina.data.layouts.nnunet import PICTURES, read
 from lamina.errors import DatasetError
 from lamina.files import atomic_path, write_json

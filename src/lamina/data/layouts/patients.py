@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.datasets import load_description
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.nnunet import has_description

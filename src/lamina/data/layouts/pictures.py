@@ -14,7 +14,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.nnunet import has_description

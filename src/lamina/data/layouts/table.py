@@ -14,7 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from lamina.data.case import Case, Cohort, patient_of
+from lamina.data.case import Case, patient_of
+from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import check_listed, inside, repeated
 from lamina.data.layouts.msd import read_task
@@ -94,7 +95,7 @@ def make_cohort(folder: Path, cases: Sequence[Case], **known: Any) -> Cohort:
     Args:
         folder: The dataset, after which it is named.
         cases: Labelled scans.
-        known: Fields of a :class:`~lamina.data.case.Cohort`; ``dataset.json`` overrules them.
+        known: Fields of a :class:`~lamina.data.cohort.Cohort`; ``dataset.json`` overrules them.
 
     Raises:
         DatasetError: There are no cases, or nothing can be read.

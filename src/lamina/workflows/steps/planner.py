@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from lamina.data.budget import Budget, NetworkCost
-from lamina.data.case import Cohort
+from lamina.data.cohort import Cohort
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.plan import ASKED, Plan
 from lamina.data.planning import make_plan
