@@ -5,6 +5,8 @@ what to do about it. The command line prints both and nothing else; ``--json`` p
 :meth:`LaminaError.as_dict`.
 """
 
+from collections.abc import Iterable, Mapping
+
 
 class LaminaError(Exception):
     """Base of all errors that a user can mend.
@@ -87,6 +89,14 @@ class UnreachableError(PacsError):
     """A PACS does not answer now; later it may."""
 
 
-def first_reasons(reasons: dict[str, str]) -> str:
-    """Tell the first few of many cases' reasons, by case id."""
-    return "; ".join(f"{case}: {why}" for case, why in list(reasons.items())[:3])
+def some(items: Iterable[object], most: int = 8, *, separator: str = ", ") -> str:
+    """Join the first few of many items for a message, and say how many more there are."""
+    texts = [str(item) for item in items]
+    more = len(texts) - most
+    rest = f"{separator.rstrip(', ')} and {more} more" if more > 0 else ""
+    return separator.join(texts[:most]) + rest
+
+
+def reasons(cases: Mapping[str, str]) -> str:
+    """Say why the first few of many cases, by case id, are as they are."""
+    return some((f"{case}: {why}" for case, why in cases.items()), 3, separator="; ")

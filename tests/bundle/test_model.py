@@ -58,7 +58,7 @@ def test_all_misfits_are_counted_and_the_first_shown(bundle):
     with pytest.raises(BundleError) as caught:
         build_network(replace(bundle, weights=weights))
     message = caught.value.message
-    assert f"5 missing: {', '.join(names[:3])}, ...;" in message
+    assert f"5 missing: {', '.join(names[:3])} and 2 more;" in message
     assert f"1 of another shape: {names[5]} (2, 1) for" in message
     assert f"1 of another kind: {names[6]} torch.complex64 for torch.float32" in message
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lamina.errors import some
+
 ITEMS_SHOWN = 8
 """Longer lists and mappings are counted, not listed."""
 
@@ -36,8 +38,7 @@ def product(sizes: Sequence[float]) -> str:
 
 def listing(names: Sequence[str]) -> str:
     """Return the first of some names, and how many more there are."""
-    shown = ", ".join(map(escape, names[:ITEMS_SHOWN]))
-    return shown if len(names) <= ITEMS_SHOWN else f"{shown} and {len(names) - ITEMS_SHOWN} more"
+    return some(map(escape, names), ITEMS_SHOWN)
 
 
 def words(name: str) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from lamina.bundle.ensemble import MEMBER, Ensemble, parted
 from lamina.data.plan import Plan
-from lamina.errors import BundleError, ConfigError, LaminaError
+from lamina.errors import BundleError, ConfigError, LaminaError, some
 from lamina.models import configure
 
 VIT = "vit/"
@@ -125,15 +125,12 @@ def _check_fit(
             if name in weights and not torch.can_cast(weights[name].dtype, state[name].dtype)
         ],
     }
-    listed = [f"{len(names)} {kind}: {_few(names)}" for kind, names in misfits.items() if names]
+    listed = [
+        f"{len(names)} {kind}: {some(names, _SHOWN)}" for kind, names in misfits.items() if names
+    ]
     if listed:
         raise BundleError(
             f"{bundle.source}: the weights do not fit {bundle.network['name']!r} as recorded; "
             f"{'; '.join(listed)}.",
             remedy="Use a bundle whose weights and network belong together.",
         )
-
-
-def _few(names: list[str]) -> str:
-    more = ", ..." if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

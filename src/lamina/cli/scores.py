@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.blocks import Blocks
+from lamina.errors import some
 from lamina.evaluation.figures import cell, number, shown_metrics
 from lamina.evaluation.metrics import Metric, Outcome
 from lamina.evaluation.protocols import PROTOCOLS
@@ -126,8 +127,8 @@ def _counts(
         ("Missed structures", sum(missed.values()), _per_label(missed)),
         ("Invented structures", sum(invented.values()), _per_label(invented)),
         ("Not applicable", sum(absent.values()), _per_label(absent)),
-        ("Failed cases", len(scores.failures), _some([*scores.failures])),
-        ("Not predicted cases", len(scores.not_predicted), _some(scores.not_predicted)),
+        ("Failed cases", len(scores.failures), some(scores.failures, CASES_SHOWN)),
+        ("Not predicted cases", len(scores.not_predicted), some(scores.not_predicted, CASES_SHOWN)),
     ):
         table.add_row(name, str(count), Text(details), style="" if count else "dim")
     for metric, others in _other_counts(metrics, summary).items():
@@ -154,11 +155,6 @@ def _other_counts(
 
 def _per_label(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{label} in {_cases(count)}" for label, count in counts.items() if count)
-
-
-def _some(cases: Sequence[str]) -> str:
-    more = len(cases) - CASES_SHOWN
-    return ", ".join([*cases[:CASES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _rules(metrics: Iterable[Metric]) -> Table:

@@ -14,6 +14,7 @@ from lamina.cli.scores import render_scores
 from lamina.cli.units import spoken
 from lamina.cli.watch import TOLERABLE_WAITING
 from lamina.data.doctor.groups import condensed
+from lamina.errors import some
 
 if TYPE_CHECKING:
     from lamina.data.fingerprint import Fingerprint
@@ -232,8 +233,4 @@ def _oddities(fingerprint: "Fingerprint") -> list[str]:
     for facts in fingerprint.cases:
         for oddity in facts.oddities:
             scans[oddity].append(facts.case_id)
-    return [
-        f"  {oddity}: {', '.join(ids[:_NAMED])}"
-        + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
-        for oddity, ids in scans.items()
-    ]
+    return [f"  {oddity}: {some(ids, _NAMED)}" for oddity, ids in scans.items()]

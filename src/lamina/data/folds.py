@@ -8,7 +8,7 @@ from pathlib import Path
 from lamina.data.case import Case
 from lamina.data.dealing import Strata, deal, traits_of
 from lamina.data.doctor import Finding
-from lamina.errors import ConfigError, DatasetError, first_reasons
+from lamina.errors import ConfigError, DatasetError, reasons
 from lamina.files import read_json, write_json
 
 SIDES = ("train", "val", "test")
@@ -70,7 +70,7 @@ def make_folds(
 
 
 def _too_few(num_cases: int, num_patients: int, excluded: Mapping[str, str]) -> DatasetError:
-    refused = f" {len(excluded)} cannot be used: {first_reasons({**excluded})}" if excluded else ""
+    refused = f" {len(excluded)} cannot be used: {reasons({**excluded})}" if excluded else ""
     return DatasetError(
         f"{num_cases} usable scan{'' if num_cases == 1 else 's'} of {num_patients} "
         f"patient{'' if num_patients == 1 else 's'}; validation needs two patients.{refused}",

@@ -16,7 +16,7 @@ from lamina.data.datasets import (
     list_descriptions,
     load_description,
 )
-from lamina.errors import DatasetError, UnknownNameError
+from lamina.errors import DatasetError, UnknownNameError, some
 from lamina.labels import LabelSet
 
 _NAMED = 10
@@ -240,9 +240,8 @@ def _departures(
     aim = sum(filter(None, printed)) or description.size.cases or num_cases
     numbered = description.names is not None and description.names.numbers
     if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        first = ", ".join(map(str, missing[:_NAMED]))
-        said.append(f"{len(missing)} cases of the paper are not here: numbers {first}{more}.")
+        numbers = some(missing, _NAMED)
+        said.append(f"{len(missing)} cases of the paper are not here: numbers {numbers}.")
     elif num_cases != aim and not numbered:
         said.append(f"{num_cases} cases are here, {aim} in the paper.")
     if protocol.split is None or not protocol.split.train:

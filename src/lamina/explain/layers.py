@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lamina.errors import UnknownNameError
+from lamina.errors import UnknownNameError, some
 from lamina.models import NetworkConfig, input_channels
 
 COARSE = 8
@@ -95,8 +95,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that there is not, with near matches, or the first of all."""
     names = list(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-    offer = f"Did you mean {' or '.join(near)}?" if near else f"There are {listed}."
+    offer = f"Did you mean {' or '.join(near)}?" if near else f"There are {some(names, _LISTED)}."
     return UnknownNameError(f"Unknown {what} {name!r}.", remedy=offer)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lamina.data.case import Case
 from lamina.data.layouts.msd import label_set
-from lamina.errors import DatasetError, LabelError, LaminaError
+from lamina.errors import DatasetError, LabelError, LaminaError, some
 from lamina.files import read_json
 from lamina.folders.prediction import RECORD, read_record
 from lamina.folders.probabilities import is_probabilities
@@ -104,7 +104,8 @@ def _pair(predictions: Path, references: Path) -> tuple[dict[str, Path], dict[st
         return dict.fromkeys(expected, predictions), expected
     if not predicted.keys() & expected.keys():
         raise DatasetError(
-            f"{predictions}: none of {_some(predicted)} is among the references {_some(expected)}.",
+            f"{predictions}: none of its label maps ({some(predicted, 3) or 'no file'}) is among "
+            f"the references ({some(expected, 3) or 'no file'}).",
             remedy="Give a prediction and its reference the same file name, suffixes aside.",
         )
     if predictions.is_file():
@@ -155,10 +156,6 @@ def _values(path: Path) -> Iterator[int]:
         yield from (int(value) for value in np.unique(read_labels(path).array))
     except LaminaError:
         return
-
-
-def _some(cases: Mapping[str, Path]) -> str:
-    return f"{', '.join(list(cases)[:3]) or 'no file'}{', ...' if len(cases) > 3 else ''}"
 
 
 def folder_of(path: Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from lamina.bundle import Bundle
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.plan import Plan
+from lamina.errors import some
 from lamina.models import configure
 from lamina.models.complexity import complexity
 
@@ -45,8 +46,7 @@ def data_facts(found: Fingerprint) -> dict[str, str]:
         what = "Volume" if found.spatial_dims == 3 else "Area"
         facts[f"{what} of {name}"] = _sizes(sizes, unit, found.spatial_dims)
     if odd:
-        more = f" and {len(odd) - _LISTED} more" if len(odd) > _LISTED else ""
-        facts["Deserve a look"] = "; ".join(odd[:_LISTED]) + more
+        facts["Deserve a look"] = some(odd, _LISTED, separator="; ")
     return facts
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.data.budget import NetworkCost
 from lamina.models import NetworkConfig, input_channels
+from lamina.models.accelerate import keep_freed_memory
 
 _BACKWARD = 1.3
 """Peak over what is kept for the backward pass: gradients in flight and the optimiser's scratch."""
@@ -30,6 +31,8 @@ def measure_cost(
         network_options: What differs from the preset.
         device: Where it is to be trained.
     """
+    if device == "cpu":
+        keep_freed_memory()  # as training does
     side = max(32, config.size_divisor)
     # Twice as long along one axis: the deepest map must not be a single voxel.
     sides = *[side] * (config.spatial_dims - 1), max(side, 2 * config.size_divisor)

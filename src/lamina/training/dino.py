@@ -25,6 +25,7 @@ from lamina.data.patches import StepSampler, loading
 from lamina.data.views import ViewDataset
 from lamina.errors import TrainingError
 from lamina.losses.dino import teacher_momentum
+from lamina.models.accelerate import keep_freed_memory
 from lamina.signals import on_ending
 from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_latest
 from lamina.training.device import chosen_device, placement
@@ -95,6 +96,8 @@ class _Run:
         began: float,
     ) -> None:
         device = chosen_device(config.device)
+        if device == "cpu":
+            keep_freed_memory()
         precision = resolve_precision(config.precision, device)
         self.fabric = Fabric(**placement(device), precision=_FORMATS[precision])
         self.fabric.to_device(module)

@@ -22,6 +22,7 @@ from lamina.data.sampling import PatchSampler, random_for
 from lamina.data.workers import num_cores
 from lamina.errors import ConfigError
 from lamina.losses import Loss
+from lamina.models.accelerate import keep_freed_memory
 from lamina.training.callbacks import EpochReport, Epochs, RunState, Validate
 from lamina.training.checkpoints import AtomicCheckpointIO, latest, read_latest
 from lamina.training.compilation import Compilation
@@ -155,6 +156,8 @@ def fit(
         module.to(memory_format=torch.contiguous_format)
     if config.activation_checkpointing:
         checkpoint_activations(network)
+    if layout.device == "cpu":
+        keep_freed_memory()
     precision = state.precision or resolve_precision(config.precision, layout.device)
     if precision == "bf16" and layout.device == "cpu":
         callbacks.insert(0, SmallGrids())

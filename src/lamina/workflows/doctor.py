@@ -18,12 +18,11 @@ from lamina.data.doctor.mend import Change, check_outside, check_room, mend, pla
 from lamina.data.doctor.suspicions import sided_pairs
 from lamina.data.layouts import read_cohort
 from lamina.data.workers import run_over, workers_for
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, some
 from lamina.io import is_scan, strip_suffix
 from lamina.workflows import Progress, no_progress
 
 _TEST_FOLDER = "imagesTs"
-_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,13 +188,11 @@ def _unlisted(cohort: Cohort) -> Iterator[Finding]:
             continue
         stray = sorted(p.name for p in folder.iterdir() if is_scan(p) and p not in used)
         if stray:
-            listed = ", ".join(stray[:_LISTED])
-            more = f" and {len(stray) - _LISTED} more" if len(stray) > _LISTED else ""
             yield Finding(
                 severity="note",
                 check="unlisted",
                 case="",
                 file=str(folder),
-                message=f"in no case: {listed}{more}.",
+                message=f"in no case: {some(stray)}.",
                 remedy="List them in dataset.json, or move them away.",
             )

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from lamina.bundle import Bundle, save_bundle
 from lamina.config import load_yaml
 from lamina.data.plan import Plan
-from lamina.errors import BundleError, ConfigError
+from lamina.errors import BundleError, ConfigError, some
 from lamina.files import sha256
 from lamina.folders.transformer import write_vit
 from lamina.inference.attention_maps import MapMaker
@@ -138,9 +138,7 @@ def _refuse_misfits(fit: Fit, file: Path) -> None:
         "of another shape": fit.misshapen,
     }
     misfits = [
-        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        for kind, names in kinds.items()
-        if names
+        f"{len(names)} {kind}: {some(names, _SHOWN)}" for kind, names in kinds.items() if names
     ]
     if misfits:
         raise BundleError(

@@ -11,7 +11,7 @@ from lamina.data.fingerprint import Fingerprint
 from lamina.data.folds import read_fold
 from lamina.data.plan import Plan
 from lamina.data.planning import misfits
-from lamina.errors import DatasetError, first_reasons
+from lamina.errors import DatasetError, reasons
 from lamina.files import check_folder, read_json, write_json, write_text
 from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
@@ -124,7 +124,7 @@ def _check_fit(work: Path, planner: Planner, plan: Plan) -> None:
     facts = (case for case in planner.fingerprint.cases if case.case_id in prepared)
     if unfit := misfits(facts, plan):
         raise DatasetError(
-            f"{work}: {len(unfit)} cases do not fit the new plan. {first_reasons(unfit)}",
+            f"{work}: {len(unfit)} cases do not fit the new plan. {reasons(unfit)}",
             remedy="Or run lamina prepare so into another folder, which leaves them out.",
         )
 
@@ -135,7 +135,7 @@ def _prepare_again(
     cohort, fingerprint = planner.cohort, planner.fingerprint
     if failed := store(cohort, fingerprint, plan, folder.cache, workers, progress):
         raise DatasetError(
-            f"{folder.root}: {len(failed)} cases cannot be prepared again. {first_reasons(failed)}",
+            f"{folder.root}: {len(failed)} cases cannot be prepared again. {reasons(failed)}",
             remedy="Mend that, and run the same command again; it goes on where it stopped.",
         )
 

@@ -19,7 +19,7 @@ from lamina.data.planning import misfits
 from lamina.data.protocols import Assignment
 from lamina.data.splits import assign, divide, given_split, set_aside
 from lamina.data.workers import workers_for
-from lamina.errors import DatasetError, FileError, LaminaError, first_reasons
+from lamina.errors import DatasetError, FileError, LaminaError, reasons
 from lamina.files import check_folder, read_json, remove_parts, write_json
 from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
@@ -212,7 +212,7 @@ def _without(cohort: Cohort, excluded: dict[str, str]) -> Cohort:
     kept = tuple(c for c in cohort.cases if c.case_id not in excluded)
     if not kept:
         raise DatasetError(
-            f"{cohort.name}: none of {len(excluded)} cases can be used. {first_reasons(excluded)}",
+            f"{cohort.name}: none of {len(excluded)} cases can be used. {reasons(excluded)}",
             remedy="lamina doctor says of each scan what is wrong with it.",
         )
     return replace(cohort, cases=kept)

@@ -10,7 +10,7 @@ from lamina.bundle import Bundle, load_bundle
 from lamina.config import resolve
 from lamina.data.case import patient_of
 from lamina.data.fingerprint import Fingerprint
-from lamina.errors import ConfigError, DatasetError, FileError
+from lamina.errors import ConfigError, DatasetError, FileError, some
 from lamina.evaluation.figures import shown_metrics
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import intervals_of
@@ -205,8 +205,7 @@ def _subtitle(scores: Scores, record: Mapping[str, Any] | None) -> str:
     else:
         scans = f"the validation scans of fold {record['fold']}"
     names = scores.labels.foreground
-    more = [f"{len(names) - _LISTED} more"] * (len(names) > _LISTED)
-    return f"{', '.join([*names[:_LISTED], *more])} · {scans}"
+    return f"{some(names, _LISTED)} · {scans}"
 
 
 def _about_run(run: RunFolder, record: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.facts import WHOLE_TOLERANCE, Examination, ImageFacts, LabelFacts
 from lamina.data.doctor.groups import folded, whole_set
-from lamina.errors import GeometryError
+from lamina.errors import GeometryError, some
 from lamina.geometry import Affine, check_same_grid, corner_distance
 from lamina.io import LABEL_TOLERANCE
 from lamina.labels import LabelSet
 
 USUAL = 0.9
 """A structure that this share of the labelled cases has is missed in the others."""
-
-_LISTED = 8
 
 
 def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
@@ -178,12 +176,11 @@ def _check_values(labels: LabelSet, label: LabelFacts, about: dict[str, Any]) ->
             **about,
         )
     elif unknown:
-        listed = ", ".join(f"{value} ({label.counts[value]} voxels)" for value in unknown[:_LISTED])
-        more = f" and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+        counted = some(f"{value} ({label.counts[value]} voxels)" for value in unknown)
         yield Finding(
             severity="error",
             check="values",
-            message=f"undeclared values {listed}{more}; declared are {some(sorted(known))}.",
+            message=f"undeclared values {counted}; declared are {some(sorted(known))}.",
             remedy="Say in dataset.json what they stand for, or correct the file; masks are "
             "resized with nearest neighbour.",
             **about,
@@ -237,9 +234,3 @@ def _missing(
             )
         elif missed:
             yield Finding(severity="note", message=f"has no {some(missed)}.", **about)
-
-
-def some(items: Sequence[Any]) -> str:
-    """Return the first few items for a message, and how many more there are."""
-    rest = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return ", ".join(str(item) for item in items[:_LISTED]) + rest

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
-from lamina.data.doctor.contents import some
 from lamina.data.doctor.facts import Examination
 from lamina.data.doctor.groups import whole_set
+from lamina.errors import some
 
 
 def check_declaration(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from lamina.data.doctor import SEVERITIES, Finding, Severity
+from lamina.errors import some
 
 MANY = 0.1
 """A finding that more than this share of the cases has is a group, and reported as one."""
@@ -51,9 +52,8 @@ def condensed(findings: Sequence[Finding], total: int) -> list[Finding]:
 
 def _as_one(found: Sequence[Finding], total: int) -> Finding:
     first, cases = found[0], list(dict.fromkeys(finding.case for finding in found))
-    more = f" and {len(cases) - NAMED} more" if len(cases) > NAMED else ""
     message = (
-        f"{len(cases)} of {total} cases ({', '.join(cases[:NAMED])}{more}); {first.case}, for one: "
+        f"{len(cases)} of {total} cases ({some(cases, NAMED)}); {first.case}, for one: "
         f"{first.message}"
     )
     return whole_set(first.severity, first.check, message, first.remedy)

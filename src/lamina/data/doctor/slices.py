@@ -11,6 +11,7 @@ from lamina.data.doctor import Finding
 from lamina.data.doctor.contents import channel_name
 from lamina.data.doctor.facts import Examination
 from lamina.data.doctor.groups import folded
+from lamina.errors import some
 from lamina.volume import Volume
 
 LONGEST = 2
@@ -20,7 +21,6 @@ SAME_PLACE = 0.5
 
 _LEAST = 10
 """Voxels that must lie in the same place before and behind."""
-_LISTED = 5
 
 
 def slice_axis(volume: Volume) -> int:
@@ -112,6 +112,4 @@ def check_slices(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Findin
 
 
 def _some(slices: Sequence[int]) -> str:
-    more = f" and {len(slices) - _LISTED} more" if len(slices) > _LISTED else ""
-    listed = ", ".join(map(str, slices[:_LISTED]))
-    return f"slice{'s' if len(slices) > 1 else ''} {listed}{more} (counted from 0)"
+    return f"slice{'s' if len(slices) > 1 else ''} {some(slices)} (counted from 0)"

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.data.cohort import Cohort
-from lamina.data.layouts.pairing import listed
 from lamina.data.layouts.undeclared import RESIZED
-from lamina.errors import DatasetError, LabelError
+from lamina.errors import DatasetError, LabelError, some
 from lamina.registry import Registry
 
 
@@ -54,14 +53,14 @@ def read_cohort(folder: Path, layout: str | None = None, *, partial: bool = Fals
         total = len(cohort.unpaired) + len(cohort.cases)
         raise DatasetError(
             f"{folder}: {len(cohort.unpaired)} of {total} cases cannot be used: "
-            f"{listed(cohort.unpaired)}.",
+            f"{some(cohort.unpaired, 5, separator='; ')}.",
             remedy="Bring what is missing under the same name, and move away what is too much; "
             "lamina doctor --fix copies the others.",
         )
     if cohort.odd_labels and not partial:
-        names = [path.relative_to(folder).as_posix() for path in cohort.odd_labels]
+        names = (path.relative_to(folder).as_posix() for path in cohort.odd_labels)
         raise LabelError(
-            f"{folder}: masks of many values, where nobody declared any: {listed(names)}. Resized?",
+            f"{folder}: masks of many values, where nobody declared any: {some(names)}. Resized?",
             remedy=RESIZED,
         )
     return cohort

@@ -1,13 +1,12 @@
 """What is said of scans and labels that do not pair up, and of cases that are not whole."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lamina.errors import DatasetError
+from lamina.errors import DatasetError, some
 from lamina.io import strip_suffix
 
 _NAMED = 3
-_LISTED = 5
 
 Unpaired = dict[str, tuple[Path, ...]]
 """What is wrong with a case that is left out, after its name -> its files."""
@@ -48,18 +47,12 @@ def check_channels(folder: Path, faults: Mapping[str, str], total: int, remedy: 
         DatasetError: Half of the cases or more have other channels.
     """
     if 2 * len(faults) >= total:
-        told = listed(f"{name} {fault}" for name, fault in sorted(faults.items()))
+        each = (f"{name} {fault}" for name, fault in sorted(faults.items()))
         raise DatasetError(
-            f"{folder}: {len(faults)} of {total} cases lack channels or have too many: {told}.",
+            f"{folder}: {len(faults)} of {total} cases lack channels or have too many: "
+            f"{some(each, 5, separator='; ')}.",
             remedy=remedy,
         )
-
-
-def listed(reasons: Iterable[str]) -> str:
-    """Join what is wrong with some cases; of many, the first are told."""
-    first, *rest = reasons
-    more = f"; and {len(rest) + 1 - _LISTED} more" if len(rest) >= _LISTED else ""
-    return "; ".join([first, *rest][:_LISTED]) + more
 
 
 def no_pairs(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> DatasetError:
@@ -73,12 +66,11 @@ def no_pairs(folder: Path, images: Sequence[Path], labels: Sequence[Path]) -> Da
     if not images or not labels:
         remedy += " Folders within images and labels are not looked into."
     return DatasetError(
-        f"{folder}: holds no scans with a label of the same name; scans: {_some(images)}; "
-        f"labels: {_some(labels)}.",
+        f"{folder}: holds no scans with a label of the same name; scans: {_names(images)}; "
+        f"labels: {_names(labels)}.",
         remedy=remedy,
     )
 
 
-def _some(files: Sequence[Path]) -> str:
-    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-    return (", ".join(path.name for path in files[:_NAMED]) or "none") + more
+def _names(files: Sequence[Path]) -> str:
+    return some((path.name for path in files), _NAMED) or "none"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lamina.config import resolve
-from lamina.errors import BundleError
+from lamina.errors import BundleError, some
 from lamina.models import NetworkConfig
 from lamina.registry import Registry
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WRAPPERS = re.compile(r"^((module|backbone)\.)+")
-_SHOWN = 5
 """Names listed of each kind of misfit."""
 
 
@@ -141,7 +140,7 @@ def load_reference(
     """
     fit = fit_reference(name, config, state_dict)
     if fit.misfits:
-        listed = "; ".join(f"{len(x)} {kind}: {_few(x)}" for kind, x in fit.misfits.items())
+        listed = "; ".join(f"{len(x)} {kind}: {some(x)}" for kind, x in fit.misfits.items())
         raise BundleError(f"{name}: the weights do not fit the published network; {listed}.")
     return fit.network
 
@@ -154,8 +153,3 @@ def _configure(name: str, reference: Reference, published: Mapping[str, "Tensor"
             f"{name}: the weights are not those of the published network: {error!r}.",
             remedy="Give the state dict that the authors' code saved.",
         ) from error
-
-
-def _few(names: tuple[str, ...]) -> str:
-    more = ", ..." if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

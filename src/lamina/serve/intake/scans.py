@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.errors import FileError
+from lamina.errors import FileError, some
 from lamina.io import FORMATS, claim_of, is_scan
 from lamina.io.dicom_series import holds_series, list_series
 from lamina.serve.intake.uploads import base_name, is_clutter
@@ -118,8 +118,7 @@ def _unused(files: Mapping[Path, str], used: Sequence[Path]) -> tuple[str, ...]:
     names = sorted(base_name(files[path]) for path in files.keys() - {*used})
     if not names:
         return ()
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return (f"No scan, and not used: {', '.join(names[:_MOST_NAMED])}{more}.",)
+    return (f"No scan, and not used: {some(names, _MOST_NAMED)}.",)
 
 
 def _too_large(name: str) -> FileError:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 
-from lamina.errors import DatasetError
+from lamina.errors import DatasetError, some
 from lamina.evaluation.statistics.pairing import Paired
 from lamina.folders.evaluation import Evaluation
 
@@ -55,19 +55,19 @@ def remarks(
     tried = frozenset[str]().union(*(e.tried for e in evaluations))
     lost = tried - {*found.cases, *found.not_applicable}
     if idle := frozenset[str]().union(*(e.cases for e in evaluations)) - tried:
-        yield f"References for which no method has a segmentation: {_some(idle)}."
+        yield f"References for which no method has a segmentation: {_named(idle)}."
     if lost:
         lacking = _per_method(methods, [len(lost - e.present.keys()) for e in evaluations])
-        yield f"Left out, because a score is missing: {_some(lost)}. Missing: {lacking}."
+        yield f"Left out, because a score is missing: {_named(lost)}. Missing: {lacking}."
     if found.not_applicable:
         yield (
             "Left out, because there is nothing to find and nobody found anything: "
-            f"{_some(found.not_applicable)}."
+            f"{_named(found.not_applicable)}."
         )
     if found.granted:
         yield (
             f"Who rightly found nothing where another invented something gets {best:g}: "
-            f"{_some(found.granted)}."
+            f"{_named(found.granted)}."
         )
     compared = {(case, name) for case in found.cases for name in structures}
     missed = [len(e.missed & compared) for e in evaluations]
@@ -110,7 +110,7 @@ def _rules(first: Evaluation, other: Evaluation, metric: str) -> str:
 def _cases(first: Evaluation, other: Evaluation) -> str:
     """Tell of cases that one was tried on and the other knows nothing of."""
     only = [sorted(first.tried - other.cases), sorted(other.tried - first.cases)]
-    parts = [f"{_some(cases)} only in the {nth}" for cases, nth in zip(only, _NTH, strict=True)]
+    parts = [f"{_named(cases)} only in the {nth}" for cases, nth in zip(only, _NTH, strict=True)]
     told = ", ".join(part for part, cases in zip(parts, only, strict=True) if cases)
     return f"cases differ: {told}." if told else ""
 
@@ -137,7 +137,5 @@ def _per_method(methods: Mapping[str, Sequence[Path]], counts: Sequence[int]) ->
     return ", ".join(f"{name} {sum(next(left) for _ in paths)}" for name, paths in methods.items())
 
 
-def _some(cases: frozenset[str] | set[str] | Sequence[str]) -> str:
-    more = len(cases) - _NAMED
-    named = ", ".join(sorted(cases)[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-    return f"{len(cases)} case{'s' * (len(cases) != 1)} ({named})"
+def _named(cases: frozenset[str] | set[str] | Sequence[str]) -> str:
+    return f"{len(cases)} case{'s' * (len(cases) != 1)} ({some(sorted(cases), _NAMED)})"
