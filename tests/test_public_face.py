@@ -1,6 +1,7 @@
 """What ``import lamina`` offers, and how little it costs."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,9 @@ import lamina
 from lamina import errors
 
 PUBLIC = [
+    "Case",
     "LabelSet",
+    "LaminaError",
     "Model",
     "Volume",
     "__version__",
@@ -22,6 +25,7 @@ PUBLIC = [
     "predict",
     "prepare",
     "read_volume",
+    "recipe",
     "train",
     "write_volume",
 ]
@@ -61,7 +65,8 @@ def test_importing_loads_nothing_heavy(statement):
 
 
 def test_every_error_is_in_the_tree_and_speaks_plainly():
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    kinds = [kind for kind in found if kind.__module__ == errors.__name__]
     assert errors.LaminaError in kinds
     for kind in kinds:
         error = kind("a.nii: is empty.", remedy="Send it again.")
@@ -72,3 +77,19 @@ def test_every_error_is_in_the_tree_and_speaks_plainly():
             "message": "a.nii: is empty.",
             "remedy": "Send it again.",
         }
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: lamina.load("busi", device="gpu"),
+        lambda: lamina.predict("busi", out="out"),
+        lambda: lamina.compare({"a": ["scores"]}),
+        lambda: lamina.recipe("demo", strict_paper=True),
+    ],
+)
+def test_errors_speak_of_parameters_and_not_of_options(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(lamina.LaminaError) as refused:
+        call()
+    assert not re.search(r"\B-", str(refused.value))

@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -237,8 +238,29 @@ def test_a_record_beside_another_is_in_its_table_and_of_its_patients(write, tabl
         tables["read_records"]()
     alone["patients_sha256"] = "of others"
     (tmp_path / "one_channel.json").write_text(json.dumps(alone), "utf-8")
-    with pytest.raises(SystemExit, match="one_channel: its patients are not those of all_channels"):
+    with pytest.raises(SystemExit, match="one_channel: its patients or scans are not"):
         tables["read_records"]()
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ({"failures": {"hard": "out of memory"}}, r"1 failed \(hard\)"),
+        ({"not_predicted": ("hard", "odd")}, r"2 not segmented \(hard, odd\)"),
+    ],
+)
+def test_scores_that_lack_scans_make_no_record(tool, tmp_path, tiny_run, scores, lost, said):
+    found = read_evaluation(scores).scores
+    replace(found, **lost).write(tmp_path)
+    with pytest.raises(SystemExit, match=said):
+        tool["write_record"]("one", tiny_run, tmp_path, "without the hard scans")
+
+
+def test_other_scans_of_the_same_patients_are_not_paired(write, tables):
+    first = write("one")
+    second = first | {"cases_sha256": "of other scans"}
+    older = {key: value for key, value in first.items() if key != "cases_sha256"}
+    assert tables["_against_first"]([first, second, older])[1:] == ["", "+0.000, p 1"]
 
 
 def test_runs_of_a_group_have_a_table_of_their_own_and_are_not_the_best(write, tables, tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lamina.errors import GeometryError
+from lamina.errors import ConfigError, GeometryError
 from lamina.geometry import affine_from
 from lamina.volume import Volume
 
@@ -42,6 +42,12 @@ def test_another_number_of_axes_is_refused(shape):
 def test_an_array_without_voxels_is_refused(shape):
     with pytest.raises(GeometryError, match=r"scan\.nii: array of shape .* holds no voxels"):
         Volume(np.zeros(shape), np.eye(4), source="scan.nii")
+
+
+@pytest.mark.parametrize("kind", [np.complex64, object, "U1", "M8[s]"])
+def test_voxels_that_are_no_real_numbers_are_refused(kind):
+    with pytest.raises(ConfigError, match=r"scan\.nii: voxels of type .*; real numbers"):
+        Volume(np.empty((1, 2, 2, 2), kind), np.eye(4), source="scan.nii")
 
 
 def test_an_unusable_affine_is_refused():

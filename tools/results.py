@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -27,6 +27,7 @@ from typing import Any
 
 from lamina.bundle import load_bundle
 from lamina.data.case import patient_of
+from lamina.errors import some
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.statistics.pairing import mean_over
 from lamina.folders.bundle import find_bundle
@@ -107,10 +108,12 @@ def write_record(
     manifest["machine"].pop("platform", None)
     whole = {"num_folds": len(folds)} if len(folds) > 1 else {}
     dropped = _DROPPED | _OF_ONE_FOLD if whole else _DROPPED
-    evaluation = json.loads((scores / "scores.json").read_text("utf-8"))
+    found = read_evaluation(scores)
+    _check_whole(found)
+    evaluation = json.loads(found.path.read_text("utf-8"))
     unit, metrics = evaluation["unit"], (*OVERLAPS, *(DISTANCES if distances else ()))
     names = {metric: METRICS.get(metric).measured_in(unit).name for metric in metrics}
-    patients = by_patient(read_evaluation(scores), names)
+    patients = by_patient(found, names)
     record = {
         "note": note,
         "run": {key: value for key, value in manifest.items() if key not in dropped},
@@ -125,7 +128,8 @@ def write_record(
         "model_mb": round(folds[0].bundle_file.stat().st_size / 1e6, 2),
         "unit": unit,
         "structures": {name: of["dice"]["mean"] for name, of in evaluation["summary"].items()},
-        "patients_sha256": sha256(repr(sorted(patients)).encode()).hexdigest(),
+        "patients_sha256": _hash_of(patients),
+        "cases_sha256": _hash_of(found.present),
         "per_patient": {
             metric: [_rounded(patients[patient][metric]) for patient in sorted(patients)]
             for metric in metrics
@@ -133,6 +137,23 @@ def write_record(
     } | {key: value for key, value in more.items() if value}
     RECORDS.mkdir(parents=True, exist_ok=True)
     _write(RECORDS / f"{name}.json", record)
+
+
+def _check_whole(found: Evaluation) -> None:
+    """Refuse scores without some scans: means without the hard ones look better than they are."""
+    for lacking, what in (
+        (found.scores.failures, "failed"),
+        (found.scores.not_predicted, "not segmented"),
+    ):
+        if lacking:
+            raise SystemExit(
+                f"{found.path}: {len(lacking)} {what} ({some(sorted(lacking))}). Segment "
+                "all scans, and score them against the references of these scans alone."
+            )
+
+
+def _hash_of(names: Iterable[str]) -> str:
+    return sha256(repr(sorted(names)).encode()).hexdigest()
 
 
 def before(manifest: Mapping[str, Any], models: Sequence[Path]) -> list[Mapping[str, Any]]:

@@ -63,11 +63,13 @@ whatever size the network sees it. {FEW_TOLD}
 take several. *A scan*: predicting one of usual size on one CPU thread, from file to file, with the
 program's memory.
 
-*Against the first*: mean difference in Dice over patients, paired as `lamina compare` does it, so
-that where one of the two invents something in a patient who has nothing to find, the other, if it
-rightly finds nothing, has 1; and the p value of Wilcoxon's signed rank test, corrected after Holm
-within the table. Blank where other patients were scored. One seed and one fold each unless a note
-says otherwise: differences of a point may be chance.
+*Against the first*: mean difference in Dice over patients, and the p value of Wilcoxon's signed
+rank test, corrected after Holm within the table. Both are of patients' means: who rightly found
+nothing in a patient, and so has no mean, has 1 where the other invented something; a patient of
+whom neither has one is left out. `lamina compare` does so structure by structure of each scan, and
+may tell another difference where there are several of either. Blank where other patients or scans
+were scored. One seed and one fold each unless a note says otherwise: differences of a point may be
+chance.
 """
 
 
@@ -98,12 +100,19 @@ def read_records() -> dict[str, list[dict[str, Any]]]:
         if beside not in found:
             raise SystemExit(f"{name}: beside {beside}, which is no record.")
         of = found[beside]
-        if of.get("patients_sha256") != record.get("patients_sha256"):
-            raise SystemExit(f"{name}: its patients are not those of {beside}.")
+        if not same_cases(of, record):
+            raise SystemExit(f"{name}: its patients or scans are not those of {beside}.")
         sets[of["run"]["dataset"]["name"]].append(record)
     for records in sets.values():
         records.sort(key=dice_of, reverse=True)
     return dict(sorted(sets.items()))
+
+
+def same_cases(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether records are of the same patients and, where both know their scans, of these."""
+    both = "cases_sha256" in one and "cases_sha256" in other
+    keys = ["patients_sha256", *["cases_sha256"] * both]
+    return all(one.get(key) == other.get(key) for key in keys)
 
 
 def page(sets: dict[str, list[dict[str, Any]]]) -> str:
@@ -151,7 +160,7 @@ def _against_first(records: list[dict[str, Any]]) -> list[str]:
     """Return the paired difference to the best, with its p value, where patients are the same."""
     first, told = records[0], {}
     for number, record in enumerate(records[1:], start=1):
-        if record.get("patients_sha256") == first.get("patients_sha256"):
+        if same_cases(record, first):
             told[number] = _differences(record, first)
     p_values = holm([signed_rank(differences).p for differences in told.values()])
     texts = ["" if number else "–" for number in range(len(records))]

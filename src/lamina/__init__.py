@@ -8,6 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lamina.data.case import Case
+    from lamina.errors import LaminaError
     from lamina.folders.model import Model, load
     from lamina.io import read_volume, write_volume
     from lamina.labels import LabelSet
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
     from lamina.workflows.evaluate import evaluate
     from lamina.workflows.predict import predict
     from lamina.workflows.prepare import prepare
+    from lamina.workflows.recipes import recipe
     from lamina.workflows.train import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Case": "lamina.data.case",
     "LabelSet": "lamina.labels",
+    "LaminaError": "lamina.errors",
     "Model": "lamina.folders.model",
     "Volume": "lamina.volume",
     "build": "lamina.models",
@@ -34,12 +39,15 @@ _HOMES = {
     "predict": "lamina.workflows.predict",
     "prepare": "lamina.workflows.prepare",
     "read_volume": "lamina.io",
+    "recipe": "lamina.workflows.recipes",
     "train": "lamina.workflows.train",
     "write_volume": "lamina.io",
 }
 
 __all__ = [
+    "Case",
     "LabelSet",
+    "LaminaError",
     "Model",
     "Volume",
     "__version__",
@@ -51,6 +59,7 @@ __all__ = [
     "predict",
     "prepare",
     "read_volume",
+    "recipe",
     "train",
     "write_volume",
 ]

@@ -1,11 +1,10 @@
 """Settings: typed dataclasses filled from layers, every fault reported at once.
 
-Defaults < recipe < the user's YAML < flags < ``--set a.b=c``. Unknown keys are refused with their
-full path and the nearest known one. Nothing is read from environment variables.
+Unknown keys are refused with their full path and the nearest known one. Nothing is read from
+environment variables.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,14 +12,16 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
-from lamina.errors import ConfigError
-
-log = logging.getLogger(__name__)
+from lamina.errors import ConfigError, some
 
 T = TypeVar("T")
 
-_RECIPES = Path(__file__).parent / "recipes"
 _PRESET = "preset"
+_WANTED = {
+    "tuple_type": "must be a list, such as [1, 2]",
+    "dict_type": "must be settings with names, such as {name: value}",
+}
+"""What a setting must be, by pydantic's name for what it is not."""
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -44,115 +45,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def list_recipes() -> tuple[str, ...]:
-    """Return the names of the recipes that ship with Lamina, sorted."""
-    return tuple(sorted(path.stem for path in _RECIPES.glob("*.yaml")))
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """Read a whole recipe: one that ships with Lamina, or a YAML file of one's own.
-
-    Beside settings it may have two sections: ``recipe`` says where they come from, and
-    ``strict_paper`` holds the settings that differ where a paper is followed into its slips.
-
-    Raises:
-        ConfigError: There is no such recipe, or the file or a section is not a mapping.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return _checked(name, load_yaml(Path(name)))
-    known = list_recipes()
-    if name not in known:
-        near = get_close_matches(name, known, n=3, cutoff=0.5)
-        offer = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-        raise ConfigError(f"recipe {name!r}: unknown; {offer}, or a file ending in .yaml.")
-    return _checked(name, load_yaml(_RECIPES / f"{name}.yaml"))
-
-
-def load_recipe(name: str, *, strict_paper: bool = False) -> dict[str, Any]:
-    """Return the settings of a recipe.
-
-    Args:
-        name: A recipe that ships with Lamina, or a YAML file of one's own.
-        strict_paper: Take the published choice where the recipe mends it.
-
-    Raises:
-        ConfigError: There is no such recipe, it is not a mapping of settings, or it follows no
-            paper that could be followed strictly.
-    """
-    settings = read_recipe(name)
-    settings.pop("recipe", None)
-    published = settings.pop("strict_paper", None)
-    if not strict_paper:
-        return settings
-    if published is None:
-        raise ConfigError(f"--strict-paper: recipe {name!r} has no section strict_paper.")
-    if not published:
-        log.warning(
-            "--strict-paper: no setting of recipe %r departs from its paper; what else does is "
-            "listed by lamina recipes %s.",
-            name,
-            name,
-        )
-    return layered(settings, published)
-
-
-def _checked(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
-    for section in ("recipe", "strict_paper"):
-        if not isinstance(recipe.get(section, {}), dict):
-            raise ConfigError(f"recipe {name!r}: its section {section!r} must be a mapping.")
-    return recipe
-
-
-def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
-    """Turn ``["optimiser.lr=1e-3", "epochs=5"]`` into nested settings; values are read as YAML.
-
-    Each is laid over those before it, as :func:`layered` does.
-
-    Raises:
-        ConfigError: An entry is not of the form ``a.b=value``.
-    """
-    return layered(*map(_override, settings))
-
-
-def _override(setting: str) -> dict[str, Any]:
-    path, equals, text = setting.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {setting!r}: must read name=value, such as optimiser.lr=0.001.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting!r}: {text!r} is not a YAML value.") from error
-    *outer, name = keys
-    tree: dict[str, Any] = {name: value}
-    for key in reversed(outer):
-        tree = {key: tree}
-    return tree
-
-
-def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Turn ``["optimiser.lr=1e-3,3e-3"]`` into the values of each setting, read as YAML.
-
-    Raises:
-        ConfigError: An entry is not of the form ``a.b=value,value``, or a setting comes twice.
-    """
-    grid: dict[str, list[Any]] = {}
-    for text in texts:
-        name, _, values = text.partition("=")
-        name = name.strip()
-        try:
-            parsed = yaml.safe_load(f"[{values}]")
-        except yaml.YAMLError:
-            parsed = None
-        if not parsed or not all(name.split(".")) or name in grid:
-            raise ConfigError(
-                f"--set-grid {text!r}: must read name=value,value, such as "
-                "optimiser.lr=1e-3,3e-3, once for each name."
-            )
-        grid[name] = parsed
-    return grid
-
-
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Lay nested settings over each other, later ones winning.
 
@@ -162,36 +54,6 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         merged = _merge(merged, layer)
     return merged
-
-
-def settings_from(
-    *,
-    recipe: str | None = None,
-    strict_paper: bool = False,
-    config: Path | None = None,
-    flags: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] | None = None,
-) -> dict[str, Any]:
-    """Lay over each other what a command was given, in the order of this module.
-
-    Args:
-        recipe: As for :func:`load_recipe`, and so is ``strict_paper``.
-        strict_paper: Needs a recipe.
-        config: The user's YAML file.
-        flags: Settings with options of their own; those that are ``None`` were not given.
-        overrides: As for :func:`parse_overrides`.
-
-    Raises:
-        ConfigError: One of them is wrong.
-    """
-    if strict_paper and not recipe:
-        raise ConfigError("--strict-paper: needs a --recipe.")
-    return layered(
-        load_recipe(recipe, strict_paper=strict_paper) if recipe else {},
-        load_yaml(config) if config else {},
-        {name: value for name, value in (flags or {}).items() if value is not None},
-        parse_overrides(overrides or ()),
-    )
 
 
 def resolve(schema: type[T], *layers: Any) -> T:
@@ -257,7 +119,10 @@ def _describe(fault: Mapping[str, Any], known: Sequence[str]) -> str:
     path = ".".join(str(part) for part in loc)
     if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
         return f"{path}: unknown; {_offer(loc, known)}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = _WANTED.get(fault["type"], str(fault["msg"]).removeprefix("Value error, "))
+    if fault["type"] == "dataclass_type":
+        parts = [name for name in known if name.startswith(f"{path}.")]
+        message = f"has settings of its own: {some(parts, 4)}"
     if fault["type"] in ("missing", "value_error") or isinstance(fault["input"], dict):
         return f"{path}: {message}" if path else message
     return f"{path} = {fault['input']!r}: {message}"

@@ -20,6 +20,9 @@ Affine = NDArray[np.float64]
 GRID_TOLERANCE_MM = 1e-3
 """Two grids agree when no corner is off by more than this, or than 1 % of the smallest spacing."""
 
+SAME_SPACING = 1e-4
+"""Voxel sizes that differ by less than this share are one size."""
+
 _BEYOND_MM = 1e12
 """Numbers this large are damage; their squares would overflow."""
 
@@ -225,7 +228,7 @@ def resampled_grid(
     target = np.asarray(target_spacing, dtype=np.float64)
     if target.shape != (dims,) or not (np.isfinite(target) & (target > 0)).all():
         raise GeometryError(f"target spacing {_mm(target)} mm: {dims} positive numbers are needed.")
-    ratio = np.where(np.isclose(spacing, target, rtol=1e-4, atol=0), 1.0, target / spacing)
+    ratio = np.where(np.isclose(spacing, target, rtol=SAME_SPACING, atol=0), 1.0, target / spacing)
     shape = np.maximum(1, np.round(np.array(spatial_shape) / ratio)).astype(int)
     moved = affine.copy()
     moved[:3, :dims] = affine[:3, :dims] * ratio

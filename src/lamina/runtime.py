@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lamina.data.case import Case
 from lamina.data.scans import scan_of
 from lamina.data.slices import slice_axis
 from lamina.data.workers import num_cores
@@ -54,12 +55,15 @@ class Model:
         Raises:
             LaminaError: The scan cannot be read or does not fit the model.
         """
-        return self.segment(self.read(*images), pixel_size)
+        return self.segment(self.read(self.scan(*images)), pixel_size)
 
-    def read(self, *images: str | Path) -> Volume:
-        """Return a scan as it is stored, ``(C, *S)``; the rest is as for :meth:`predict`."""
-        channels = self.exported.plan.channels
-        return scan_of(images, len(channels)).read_image(channels)
+    def scan(self, *images: str | Path) -> Case:
+        """Return the scan that files are; the rest is as for :meth:`predict`."""
+        return scan_of(images, len(self.exported.plan.channels))
+
+    def read(self, scan: Case) -> Volume:
+        """Return a scan as it is stored, ``(C, *S)``."""
+        return scan.read_image(self.exported.plan.channels)
 
     def segment(self, stored: Volume, pixel_size: float | None = None) -> Volume:
         """Segment a scan that was read; the rest is as for :meth:`predict`."""
@@ -136,7 +140,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     began = time.perf_counter()
     out: Path = arguments.output
-    _check_output(out, arguments.input)
+    _check_output(out)
     model = load(
         arguments.model,
         threads=arguments.threads,
@@ -144,9 +148,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         resample_oblique=arguments.resample_oblique,
     )
     loaded = time.perf_counter()
-    scan = model.read(*arguments.input)
-    check_writable(out, scan.unit)
-    found = model.segment(scan, arguments.pixel_size)
+    scan = model.scan(*arguments.input)
+    if os.path.realpath(out) in map(os.path.realpath, scan.image_files):
+        raise FileError(f"{out}: is the scan itself.", remedy="Choose another name for -o.")
+    stored = model.read(scan)
+    check_writable(out, stored.unit)
+    found = model.segment(stored, arguments.pixel_size)
     write_volume(replace(found, source=str(out)), out)
     return {
         "segmentation": str(out),
@@ -218,7 +225,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _check_output(out: Path, images: Sequence[Path]) -> None:
+def _check_output(out: Path) -> None:
     """Check, before anything is segmented, that the segmentation can have this name.
 
     Raises:
@@ -227,8 +234,6 @@ def _check_output(out: Path, images: Sequence[Path]) -> None:
     check_writable(out)
     if out.is_dir():
         raise FileError(f"{out}: is a folder.", remedy="Give the name of a file to -o.")
-    if os.path.realpath(out) in map(os.path.realpath, images):
-        raise FileError(f"{out}: is the scan itself.", remedy="Choose another name for -o.")
 
 
 def _refuse(error: LaminaError, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.errors import GeometryError
+from lamina.errors import ConfigError, GeometryError
 from lamina.geometry import (
     Affine,
     affine_from,
@@ -30,6 +30,7 @@ class Volume:
     Raises:
         GeometryError: The array has no voxels or the wrong number of axes, or the affine is
             unusable.
+        ConfigError: The voxels are no real numbers.
     """
 
     array: NDArray[Any]
@@ -46,6 +47,11 @@ class Volume:
             raise GeometryError(
                 f"{self.source}: array has shape {self.array.shape}; "
                 "a channel axis and 2 or 3 spatial axes are needed."
+            )
+        if self.array.dtype.kind not in "biuf":
+            raise ConfigError(
+                f"{self.source}: voxels of type {self.array.dtype}; real numbers are needed.",
+                remedy="Convert them first, such as complex ones to their magnitude.",
             )
         if 0 in self.array.shape:
             raise GeometryError(

@@ -1,13 +1,14 @@
 """What a reader of the printed table sees."""
 
 import io
+import math
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from lamina.cli.scores import CASES_SHOWN, render_scores
-from lamina.evaluation.figures import number
+from lamina.evaluation.figures import cell, number
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.summary import Score
@@ -155,14 +156,23 @@ def test_says_where_a_mean_rests_on_other_cases_than_n_tells():
         + rows("tumour", -0.5, 0.0, metric="volume_error_ml"),
     )
     text = rendered(scores, 80)
-    assert line_with(text, "tumour") == "tumour 1 0.800 −0.25 ± 0.35"
+    assert line_with(text, "tumour") == "tumour 1 0.800 −0.250 ± 0.354"
     assert line_with(text, "n is another") == "n is another Volume error: tumour 2"
 
 
 def test_what_rounds_to_zero_has_no_sign():
     metric = METRICS.get("volume_error_ml")
-    values = (-0.001, 0.001, 0.0, -0.25, 0.25)
-    assert [number(value, metric) for value in values] == ["0.00", "0.00", "0.00", "−0.25", "+0.25"]
+    values = {-1e-9: "0.00", 1e-9: "0.00", 0.0: "0.00", -0.25: "−0.250", 0.25: "+0.250"}
+    assert {value: number(value, metric) for value in values} == values
+
+
+def test_small_structures_keep_their_digits():
+    metric = METRICS.get("volume_error_ml")
+    assert cell(0.0042, 0.0015, metric) == "+0.00420 ± 0.00150"
+    assert cell(0.0001, 2.5, metric) == "0.00 ± 2.50"
+    assert cell(0.05, math.nan, metric) == "+0.0500"
+    assert cell(150.3, 12.2, metric) == "+150 ± 12"
+    assert cell(0.00042, 0.00015, METRICS.get("dice")) == "0.000 ± 0.000"
 
 
 def test_scores_in_pixels_say_so():

@@ -42,7 +42,7 @@ STAGES = {
         "t4_pre",
         "encoder.4",
         lambda: EncoderLevel(
-            nn.Sequential(*swin(6, 12)), PatchMerging(24, 3, released=True), TokenNorm()
+            nn.Sequential(*swin(6, 12)), PatchMerging(24, released=True), TokenNorm()
         ),
     ),
     "glims_swin_stage6_up": ("t4_post", "decoder.4", lambda: up_stage(*swin(6, 12))),
@@ -59,7 +59,7 @@ def test_blocks_compute_what_the_authors_code_does(recorded, name):
 
 
 def test_patch_merging_computes_what_the_authors_code_does(recorded):
-    merging = PatchMerging(8, 3, released=True)
+    merging = PatchMerging(8, released=True)
     recorded("glims_patch_merging").check(
         merging,
         rename=GLIMS.rename,

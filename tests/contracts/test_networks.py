@@ -8,6 +8,7 @@ statistics are half those of the image, as if training had gone on for a while.
 import json
 from copy import deepcopy
 from dataclasses import asdict
+from typing import ClassVar, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lamina.errors import ConfigError, UnknownNameError
-from lamina.models import NETWORKS, NetworkConfig, build, configure, input_channels
+from lamina.models import NETWORKS, NetworkConfig, build, configure
 from lamina.models.accelerate import for_inference
 
 ODD = (37, 21, 50)
@@ -58,7 +59,7 @@ def image(config: NetworkConfig, batch: int = 1, *, sides: tuple[int, ...] = (1,
     unit = max(config.size_divisor, 32 // max(sides))
     size = [side * unit for side in sides[-config.spatial_dims :]]
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, input_channels(config), *size, generator=generator)
+    return torch.randn(batch, config.input_channels, *size, generator=generator)
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -76,7 +77,7 @@ def test_logits_have_the_size_of_any_image(name, in_channels, num_classes, size)
         except ConfigError:
             continue
         with torch.device("meta"):
-            x = torch.zeros(2, input_channels(config), *size[:dims])
+            x = torch.zeros(2, config.input_channels, *size[:dims])
             logits = config.build().eval()(x)
         assert logits.shape == (2, num_classes, *size[:dims])
 
@@ -94,7 +95,7 @@ def test_gradients_reach_every_parameter_that_can_matter(config, network):
 
 @torch.no_grad()
 def test_one_image_as_small_as_the_divisor_trains(config, network):
-    x = torch.randn(1, input_channels(config), *[config.size_divisor] * config.spatial_dims)
+    x = torch.randn(1, config.input_channels, *[config.size_divisor] * config.spatial_dims)
     finest = as_list(deepcopy(network).train()(x))[0]
     assert finest.shape == (1, 3, *x.shape[2:])
     assert finest.isfinite().all()
@@ -136,6 +137,14 @@ def test_evaluation_is_repeatable_and_ignores_the_rest_of_the_batch(config, netw
 def test_configurations_survive_json(name):
     config = configure(name, in_channels=2, num_classes=3)
     assert configure(name, **json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_a_class_says_of_its_networks_is_asked_for(name):
+    config = type(configure(name, in_channels=2, num_classes=3))
+    hints = get_type_hints(config).items()
+    said = {key for key, hint in hints if get_origin(hint) is ClassVar and key[0] != "_"}
+    assert said <= {*dir(NetworkConfig)}
 
 
 @torch.no_grad()

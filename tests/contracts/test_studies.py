@@ -5,7 +5,8 @@ from functools import cache
 import pytest
 import torch
 
-from lamina.config import load_recipe, resolve
+import lamina
+from lamina.config import resolve
 from lamina.data.datasets import load_description
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.protocols import PROTOCOLS
@@ -86,7 +87,7 @@ def test_metrics_structures_and_recipes_are_known(study):
 @pytest.mark.parametrize("name", WHOLE)
 def test_settings_of_every_row_are_accepted(name):
     study = STUDIES[name]
-    recipe = load_recipe(study.recipe) if study.recipe else {}
+    recipe = lamina.recipe(study.recipe) if study.recipe else {}
     for row in study.runnable.values():
         config = resolve(TrainConfig, settings_of(study, row, recipe, {}))
         assert config.model == row.model

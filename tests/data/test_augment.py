@@ -115,6 +115,8 @@ def test_quarter_turns_are_made_in_square_planes_only():
     assert {m.turn[1:] for m in motions(how, size=(12, 10, 12))} == {(0, 2)}
     assert {m.turn[1:] for m in motions(how, spacing=(1, 1, 5))} == {(0, 1)}
     assert {m.turn for m in motions(how, size=(12, 10, 8))} == {None}
+    slanted = 0.9999999989, 1.0000000268, 1.0000000049  # as float32 keeps a turned grid of 1 mm
+    assert {m.turn[1:] for m in motions(how, spacing=slanted)} == {(0, 1), (0, 2), (1, 2)}
 
 
 def test_rotations_and_zooms_reach_what_is_asked_and_no_further():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from lamina.data.cache import PreparedCase, open_cases, prepare_case
@@ -176,6 +177,41 @@ def test_a_case_is_made_anew_when_a_file_changes(case, cache, plan_with, write_c
     found = prepare_case(case, plan_with(), cache)
     assert np.array_equal(found.image, old[0]) == (kind == "label")
     assert np.array_equal(found.label, old[1]) == (kind == "images")
+
+
+@pytest.mark.parametrize("changed", ["scan.raw", "truth.raw"])
+def test_a_case_is_made_anew_when_voxels_behind_a_header_change(
+    tmp_path, cache, plan_with, changed
+):
+    image, label = arrays()
+    arrays_of = {"scan": image[0], "truth": label}
+    for name, array in arrays_of.items():
+        sitk.WriteImage(sitk.GetImageFromArray(array.T), tmp_path / f"{name}.mhd")
+    scan, truth = tmp_path / "scan.mhd", tmp_path / "truth.mhd"
+    case = Case(case_id="a", group="", images=(scan,), label=truth)
+    before = prepare_case(case, plan_with(), cache)
+    old = np.array(before.image), np.array(before.label)
+    raw = tmp_path / changed
+    raw.write_bytes(arrays_of[raw.stem][::-1].tobytes(order="F"))
+    found = prepare_case(case, plan_with(), cache)
+    assert np.array_equal(found.image, old[0]) == (changed == "truth.raw")
+    assert np.array_equal(found.label, old[1]) == (changed == "scan.raw")
+
+
+def test_a_case_is_made_anew_when_the_geometry_beside_arrays_changes(tmp_path, cache, plan_with):
+    image, label = arrays()
+    np.save(tmp_path / "scan.npy", image[0])
+    np.save(tmp_path / "truth.npy", label)
+    case = Case(
+        case_id="a", group="", images=(tmp_path / "scan.npy",), label=tmp_path / "truth.npy"
+    )
+    depths = []
+    for size in (1, 3):
+        for name in ("scan", "truth"):
+            geometry = {"spacing": [1, 1, size], "orientation": "RAS"}
+            (tmp_path / f"{name}.json").write_text(json.dumps(geometry))
+        depths.append(prepare_case(case, plan_with(), cache).image.shape[3])
+    assert depths[0] < depths[1]
 
 
 def test_positions_carry_the_class_they_stand_for(case, cache, plan_with):

@@ -107,6 +107,21 @@ def test_the_program_itself_counts():
     assert fit.patch_size == choose([LIGHT], VOLUMES, Budget(memory_bytes=2 * GB)).patch_size
 
 
+def test_time_that_a_shorter_patch_saved_is_not_spent_on_more_of_them():
+    pictures = Scans(median_shape=(256, 256), spacing=(1.0, 1.0), shapes=((256, 256),) * 50)
+    slow = replace(LIGHT, spatial_dims=2, seconds_per_voxel=6e-5)
+    fit = choose([slow], pictures, PLENTY)
+    assert 0 < prod(fit.patch_size) < 256 * 256
+    assert 15_000 * fit.step_s <= 12 * 3600
+    assert any("more takes too long" in sentence for sentence in fit.given_up)
+    quick = choose(
+        [replace(slow, seconds_per_voxel=1e-7)],
+        replace(pictures, shapes=((128, 128),) * 50, median_shape=(128, 128)),
+        PLENTY,
+    )
+    assert quick.batch_size > 2
+
+
 def test_patches_are_shortened_for_time_but_not_below_what_shows_anything():
     fit = choose([LIGHT], VOLUMES, replace(PLENTY, time_s=2 * 3600))
     assert 3_000 * fit.step_s <= 2 * 3600

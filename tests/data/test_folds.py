@@ -95,7 +95,7 @@ def test_folds_come_back_from_their_file(tmp_path):
     write_folds(tmp_path / "splits.json", folds)
     assert tuple(read_fold(tmp_path / "splits.json", number) for number in range(3)) == folds
     for number in (-1, 3):
-        with pytest.raises(DatasetError, match=rf"--fold {number}: .* has folds 0 to 2"):
+        with pytest.raises(DatasetError, match=rf"fold {number}: .* has folds 0 to 2"):
             read_fold(tmp_path / "splits.json", number)
     with pytest.raises(FileError, match=r"none\.json"):
         read_fold(tmp_path / "none.json", 0)

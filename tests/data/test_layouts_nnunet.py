@@ -67,9 +67,18 @@ def test_cases_are_found_by_their_names(tmp_path):
     assert cohort.cases[1].label == folder / "labelsTr" / "p1_visit2.nii.gz"
 
 
+def test_regions_that_no_map_can_be_drawn_from_are_scored_only(tmp_path):
+    labels = {"background": 0, "left": [1, 2], "right": [2, 3]}
+    cohort = read(raw(tmp_path, labels=labels, regions_class_order=[1, 3]))
+    assert not cohort.region_based
+    assert cohort.labels.regions.keys() == {"left", "right"}
+
+
 def test_lists_of_values_are_regions(tmp_path):
     labels = {"background": 0, **BRATS, "ignore": 4}
-    read_set = read(raw(tmp_path, labels=labels, regions_class_order=[1, 2, 3])).labels
+    cohort = read(raw(tmp_path, labels=labels, regions_class_order=[1, 2, 3]))
+    assert cohort.region_based
+    read_set = cohort.labels
     assert dict(read_set.values) == {"label_1": 1, "label_2": 2, "label_3": 3}
     assert read_set.regions == {
         "whole": ("label_1", "label_2", "label_3"),

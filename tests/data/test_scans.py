@@ -105,6 +105,15 @@ def test_files_about_a_scan_beside_it_are_no_scans(study, tmp_path):
     assert ids(flat) == ["ct", "cut"]
 
 
+def test_the_number_of_the_only_channel_is_not_of_the_name(tmp_path):
+    names = "a_0000", "frame_0000", "frame_0001", "twice", "twice_0000", "year_2024"
+    for name in names:
+        write_volume(Volume(np.zeros((1, 2, 2, 2)), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    whole = ["a", "frame_0000", "frame_0001", "twice", "twice_0000", "year_2024"]
+    assert ids(tmp_path) == whole
+    assert ids(tmp_path / "a_0000.nii.gz") == ["a"]
+
+
 @pytest.mark.parametrize("suffix", [".dcm", ""])
 def test_pictures_of_one_exam_are_a_case_each(tmp_path, suffix):
     names = [f"IM{number}{suffix}" for number in range(3)]

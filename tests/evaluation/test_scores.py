@@ -10,7 +10,7 @@ import pytest
 from lamina.errors import FileError, GeometryError, UnknownNameError
 from lamina.evaluation.comparison import Comparison
 from lamina.evaluation.metrics import METRICS
-from lamina.evaluation.records import read_scores
+from lamina.evaluation.records import read_recorded
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
 from lamina.labels import IGNORE_INDEX, LabelSet
@@ -196,7 +196,7 @@ def test_what_was_written_is_read_back(three_cases, tmp_path):
     lost = {"failures": {"x": "why"}, "not_predicted": ("y",)}
     scores = scores_of(three_cases, **lost, **places)
     scores.write(tmp_path)
-    found = read_scores(tmp_path / "scores.json")
+    found = read_recorded(tmp_path / "scores.json").scores
     assert found.as_dict() == scores.as_dict()
     assert math.isnan(by_label([r for r in found.rows if r.case == "c"], "dice")["tumour"].value)
 
@@ -205,7 +205,7 @@ def test_other_files_are_not_taken_for_scores(tmp_path):
     for content in ("[]", '{"unit": "mm"}', '{"unit": "mm", "labels": {"values": {"a": 1}}}'):
         (tmp_path / "scores.json").write_text(content)
         with pytest.raises(FileError, match="is not what evaluate writes"):
-            read_scores(tmp_path / "scores.json")
+            read_recorded(tmp_path / "scores.json")
 
 
 def test_case_means_are_what_the_mean_rests_on(three_cases):

@@ -8,7 +8,7 @@ from torch import nn
 from lamina.errors import UnknownNameError
 from lamina.explain.gradcam import GradCAM
 from lamina.explain.layers import Layer, default_layer, find_layer, layers_of
-from lamina.models import configure, input_channels
+from lamina.models import configure
 
 # One network of each paper, and others whose blocks are laid out differently.
 USUAL = {
@@ -103,7 +103,7 @@ def test_real_networks_have_maps_at_their_usual_layer(name):
     layer = default_layer(layers_of(config), 3)
     network = config.build().eval()
     size = (32, 40)  # not of the window's usual size
-    batch = np.random.default_rng(0).normal(size=(input_channels(config), *size))
+    batch = np.random.default_rng(0).normal(size=(config.input_channels, *size))
     cam = GradCAM(network, layer, [0, 1, 2], exclusive=True)
     found = cam.weigh([batch.astype(np.float32)])
     maps = cam(batch[None].astype(np.float32))

@@ -177,6 +177,18 @@ def test_the_scan_itself_is_not_written_over(bright, scan):
     assert "is the scan itself" in done.stderr
 
 
+def test_what_a_scan_is_read_with_is_not_written_over(bright, tmp_path):
+    array = np.zeros((8, 8, 8), np.float32)
+    np.save(tmp_path / "a.npy", array)
+    (tmp_path / "a.json").write_text('{"spacing": [1, 1, 1], "orientation": "RAS"}')
+    (tmp_path / "b.nii").symlink_to(tmp_path / "a.json")
+    kept = (tmp_path / "a.json").read_text()
+    done = run("-m", bright[1], "-i", tmp_path / "a.npy", "-o", tmp_path / "b.nii", also=BRIGHT)
+    assert done.returncode == 2
+    assert "is the scan itself" in done.stderr
+    assert (tmp_path / "a.json").read_text() == kept
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from lamina.errors import FileError, GeometryError, LaminaError
-from lamina.io import read_volume, write_volume
+from lamina.io import files_of, read_volume, write_volume
 from lamina.volume import Volume
 
 ARRAY = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -168,12 +168,38 @@ def test_voxels_in_a_second_file(tmp_path, suffix, compressed):
     sitk.WriteImage(sitk.GetImageFromArray(ARRAY.T), path, useCompression=compressed)
     np.testing.assert_array_equal(read_volume(path).array[0], ARRAY)
     (second,) = [found for found in tmp_path.iterdir() if found != path]
+    assert files_of(path) == (path, second)
     second.write_bytes(second.read_bytes()[:-9])
     with pytest.raises(FileError, match=rf"scan{suffix}: cannot be read: its (header|compressed)"):
         read_volume(path)
     second.unlink()
     with pytest.raises(FileError, match=f"its voxels are in '{second.name}', which is no file"):
         read_volume(path)
+    assert files_of(path) == (path,)
+
+
+@pytest.mark.parametrize(
+    ("units", "spacing"),
+    [
+        ('"um" "um" "um"', (0.001, 0.002, 0.003)),
+        ('"µm" "µm" "µm"', (0.001, 0.002, 0.003)),
+        ('"m" "m" "m"', (1000, 2000, 3000)),
+        ('"mm" "mm" "mm"', (1, 2, 3)),
+        ('"" "" ""', (1, 2, 3)),
+    ],
+)
+def test_nrrds_may_measure_in_other_units(tmp_path, caplog, units, spacing):
+    scale = spacing[0]
+    volume = read_volume(_nrrd(tmp_path, space_units=units))
+    assert volume.spacing == pytest.approx(spacing)
+    assert volume.affine[:3, 3] == pytest.approx([-5 * scale, -6 * scale, 7 * scale])
+    told = f"positions are not in mm; they are multiplied by {scale:g}." in caplog.text
+    assert told == (scale != 1)
+
+
+def test_nrrds_of_several_units_are_refused(tmp_path):
+    with pytest.raises(FileError, match='axes in space have different units, "um" "mm"'):
+        read_volume(_nrrd(tmp_path, space_units='"um" "mm" "mm"'))
 
 
 @pytest.mark.parametrize(

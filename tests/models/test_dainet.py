@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lamina.errors import ConfigError
-from lamina.models import build, configure, input_channels
+from lamina.models import build, configure
 from lamina.models.complexity import complexity
 from lamina.models.dainet import DAINetConfig
 from weights import count
@@ -131,7 +131,7 @@ def test_the_image_encoder_learns_from_blank_maps():
 
 def test_without_maps_every_choice_about_them_is_void():
     baseline = small(attention_maps=0)
-    assert input_channels(baseline.config) == 2
+    assert baseline.config.input_channels == 2
     image = torch.randn(1, 2, 16, 16)
     for options in ({"encoders": "single"}, {"e4": 8}, {"att_skips": (False,) * 4}):
         other = small(attention_maps=0, **options)

@@ -128,11 +128,6 @@ def test_training_leaves_branches_out_and_keeps_their_mean():
     torch.testing.assert_close(trained[kept], 2 * branch[kept])
 
 
-def test_it_declares_that_it_tells_no_classes_apart():
-    config = ViTConfig(token_size=8)
-    assert (config.num_classes, config.spatial_dims, config.size_divisor) == (0, 2, 8)
-
-
 def test_sizes_that_cut_a_token_are_refused():
     for read in (small(), small().attention):
         with pytest.raises(ValueError, match=r"\(40, 64\) must be multiples of 16"):
@@ -159,7 +154,7 @@ def test_every_fault_of_a_configuration_is_reported():
 @torch.no_grad()
 def test_scores_of_the_head_are_cosines_whatever_the_length_of_its_directions():
     torch.manual_seed(0)
-    head = DINOHead(8, 5, hidden=16, bottleneck=4)
+    head = DINOHead(8, 5, hidden=16)
     feature = torch.randn(3, 8)
     scores = head(feature)
     directions = head.last_layer.weight.unsqueeze(0)

@@ -130,7 +130,10 @@ def test_two_methods_give_two_pictures_and_three_give_four(tmp_path):
 def test_pictures_name_methods_as_they_are():
     found = comparison([r"$\alpha$ {", "b", "c"])
     assert r"$\alpha$ {" in texts(rank_stability(found))
-    assert r"$\alpha$ {" in texts(critical_difference(found, found.friedman))
+    ranks = found.friedman
+    assert r"$\alpha$ {" in texts(
+        critical_difference(found, ranks.mean_ranks, ranks.critical_difference)
+    )
 
 
 def test_a_bar_joins_what_cannot_be_told_apart():
@@ -143,9 +146,20 @@ def test_a_bar_joins_what_cannot_be_told_apart():
         "worst": base - 0.3,
     }
     found = compare_methods(subject, {name: row[None] for name, row in values.items()})
-    axes = critical_difference(found, found.friedman).axes[0]
+    ranks = found.friedman
+    axes = critical_difference(found, ranks.mean_ranks, ranks.critical_difference).axes[0]
     bars = [line for line in axes.lines if line.get_linewidth() == 4]
     assert [tuple(np.round(bar.get_ydata()).astype(int)) for bar in bars] == [(0, 1)]
+
+
+@pytest.mark.parametrize(("n", "told"), [(6, False), (7, True)])
+def test_few_patients_have_no_critical_difference(tmp_path, n, told):
+    found = comparison("abc", n=n)
+    assert (found.friedman.critical_difference is not None) is told
+    assert all((pair.nemenyi_p is not None) is told for pair in found.pairs)
+    assert ("critical_difference.png" in save_pictures(tmp_path, found)) is told
+    assert ("differ significantly (Nemenyi" in markdown(found)) is told
+    assert ("no critical difference" in markdown(found)) is not told
 
 
 def test_each_patient_of_each_pair_is_drawn_once():
@@ -155,6 +169,16 @@ def test_each_patient_of_each_pair_is_drawn_once():
     assert sum(len(line.get_xdata()) for line in markers) == 12 * 3
     told = " ".join(texts(figure))
     assert all(f"{pair.wins} better, {pair.losses} worse" in told for pair in found.pairs)
+
+
+def test_what_is_said_of_many_patients_is_not_cut_off():
+    values = np.random.default_rng(0).uniform(0.4, 0.9, 600)
+    changed = values + np.repeat([0.03, -0.01, 0.0], 200)
+    subject = comparison("ab", n=600).subject
+    figure = differences(compare_methods(subject, {"a": values[None], "b": changed[None]}))
+    assert "200 better, 200 worse, 200 equal" in texts(figure)
+    ends = [text.get_window_extent().x1 for text in figure.axes[0].texts]
+    assert max(ends) < figure.bbox.x1
 
 
 def test_of_many_methods_only_pairs_with_the_best_are_drawn():
@@ -179,6 +203,20 @@ def test_lower_may_be_better():
     assert [method.name for method in found.methods] == ["c", "b", "a"]
     note = next(text for text in texts(differences(found)) if text.startswith("Difference"))
     assert note.startswith("Difference, mm: to the left, the first is better.")
+
+
+def test_means_of_small_structures_keep_their_digits():
+    subject = Subject(
+        measure="|Volume error|",
+        unit="ml",
+        higher_is_better=False,
+        patients=tuple("abcdef"),
+        num_cases=6,
+    )
+    values = np.array([[0.0011, 0.0012, 0.0013, 0.0014, 0.0015, 0.0016]])
+    page = markdown(compare_methods(subject, {"a": values, "b": values + 0.001}))
+    assert "| **0.00135** |" in page
+    assert "| **−0.001000** |" in page
 
 
 def test_one_patient_can_be_shown(tmp_path):

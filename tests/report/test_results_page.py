@@ -293,7 +293,37 @@ def test_what_went_wrong_stands_at_the_top_and_counts_structures_not_regions(tmp
     assert "<b>1</b><span>structures missed</span>" in head
     assert "<b>2</b><span>cases not segmented</span>" in head
     assert "invented" not in head
-    assert "1 structures missed" in markdown_table(scores)
+    assert "1 structures missed; 2 cases not segmented" in markdown_table(scores)
+
+
+def test_the_caption_tells_which_means_rest_on_fewer_cases():
+    rows = [("left", case, 0.5) for case in "abcd"]
+    rows += [("<b>right</b>", case, 0.9 if case == "a" else math.nan) for case in "abcd"]
+    scores = Scores(
+        labels=LABELS,
+        metrics=("dice",),
+        rows=tuple(
+            Score(case=case, label=label, metric="dice", value=value, rule="")
+            for label, case, value in rows
+        ),
+    )
+    assert r"4 cases; fewer for Dice: \<b>right\</b> 1; mean" in markdown_table(scores)
+
+
+def test_intervals_that_nobody_sees_are_not_explained(tmp_path):
+    rows = tuple(
+        Score(case=f"p{n}", label=label, metric="dice", value=0.5 + n / 50, rule="")
+        for n in range(4)
+        for label in LABELS.values
+    )
+    scores = Scores(labels=LABELS, metrics=("dice",), rows=rows)
+    intervals = intervals_of(scores, {}, ("dice",))
+    assert "in brackets" not in markdown_table(scores, intervals)
+    results = Results(title="x", subtitle="", scores=scores, intervals=intervals)
+    save_report(tmp_path / "page.html", results)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert "median and range. ↑" in text
+    assert FEW_TOLD in text
 
 
 def test_a_case_says_by_what_it_was_ranked(page):

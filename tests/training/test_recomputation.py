@@ -7,7 +7,7 @@ import torch
 
 from lamina.bundle import load_bundle
 from lamina.folders.run import RunFolder
-from lamina.models import configure, input_channels
+from lamina.models import configure
 from lamina.training import recomputation
 from lamina.training.recomputation import checkpoint_activations
 from lamina.workflows.train import train
@@ -49,7 +49,7 @@ def test_gradients_and_statistics_are_the_same_and_less_is_kept(name, options):
     frugal = copy.deepcopy(plain)
     checkpoint_activations(frugal)
     sides = [max(32, config.size_divisor)] * config.spatial_dims
-    image = torch.randn(2, input_channels(config), *sides)
+    image = torch.randn(2, config.input_channels, *sides)
     assert step(frugal, image) < 0.7 * step(plain, image)
     assert frugal.state_dict().keys() == plain.state_dict().keys()
     for ours, theirs in zip(frugal.state_dict().values(), plain.state_dict().values(), strict=True):

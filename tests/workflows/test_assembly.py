@@ -10,8 +10,9 @@ from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS, own_precision
 from lamina.training.config import TrainConfig
 from lamina.workflows.steps import rehearsal
-from lamina.workflows.steps.assembly import completed, loss_of, network_and_loss, network_of
+from lamina.workflows.steps.assembly import loss_of, network_and_loss, network_of
 from lamina.workflows.steps.rehearsal import rehearse
+from lamina.workflows.steps.settings import completed
 
 
 @pytest.fixture
@@ -56,6 +57,11 @@ def test_a_loss_is_tried_on_the_classes_that_there_are(plan):
         loss_of(config, plan)
     loss_of(replace(config, loss_options={"class_weights": [1, 2, 3]}), plan)
     loss_of(TrainConfig(loss="region_dice_ce"), of_regions(plan))
+
+
+def test_steps_that_are_passes_stay_open_until_the_cases_are_known(plan):
+    config = TrainConfig(device="cpu", passes_per_epoch=2)
+    assert completed(config, plan).steps_per_epoch is None
 
 
 def test_glims_keeps_to_full_precision_unless_told_otherwise(plan):

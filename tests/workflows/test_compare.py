@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from lamina import __version__
 from lamina.errors import ConfigError, DatasetError, FileError, LaminaError, UnknownNameError
 from lamina.evaluation.scores import Score, Scores
 from lamina.files import read_json, write_json
@@ -75,7 +76,7 @@ def test_compares_one_structure_or_region(good, poor):
 def test_signed_errors_have_no_better_direction_and_are_refused(tmp_path, metric):
     """By size, to miss a structure (-100 %) would beat finding it too large by more."""
     folders = [write_scores(tmp_path / n, table(), metrics=("dice", metric)) for n in ("a", "b")]
-    with pytest.raises(ConfigError, match=f"--metric {metric}: .* no better direction") as refused:
+    with pytest.raises(ConfigError, match=f"metric {metric}: .* no better direction") as refused:
         compare({folder.name: [folder] for folder in folders}, metric=metric)
     assert "absolute_volume_error_ml or relative_volume_error" in refused.value.remedy
 
@@ -86,7 +87,7 @@ def test_what_is_compared_by_default_has_a_better_direction(tmp_path):
         return compare({n: [write_scores(tmp_path / n, table(), metrics=metrics)] for n in names})
 
     assert compared("volume_error_ml", "iou").subject.measure.startswith("IoU")
-    with pytest.raises(ConfigError, match="--metric volume_error_ml: .* no better direction"):
+    with pytest.raises(ConfigError, match="metric volume_error_ml: .* no better direction"):
         compared("volume_error_ml")
 
 
@@ -122,6 +123,19 @@ def test_a_case_without_a_score_is_left_out_and_said(tmp_path, good):
     (line,) = (line for line in found.subject.remarks if line.startswith("Left out"))
     assert "2 cases (case_1, case_2)" in line
     assert "good 0, poor 2" in line
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda d: d.update(version="0.0.9"), f"Lamina: 0.0.9, {__version__}."),
+        (lambda d: d.pop("version"), f"Lamina: {__version__}, one that does not say."),
+    ],
+)
+def test_other_versions_of_the_program_are_said_and_no_fault(good, tmp_path, edit, said):
+    found = compare({"a": [good], "b": [changed(good, tmp_path, edit)]})
+    (line,) = (line for line in found.subject.remarks if "different versions" in line)
+    assert line.endswith(said)
 
 
 def test_references_that_nobody_segmented_are_said_and_no_fault(tmp_path, good):
@@ -185,24 +199,40 @@ def changed(folder, tmp_path, edit):
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "said", "remedy"),
     [
-        (lambda d: d["rules"]["dice"].update(both_empty=1.0), "dice: empty masks differs"),
-        (lambda d: d["definitions"].update(dice="Jaccard."), "dice: definition differs"),
-        (lambda d: d["units"].update(dice="ml"), "dice: unit differs"),
-        (lambda d: d["labels"]["regions"].update(all=["liver"]), "regions, or what is ignored"),
-        (lambda d: d["failures"].update(case_99="damaged"), "1 case (case_99) only in the second"),
-        (lambda d: [row.update(rule="both empty") for row in d["rows"][:6]], "case_0 was scored"),
+        (
+            lambda d: d["rules"]["dice"].update(both_empty=1.0),
+            "dice: empty masks differs",
+            "one version of Lamina",
+        ),
+        (lambda d: d["definitions"].update(dice="Jaccard."), "dice: definition", "one version"),
+        (lambda d: d["units"].update(dice="ml"), "dice: unit differs", "one version of Lamina"),
+        (
+            lambda d: d["labels"]["regions"].update(all=["liver"]),
+            "regions, or what is ignored",
+            "with labels that say the same",
+        ),
+        (
+            lambda d: d["failures"].update(case_99="damaged"),
+            "1 case (case_99) only in the second",
+            "the same cases",
+        ),
+        (
+            lambda d: [row.update(rule="both empty") for row in d["rows"][:6]],
+            "case_0 was scored",
+            "the same references",
+        ),
     ],
 )
-def test_refuses_what_answers_another_question(good, tmp_path, edit, said):
+def test_refuses_what_answers_another_question(good, tmp_path, edit, said, remedy):
     other = changed(good, tmp_path, edit)
     with pytest.raises(DatasetError) as refused:
         compare({"a": [good], "b": [other]}, tmp_path / "out")
     assert said in refused.value.message
     assert str(good) in refused.value.message
     assert str(other) in refused.value.message
-    assert refused.value.remedy
+    assert remedy in refused.value.remedy
     assert not (tmp_path / "out").exists()
 
 
@@ -249,9 +279,9 @@ def test_scores_as_a_paper_measured_are_refused_for_what_they_are(poor, tmp_path
     paper = write_scores(tmp_path / "paper", table(), metrics=metrics, protocol="transunet")
     for metric in (None, "transunet_dice"):
         for places in ((paper, poor), (poor, paper)):
-            with pytest.raises(DatasetError, match="--protocol transunet") as refused:
+            with pytest.raises(DatasetError, match="protocol transunet") as refused:
                 compare({place.name: [place] for place in places}, metric=metric)
-            assert "again without --protocol" in refused.value.remedy
+            assert "again without a protocol" in refused.value.remedy
 
 
 def test_a_file_in_place_of_the_folder_is_refused_before_any_work(good, tmp_path):
@@ -262,12 +292,12 @@ def test_a_file_in_place_of_the_folder_is_refused_before_any_work(good, tmp_path
 
 def test_refuses_what_cannot_be_named(good, poor, tmp_path):
     both = {"a": [good], "b": [poor]}
-    with pytest.raises(UnknownNameError, match="--metric hd95: is not in"):
+    with pytest.raises(UnknownNameError, match="metric hd95: is not in"):
         compare(both, metric="hd95")
     signed = [write_scores(tmp_path / n, table(), metrics=("volume_error_ml",)) for n in "cd"]
     with pytest.raises(UnknownNameError, match="It has none that has a better direction"):
         compare({folder.name: [folder] for folder in signed}, metric="dice")
-    with pytest.raises(UnknownNameError, match="--structure spleen: is not in"):
+    with pytest.raises(UnknownNameError, match="structure spleen: is not in"):
         compare(both, structure="spleen")
     with pytest.raises(ConfigError, match="at least two methods"):
         compare({"a": [good]})

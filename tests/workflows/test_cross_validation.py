@@ -146,8 +146,8 @@ def test_killed_in_the_second_fold_and_resumed_it_makes_the_same_models(
 
 def test_resuming_what_is_complete_trains_and_segments_nothing_again(tiny_work, whole, monkeypatch):
     before = whole.bundle.read_bytes()
-    for name in ("train", "predict"):
-        monkeypatch.setattr(cross_validation, name, None)
+    for name in ("cross_validation.train", "predict.predict"):
+        monkeypatch.setattr(f"lamina.workflows.{name}", None)
     again = cross_validate(tiny_work, whole.run, SETTINGS, resume=True)
     assert again.scores.as_dict() == whole.scores.as_dict()
     assert whole.bundle.read_bytes() == before
@@ -253,9 +253,9 @@ def test_folders_of_something_else_are_left_alone(tiny_work, tiny_run, whole, tm
     for folder in (tiny_run, whole.run):
         with pytest.raises(TrainingError, match="already holds a run"):
             cross_validate(tiny_work, folder, SETTINGS)
-    with pytest.raises(TrainingError, match="is a run of fold 0, not of all"):
+    with pytest.raises(TrainingError, match="holds a run of one fold, not a run of every fold"):
         cross_validate(tiny_work, tiny_run, resume=True)
-    with pytest.raises(TrainingError, match=r"holds a run of every fold\. Add --fold all"):
+    with pytest.raises(TrainingError, match="holds a run of every fold, not a run of one fold"):
         train(tiny_work, whole.run, resume=True)
     with pytest.raises(TrainingError, match="holds no training run"):
         cross_validate(tiny_work, tmp_path / "none", resume=True)
@@ -360,8 +360,7 @@ def test_prepared_slanted_scans_are_segmented_and_on_the_device_of_the_training(
         devices.append(device)
         return predict(*arguments, device=device, **options)
 
-    for module in (cross_validation, ensembles):
-        monkeypatch.setattr(module, "predict", noted)
+    monkeypatch.setattr("lamina.workflows.predict.predict", noted)
     run = tmp_path / "run"
     result = cross_validate(slanted_work, run, SETTINGS | {"device": "cpu"}, soup=True)
     assert result.all_failures == {}

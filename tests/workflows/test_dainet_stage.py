@@ -132,7 +132,7 @@ def test_without_fitting_maps_nothing_is_trained(bare, mapped, tmp_path):
     with pytest.raises(ConfigError, match=r"reads 6 attention maps .* have none\. Run lamina pre"):
         train(bare, tmp_path / "run", SETTINGS)
     options = {"model_options": {"width": 4, "attention_maps": 3}}
-    with pytest.raises(ConfigError, match=r"cases have 6\. Add --set .*attention_maps=6"):
+    with pytest.raises(ConfigError, match=r"cases have 6\. Set model_options\.attention_maps=6"):
         train(mapped, tmp_path / "run", SETTINGS | options)
     work = shutil.copytree(mapped, tmp_path / "work")
     (work / "cases" / "ball_001" / "maps.npy").unlink()

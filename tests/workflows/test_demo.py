@@ -19,7 +19,7 @@ def test_leaves_scans_model_segmentations_scores_and_a_picture(tmp_path):
         (out / stale).write_text("old")
     stages, epochs, steps = [], [], []
     result = demo(
-        out,
+        str(out),
         spatial_dims=2,
         settings={"time_budget_s": None, "epochs": 1, "steps_per_epoch": 2, "batch_size": 2},
         progress=lambda done, total, what: stages.append(what),

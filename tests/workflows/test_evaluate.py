@@ -173,7 +173,9 @@ def test_ignored_voxels_of_the_reference_do_not_count(folders):
 def test_nothing_to_pair_is_an_error_that_shows_both_names(folders, tmp_path):
     predictions, _ = folders
     save(tmp_path / "other" / "z.nii.gz", label_map())
-    with pytest.raises(DatasetError, match=r"a, b is among the references z.*same file name"):
+    with pytest.raises(
+        DatasetError, match=r"\(a, b\) is among the references \(z\).*same file name"
+    ):
         evaluate(predictions, tmp_path / "other", labels=ORGANS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no file"):
@@ -247,6 +249,19 @@ def test_regions_of_the_description_are_scored(folders):
         json.dumps({"labels": {"liver": 1, "spleen": 5}, "regions": {"both": ["liver", "spleen"]}})
     )
     assert evaluate(predictions, references).summary()["both"]["dice"].n == 2
+
+
+def test_regions_of_an_nnunet_description_are_scored(folders):
+    predictions, references = folders
+    labels = {"background": 0, "both": [1, 5], "spleen": [5]}
+    path = references.parent / "dataset.json"
+    path.write_text(json.dumps({"labels": labels, "regions_class_order": [1, 5]}))
+    summary = evaluate(predictions, references).summary()
+    assert {"both", "spleen"} <= summary.keys()
+    assert summary["both"]["dice"].n == 2
+    path.write_text(json.dumps({"labels": labels | {"background": 9}}))
+    with pytest.raises(LabelError, match="dataset.json: labels: the background is not declared"):
+        evaluate(predictions, references)
 
 
 def test_a_runs_own_scans_know_their_labels(tiny_run, tiny_dataset, tmp_path):

@@ -152,10 +152,10 @@ def test_an_exported_model_is_no_model_to_train_or_predict_with(tiny_run, tmp_pa
     ("target", "options", "error", "message"),
     [
         ("onyx", {}, UnknownNameError, "onnx"),
-        ("onnx", {"int8": True}, ConfigError, "--calibrate"),
-        ("onnx", {"int8": True, "calibrate": "work"}, ConfigError, "--to openvino"),
-        ("openvino", {"int8": True, "calibrate": "work", "check": "x"}, ConfigError, "--check: is"),
-        ("onnx", {"pixel_size": 0.5}, ConfigError, "--pixel-size: is for the scans of --check"),
+        ("onnx", {"int8": True}, ConfigError, "int8, calibrate: give both"),
+        ("onnx", {"int8": True, "calibrate": "work"}, ConfigError, "the target openvino"),
+        ("openvino", {"int8": True, "calibrate": "work", "check": "x"}, ConfigError, "check: is"),
+        ("onnx", {"pixel_size": 0.5}, ConfigError, "pixel size: is for the scans of check"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tiny_run, tmp_path, target, options, error, message):
@@ -226,7 +226,7 @@ def test_quantising_whose_cost_is_not_known_on_every_scan_leaves_nothing(
     write_json(work / "dataset.json", cohort)
     with pytest.raises(ExportError, match=r"not known on 1 scans .*gone\.nii\.gz") as error:
         export(tiny_run, "openvino", tmp_path / "x", int8=True, calibrate=work)
-    assert "without --int8" in error.value.remedy
+    assert "without int8" in error.value.remedy
     assert not (tmp_path / "x").exists()
 
 

@@ -235,8 +235,8 @@ def test_a_download_becomes_what_the_paper_used(make, paper, expected, prepared,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", 3], "--protocol dainet: brings the paper's own split of synapse."),
-        (["--splits", "s.json"], "Leave out --splits and --folds."),
+        (["--folds", 3], "protocol dainet: brings the paper's own split of synapse."),
+        (["--splits", "s.json"], "Leave out the file of splits and the number of folds."),
         (["--dataset", "lits"], "'dainet' has no protocol for it"),
         (["--dataset", "synaps"], "Did you mean synapse"),
     ],
@@ -250,7 +250,7 @@ def test_contradictions_are_refused_before_any_scan_is_read(arguments, message, 
 
 def test_a_dataset_without_a_protocol_is_refused(cli, tiny_dataset, tmp_path):
     done = cli("prepare", tiny_dataset, "--out", tmp_path / "work", "--dataset", "lits")
-    assert (done.exit_code, "Add --protocol" in done.stderr) == (2, True)
+    assert (done.exit_code, "Give a protocol" in done.stderr) == (2, True)
     done = cli("prepare", tiny_dataset, "--out", tmp_path / "work", "--protocol", "glims")
     assert "by the names of its cases it is no dataset" in done.stderr
 

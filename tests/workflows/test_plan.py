@@ -11,12 +11,11 @@ from lamina.errors import ConfigError, DatasetError, ResourceError, UnknownNameE
 from lamina.files import read_json, write_json
 from lamina.folders.work import WorkFolder
 from lamina.training.config import Optimiser, TrainConfig
-from lamina.workflows import prepare as preparation
 from lamina.workflows.plan import read_plan, replan
 from lamina.workflows.predict import predict
-from lamina.workflows.steps import planner
-from lamina.workflows.steps.assembly import completed, configured
+from lamina.workflows.steps import planner, preparing
 from lamina.workflows.steps.rehearsal import Rehearsal, rehearse
+from lamina.workflows.steps.settings import completed, configured
 from lamina.workflows.train import train
 
 
@@ -114,7 +113,7 @@ def test_the_folds_stay(work):
 
 def test_what_cannot_be_planned_is_refused_and_the_plan_stays(work, tmp_path):
     plan = (work / "plan.json").read_bytes()
-    with pytest.raises(ConfigError, match="--ram: 100 MB"):
+    with pytest.raises(ConfigError, match="^ram: 100 MB"):
         replan(work, ram_bytes=1e8, device="cpu")
     with pytest.raises(UnknownNameError, match="lightmedseg"):
         replan(work, model="lightmedsec", device="cpu")
@@ -146,7 +145,7 @@ def test_cases_of_which_some_are_prepared_for_another_plan_are_not_trained_on(wo
     folder, options = WorkFolder(work), {"ram_bytes": 4e9, "device": "cpu", "rehearse": False}
     plan = read_json(folder.plan_file)
     write_json(folder.plan_file, plan | {"target_spacing": [1.0, 1.0, 4.0]})
-    store, done = preparation.prepare_case, []
+    store, done = preparing.prepare_case, []
 
     def breaks_off(case, *args, **kwargs):
         if len(done) == 2:
@@ -154,7 +153,7 @@ def test_cases_of_which_some_are_prepared_for_another_plan_are_not_trained_on(wo
         done.append(case)
         return store(case, *args, **kwargs)
 
-    monkeypatch.setattr(preparation, "prepare_case", breaks_off)
+    monkeypatch.setattr(preparing, "prepare_case", breaks_off)
     with pytest.raises(KeyboardInterrupt):
         replan(work, model="unext", workers=0, **options)
     with pytest.raises(DatasetError, match="run lamina plan"):

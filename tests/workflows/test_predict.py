@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 import lamina
+from lamina.cli.views import prediction
+from lamina.data.case import Case
 from lamina.errors import BundleError, ConfigError, DatasetError, GeometryError, TrainingError
 from lamina.files import read_json, sha256
 from lamina.folders import model as loading
@@ -76,15 +79,27 @@ def test_bad_files_are_listed_by_name_and_the_good_one_is_done(scans, tiny_run, 
         "text.nii.gz": "is no NIfTI file",
         "two.nii.gz": "2 channels, 1 are declared",
     }
-    assert result.failures.keys() == reasons.keys()
+    assert result.failures.keys() == {name.partition(".")[0] for name in reasons}
     for name, reason in reasons.items():
-        assert result.failures[name].startswith(f"{scans / name}: ")
-        assert reason in result.failures[name]
-        assert result.failures[name].endswith(".")
+        told = result.failures[name.partition(".")[0]]
+        assert told.startswith(f"{scans / name}: ")
+        assert reason in told
+        assert told.endswith(".")
     assert names(out) == ["ball_000.nii.gz", "prediction.json"]
     assert on_one_grid(read_labels(out / "ball_000.nii.gz"), read_volume(scans / "ball_000.nii.gz"))
     assert calls[-1] == (6, 6, "two")
     assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+
+
+def test_failed_scans_of_one_file_name_are_all_listed(tiny_run, tmp_path):
+    files = [tmp_path / f"p{number}" / "t1.nii.gz" for number in (1, 2, 3)]
+    cases = [Case(case_id=file.parent.name, group="", images=(file,)) for file in files]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("not a scan")
+    result = predict(tiny_run, cases=cases, out=tmp_path / "out")
+    assert result.failures.keys() == {"p1", "p2", "p3"}
+    assert prediction(result).startswith("0 of 3 scans segmented")
 
 
 def test_the_record_says_what_was_done_with_which_model(scans, tiny_run, tmp_path):
@@ -100,7 +115,7 @@ def test_the_record_says_what_was_done_with_which_model(scans, tiny_run, tmp_pat
     good, bad = record["cases"]
     assert (good["segmentation"], good["error"]) == ("ball_000.nii.gz", "")
     assert (bad["case_id"], bad["segmentation"]) == ("void", None)
-    assert bad["error"] == result.failures["void.nii"]
+    assert bad["error"] == result.failures["void"]
 
 
 def test_one_big_scan_moves_the_bar_window_by_window(tiny_run, tmp_path):
@@ -140,6 +155,16 @@ def test_what_comes_in_goes_out_under_the_same_name_and_format(name, scan, tiny_
     assert on_one_grid(found, image)
     assert set(np.unique(found.array)) <= {0, 3, 7}
     assert read_json(tmp_path / "out" / "prediction.json")["cases"][0]["segmentation"] == name
+
+
+def test_results_among_the_scans_are_not_taken_for_scans_the_next_time(scan, tiny_run, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    sitk.WriteImage(sitk.ReadImage(scan), folder / "a.nhdr")
+    for again in (False, True):
+        result = predict(tiny_run, folder, out=folder, probabilities=True, resume=again)
+        assert [(each.case_id, each.error) for each in result.outcomes] == [("a", "")]
+    assert (folder / "a.nrrd").is_file()
 
 
 def test_tilted_scans_are_listed_or_segmented_on_their_own_grid(scans, tiny_run, tmp_path, cli):
@@ -196,8 +221,8 @@ def test_validation_scans_that_are_gone_are_listed(run_copy, tmp_path):
     manifest["val_cases"][0]["images"] = [str(tmp_path / "gone.nii.gz")]
     (run_copy / "manifest.json").write_text(json.dumps(manifest))
     result = predict(run_copy, out=tmp_path / "out", split="val")
-    assert list(result.failures) == ["gone.nii.gz"]
-    assert "does not exist" in result.failures["gone.nii.gz"]
+    assert list(result.failures) == ["ball_002"]
+    assert "does not exist" in result.failures["ball_002"]
 
 
 class TestNothingIsWrittenOver:
@@ -264,8 +289,8 @@ def test_a_link_to_itself_is_listed_and_the_good_scan_is_done(scans, tiny_run, t
     (scans / "loop.nii.gz").symlink_to("loop.nii.gz")
     out = tmp_path / "out"
     result = predict(tiny_run, scans, out=out)
-    assert result.failures.keys() == {"loop.nii.gz"}
-    assert "does not exist" in result.failures["loop.nii.gz"]
+    assert result.failures.keys() == {"loop"}
+    assert "does not exist" in result.failures["loop"]
     assert names(out) == ["ball_000.nii.gz", "prediction.json"]
 
 

@@ -23,6 +23,7 @@ from lamina.errors import ConfigError, DatasetError, FileError, UnknownNameError
 from lamina.files import read_json, write_json
 from lamina.folders.work import WorkFolder
 from lamina.workflows import prepare as preparation
+from lamina.workflows.steps import preparing
 
 prepare = partial(preparation.prepare, rehearse=False)  # which takes longer than the rest
 
@@ -336,7 +337,7 @@ class TestBudget:
 
     @pytest.mark.parametrize("vram", [None, 1e6])
     def test_that_is_too_small_is_refused(self, vram, tiny_dataset, tmp_path):
-        with pytest.raises(ConfigError, match=r"memory|--ram: 1 MB"):
+        with pytest.raises(ConfigError, match=r"memory|ram: 1 MB"):
             prepare(tiny_dataset, tmp_path / "w", ram_bytes=1e6, vram_bytes=vram, workers=0)
         assert not (tmp_path / "w").exists()
 
@@ -344,7 +345,7 @@ class TestBudget:
         done = cli("prepare", tiny_dataset, "--out", tmp_path / "w", "--no-rehearse", "--ram", "1M")
         assert done.exit_code == 2
         assert done.stderr == (
-            "Error: --ram: 1 MB; the program alone takes 700.\n  Grant at least 1G with --ram.\n"
+            "Error: ram: 1 MB; the program alone takes 700.\n  Grant at least 1 GB of ram.\n"
         )
 
 
@@ -537,7 +538,7 @@ def test_pictures_without_a_pixel_size_are_planned_in_pixels(tmp_path):
 def test_a_cluster_prepares_the_same_though_a_worker_is_killed(tiny_dataset, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    killed, whole = tmp_path / "killed", preparation.prepare_case
+    killed, whole = tmp_path / "killed", preparing.prepare_case
 
     def killed_once(case, **settings):
         if case.case_id == "ball_003" and not killed.exists():
@@ -546,9 +547,28 @@ def test_a_cluster_prepares_the_same_though_a_worker_is_killed(tiny_dataset, tmp
         return whole(case, **settings)
 
     prepare(tiny_dataset, tmp_path / "here", workers=0, ram_bytes=4e9)
-    monkeypatch.setattr(preparation, "prepare_case", killed_once)
+    monkeypatch.setattr(preparing, "prepare_case", killed_once)
     prepare(tiny_dataset, tmp_path / "there", cluster="local:1", ram_bytes=4e9)
     assert killed.exists()
     here, there = files_of(tmp_path / "here"), files_of(tmp_path / "there")
     del here["plan.json"], there["plan.json"]  # they tell how fast this machine is just now
     assert there == here
+
+
+def test_a_description_may_ask_for_regions(dataset, tmp_path):
+    for kind, ending in (("images", "_0000"), ("labels", "")):
+        folder = dataset / f"{kind}Tr"
+        for path in sorted(folder.iterdir()):
+            path.rename(folder / path.name.replace(".nii.gz", f"{ending}.nii.gz"))
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "whole": [3, 7], "core": [7]},
+        "regions_class_order": [3, 7],
+        "numTraining": 6,
+        "file_ending": ".nii.gz",
+    }
+    write_json(dataset / "dataset.json", description)
+    plan = prepare(dataset, out=tmp_path / "work", num_folds=2).plan
+    assert plan.region_based
+    assert plan.num_outputs == 2
+    assert "regions_class_order" in plan.reasons["region_based"]

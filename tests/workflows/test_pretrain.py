@@ -20,6 +20,8 @@ from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST, read_checkpoint
 from lamina.workflows.attention_maps import draw_maps
 from lamina.workflows.pretrain import pretrain
+from lamina.workflows.runs import compare_runs
+from lamina.workflows.train import train
 
 SETTINGS = {
     "vit": {"token_size": 8, "width": 12, "depth": 1, "num_heads": 6},
@@ -116,7 +118,7 @@ def test_a_run_starts_from_a_given_transformer_as_it_was_made(tiny_work, tmp_pat
         pretrain(tiny_work, out, resume=True, start=out)
     (tmp_path / "given.safetensors").unlink()
     assert pretrain(tiny_work, out, {"epochs": 2}, resume=True).epochs == 2
-    with pytest.raises(ConfigError, match="Leave out vit, or --from"):
+    with pytest.raises(ConfigError, match="Leave out vit, or the transformer"):
         pretrain(tiny_work, tmp_path / "other", SETTINGS, start=out)
 
 
@@ -174,7 +176,7 @@ def test_a_run_of_a_gpu_goes_on_without_one_when_asked_to(tiny_work, whole, tmp_
     (out / "config.yaml").write_text(
         yaml.safe_dump(settings | {"device": "cuda", "precision": "fp16"})
     )
-    with pytest.raises(ConfigError, match="--device cuda: torch finds 0 GPUs here"):
+    with pytest.raises(ConfigError, match="device cuda: torch finds 0 GPUs here"):
         pretrain(tiny_work, out, {"epochs": 3}, resume=True)
     assert pretrain(tiny_work, out, {"epochs": 3, "device": "cpu"}, resume=True).epochs == 3
     assert read_json(out / "manifest.json")["config"]["precision"] == "fp32"
@@ -186,6 +188,13 @@ def test_a_run_is_resumed_on_its_own_scans_alone(tiny_work, whole, tmp_path):
     write_json(work / "plan.json", plan | {"target_spacing": [2.0, 2.0, 2.0]})
     with pytest.raises(TrainingError, match="it was prepared anew"):
         pretrain(work, whole.out, resume=True)
+
+
+def test_a_pretraining_is_not_taken_for_a_training(tiny_work, whole):
+    told = r"holds a pretraining, not a run of one fold\. .*a folder that lamina train wrote"
+    with pytest.raises(TrainingError, match=told):
+        train(tiny_work, whole.out, resume=True)
+    assert "holds a pretraining" in compare_runs([whole.out]).unreadable[str(whole.out)]
 
 
 def test_wrong_requests_leave_nothing_behind(tiny_work, tmp_path):
@@ -204,7 +213,7 @@ def test_wrong_requests_leave_nothing_behind(tiny_work, tmp_path):
         pretrain(tiny_work, out, resume=True)
     assert not out.exists()
     write_json(out / "manifest.json", {"fold": 0})
-    with pytest.raises(TrainingError, match="is no pretraining"):
+    with pytest.raises(TrainingError, match="holds a run of one fold, not a pretraining"):
         pretrain(tiny_work, out, resume=True)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-import lamina.cli.recipes  # noqa: F401 - files the verb
-from lamina.config import load_recipe, resolve
+import lamina
+import lamina.cli.recipes  # files the verb
+from lamina.config import resolve
 from lamina.data.augment import AUGMENTATIONS
 from lamina.data.cache import open_cases
 from lamina.data.datasets import load_description
@@ -20,7 +21,7 @@ from lamina.files import write_json
 from lamina.labels import LabelSet
 from lamina.losses import LOSSES, build_loss
 from lamina.losses.deep_supervision import DeepSupervision
-from lamina.models import NETWORKS, configure, input_channels
+from lamina.models import NETWORKS, configure
 from lamina.training.config import TrainConfig
 from lamina.training.fit import fit
 from lamina.training.regions import RegionTargets
@@ -49,7 +50,7 @@ TINY = {
 
 
 def settings_of(name, strict=False):
-    return resolve(TrainConfig, load_recipe(name, strict_paper=strict))
+    return resolve(TrainConfig, lamina.recipe(name, strict_paper=strict))
 
 
 def labels_of(origin):
@@ -64,7 +65,7 @@ def labels_of(origin):
 
 def test_there_is_a_recipe_for_each_paper_and_dataset():
     assert set(PAPERS) == EXPECTED
-    assert load_recipe("auto") == {}
+    assert lamina.recipe("auto") == {}
     ours = {recipe.name: recipe.origin for recipe in list_recipes() if not recipe.origin.paper}
     assert set(ours) == {"auto", "demo", "demo_2d"}
     assert all(origin.title for origin in ours.values())
@@ -172,14 +173,14 @@ def test_following_a_paper_strictly_restores_its_slips():
         "smooth": [1e-6, 0],
     }
     assert settings_of("mpunet-lits", strict=True).loss_options == {"ce_input": "sigmoid_of_prob"}
-    with pytest.raises(ConfigError, match="recipe 'auto' has no section strict_paper"):
-        load_recipe("auto", strict_paper=True)
+    with pytest.raises(ConfigError, match="strict_paper: recipe 'auto' has no such section"):
+        lamina.recipe("auto", strict_paper=True)
 
 
 def test_a_recipe_without_slips_that_settings_restore_says_so(caplog):
-    load_recipe("glims-brats", strict_paper=True)
+    lamina.recipe("glims-brats", strict_paper=True)
     assert not caplog.text
-    load_recipe("lgmsnet-busi", strict_paper=True)
+    lamina.recipe("lgmsnet-busi", strict_paper=True)
     assert "no setting of recipe 'lgmsnet-busi' departs from its paper" in caplog.text
 
 
@@ -223,7 +224,7 @@ def test_a_recipe_trains(tmp_path, name, strict):
     patches = PatchDataset(
         sampler=PatchSampler(
             cases=made_up_cases(
-                tmp_path / "cases", input_channels(network), labels.num_classes, sides
+                tmp_path / "cases", network.input_channels, labels.num_classes, sides
             ),
             patch_size=sides,
             batch_size=2,
@@ -292,3 +293,36 @@ def test_an_origin_with_an_unknown_entry_is_refused(tmp_path):
         get_recipe(str(own))
     own.write_text("epochs: 3\n")
     assert get_recipe(str(own)).settings == {"epochs": 3}
+
+
+def test_recipes_are_shipped_or_files_of_ones_own(tmp_path):
+    assert lamina.recipe("demo")
+    own = tmp_path / "own.yaml"
+    own.write_text("epochs: 3\n")
+    assert lamina.recipe(str(own)) == {"epochs": 3}
+    with pytest.raises(ConfigError, match=r"recipe 'demos': unknown; did you mean demo"):
+        lamina.recipe("demos")
+    with pytest.raises(ConfigError, match=r"recipe 'x': unknown; known: .*demo.*ending in \.yaml"):
+        lamina.recipe("x")
+
+
+def test_a_recipe_has_two_sections_that_are_no_settings(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "recipe: {title: Mine}\nepochs: 3\noptimizer: {lr: 1.0}\n"
+        "strict_paper: {optimizer: {betas: [0.1, 0.2]}}\n"
+    )
+    assert lamina.recipe(str(own)) == {"epochs": 3, "optimizer": {"lr": 1.0}}
+    strict = lamina.recipe(str(own), strict_paper=True)
+    assert strict == {"epochs": 3, "optimizer": {"lr": 1.0, "betas": [0.1, 0.2]}}
+    own.write_text("epochs: 3\n")
+    with pytest.raises(ConfigError, match=r"strict_paper: recipe .* has no such section"):
+        lamina.recipe(str(own), strict_paper=True)
+    own.write_text("strict_paper: yes\n")
+    with pytest.raises(ConfigError, match="its section 'strict_paper' must be a mapping"):
+        lamina.recipe(str(own))
+
+
+def test_every_shipped_recipe_holds_valid_settings():
+    for shipped in list_recipes():
+        resolve(TrainConfig, shipped.settings)

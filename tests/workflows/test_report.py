@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from lamina.errors import ConfigError, DatasetError, FileError
-from lamina.evaluation.records import read_scores
+from lamina.evaluation.records import read_recorded
 from lamina.files import read_json, sha256, write_json
 from lamina.folders.evaluation import read_evaluation
+from lamina.folders.run import RunFolder
 from lamina.geometry import affine_from
 from lamina.io import read_labels, write_volume
 from lamina.labels import LabelSet
@@ -22,7 +23,7 @@ from lamina.workflows.predict import predict
 for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplification"):
     pytest.importorskip(package)
 
-from lamina.workflows.report import report  # noqa: E402
+from lamina.workflows.report import _spent, report  # noqa: E402
 from lamina.workflows.steps.reported_cases import pairs_of, sizes_of  # noqa: E402
 
 
@@ -39,7 +40,7 @@ def test_a_run_is_segmented_scored_and_shown_once(run, tmp_path):
     )
     assert first.page == run / "report.html"
     assert all(path.is_file() for path in first.others)
-    scores = read_scores(run / "validation" / "scores.json")
+    scores = read_recorded(run / "validation" / "scores.json").scores
     assert first.scores == scores
     assert len(scores.cases) == 2
     text = first.page.read_text("utf-8")
@@ -65,6 +66,26 @@ def test_other_scores_within_the_run_are_not_called_its_validation(run, tmp_path
         assert "· the scans in validation" in text
 
 
+def test_a_scan_that_failed_takes_no_part_in_the_time_to_segment_one(run, tmp_path):
+    own = shutil.copytree(run, tmp_path / "run")
+    report(own)
+    record = read_json(own / "validation" / "prediction.json")
+    done, failed = record["cases"]
+    done["seconds"], failed["seconds"] = 3.0, 999.0
+    failed["segmentation"], failed["error"] = None, "out of memory"
+    write_json(own / "validation" / "prediction.json", record)
+    assert _spent(RunFolder(own), {"fold": 0})["Time to segment a scan"] == "median 3 s"
+
+
+def test_patients_that_only_names_tell_are_said_to_be_so(run, scored, tmp_path):
+    said, table = "no record says whose they are", tmp_path / "table"
+    assert said in report(scored, markdown=table).page.read_text("utf-8")
+    assert said in table.read_text("utf-8")
+    report(scored, latex=table)
+    assert said in table.read_text("utf-8")
+    assert said not in report(run, tmp_path / "run.html").page.read_text("utf-8")
+
+
 def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny_dataset, tmp_path):
     found, scored = tmp_path / "found", tmp_path / "scored"
     predict(run, tiny_dataset / "imagesTr", out=found)
@@ -73,9 +94,9 @@ def test_an_evaluation_knows_its_scans_where_the_prediction_tells(cli, run, tiny
     assert (done.exit_code, done.stderr) == (0, "")
     told = json.loads(done.stdout)
     assert told["out"] == str(scored / "report.html")
-    assert told["mean_foreground"]["dice"] == read_scores(scored / "scores.json").mean_foreground(
-        "dice"
-    )
+    assert told["mean_foreground"]["dice"] == read_recorded(
+        scored / "scores.json"
+    ).scores.mean_foreground("dice")
     text = (scored / "report.html").read_text("utf-8")
     assert text.count("<image ") >= 3 * 3
     assert '<section id="plan">' not in text
@@ -108,7 +129,7 @@ def test_segmentations_are_scored_again_where_the_scores_are_of_others(run, tmp_
     write_volume(replace(found, array=np.roll(found.array, 5, axis=1)), file)
     entry["sha256"] = sha256(file)
     write_json(folder / "prediction.json", record)
-    before = read_scores(folder / "scores.json")
+    before = read_recorded(folder / "scores.json").scores
     after = report(own).scores
     assert after.rows == evaluate(folder).rows
     assert after.rows != before.rows
@@ -171,7 +192,7 @@ def test_sizes_of_pictures_in_mm_are_areas_all_over_the_page(tmp_path):
     assert (unit, sizes["head"]["a"]) == ("cm²", pytest.approx((2, 2)))
     page = report(out).page.read_text("utf-8")
     assert "Agreement of areas" in page
-    assert "Bias 0.000 cm²" in page
+    assert "Bias 0.00 cm²" in page
 
 
 def test_probabilities_in_a_folder_of_their_own_are_found_again(scored):
@@ -205,7 +226,7 @@ def test_scores_are_named_only_beside_a_run(run, tiny_dataset, tmp_path):
     found, scored = tmp_path / "found", tmp_path / "scored"
     predict(run, tiny_dataset / "imagesTr", out=found)
     evaluate(found, tiny_dataset / "labelsTr", out=scored, metrics=["dice"])
-    with pytest.raises(ConfigError, match="--scores: is for a run"):
+    with pytest.raises(ConfigError, match="scores: is for a run"):
         report(scored, scores=tmp_path / "others")
     assert not (scored / "report.html").exists()
 

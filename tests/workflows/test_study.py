@@ -12,8 +12,8 @@ from statistics import fmean
 import pytest
 from torch.testing import assert_close
 
+import lamina
 from lamina.bundle import load_bundle
-from lamina.config import load_recipe
 from lamina.errors import ConfigError, DatasetError, UnknownNameError
 from lamina.files import read_json, sha256, write_json
 from lamina.folders.evaluation import read_evaluation
@@ -306,7 +306,7 @@ def test_what_cannot_be_trained_is_refused_or_left_out(studied, tiny_work, tmp_p
 
 def test_options_of_the_recipes_network_go_with_its_family_alone():
     table = read_study("glims/table2")
-    recipe = load_recipe("glims-brats")
+    recipe = lamina.recipe("glims-brats")
     ours, other = (settings_of(table, table.rows[k], recipe, {}) for k in ("GLIMS", "UNETR"))
     assert (ours["model_options"], other["model_options"]) == ({"released": False}, {})
     assert (other["model"], other["optimiser"]["lr"]) == ("unetr", 1e-3)

@@ -237,7 +237,7 @@ def test_a_run_is_resumed_on_its_own_fold(tiny_work, tmp_path):
     assert_same_run(RunFolder(run), RunFolder(other))
     val = {case.case_id for case in RunFolder(run).cases("val")}
     assert val == set(read_json(tiny_work / "splits.json")[2]["val"])
-    with pytest.raises(DatasetError, match="--fold 9: .* has folds 0 to 2"):
+    with pytest.raises(DatasetError, match="fold 9: .* has folds 0 to 2"):
         train(tiny_work, tmp_path / "third", SHORT, fold=9)
 
 

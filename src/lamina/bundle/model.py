@@ -8,7 +8,7 @@ import torch
 from lamina.bundle.ensemble import MEMBER, Ensemble, parted
 from lamina.data.plan import Plan
 from lamina.errors import BundleError, ConfigError, LaminaError, some
-from lamina.models import configure
+from lamina.models import NetworkConfig, configure
 
 VIT = "vit/"
 """What names of weights begin with that belong to the transformer whose maps a network reads."""
@@ -64,6 +64,18 @@ class Bundle:
         """Networks whose logits are averaged; 1 for an ordinary model."""
         return int(self.network.get("members", 1))
 
+    @property
+    def config(self) -> NetworkConfig:
+        """The configuration of the network, or of every member.
+
+        Raises:
+            BundleError: The network is unknown here, or cannot have the recorded fields.
+        """
+        try:
+            return configure(self.network["name"], **self.network["fields"])
+        except (LaminaError, TypeError, ValueError) as error:
+            raise _not_built(self, error) from error
+
 
 def build_network(bundle: Bundle) -> torch.nn.Module:
     """Build the bundle's network on the CPU, with its weights, in evaluation mode.
@@ -76,10 +88,8 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
         BundleError: The network is unknown here, cannot be built from the recorded fields, or does
             not have the parameters that the bundle holds.
     """
-    name, fields = bundle.network["name"], bundle.network["fields"]
-    members = parted(own_weights(bundle), bundle.num_members)
+    config, members = bundle.config, parted(own_weights(bundle), bundle.num_members)
     try:
-        config = configure(name, **fields)
         with torch.device("meta"):  # what does not fit the weights never gets memory
             state = config.build().state_dict()
         for weights in members:
@@ -89,10 +99,7 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
     except BundleError:
         raise
     except (LaminaError, TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            f"{bundle.source}: network {name!r} cannot be built as recorded: {error}",
-            remedy="If a newer Lamina made the file, upgrade.",
-        ) from error
+        raise _not_built(bundle, error) from error
     for network, weights in zip(networks, members, strict=True):
         network.load_state_dict(weights, strict=True)
     return (networks[0] if len(networks) == 1 else Ensemble(networks)).eval()
@@ -106,6 +113,13 @@ def transformer_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
 def own_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     """Return the state of the network itself, or of all members, without the transformer's."""
     return {name: x for name, x in bundle.weights.items() if not name.startswith(VIT)}
+
+
+def _not_built(bundle: Bundle, error: Exception) -> BundleError:
+    return BundleError(
+        f"{bundle.source}: network {bundle.network['name']!r} cannot be built as recorded: {error}",
+        remedy="If a newer Lamina made the file, upgrade.",
+    )
 
 
 def _check_fit(

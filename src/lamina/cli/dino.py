@@ -62,7 +62,8 @@ def pretrain(
     """
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.config import layered, settings_from
+        from lamina.cli.settings import settings_from
+        from lamina.config import layered
         from lamina.training.dino_config import SMALL
         from lamina.workflows import pretrain as workflow
 

@@ -87,7 +87,7 @@ def study(
     """
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.config import settings_from
+        from lamina.cli.settings import settings_from
         from lamina.study.schema import list_studies
         from lamina.workflows import study as workflow
 

@@ -59,7 +59,7 @@ def sweep(
     """
     terminal = Terminal(json, quiet, verbose)
     with terminal.guard():
-        from lamina.config import parse_grid, settings_from
+        from lamina.cli.settings import parse_grid, settings_from
         from lamina.workflows import sweep as workflow
 
         if cluster is None:

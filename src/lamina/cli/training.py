@@ -171,7 +171,7 @@ def train(
     terminal = Terminal(json and not follows, quiet or follows, verbose)
     with terminal.guard():
         from lamina.cli import views
-        from lamina.config import settings_from
+        from lamina.cli.settings import settings_from
         from lamina.errors import ConfigError
         from lamina.workflows import cross_validation
         from lamina.workflows import train as workflow

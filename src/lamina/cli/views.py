@@ -156,7 +156,7 @@ def _soup(told: Mapping[str, Any]) -> str:
 
 def prediction(result: "Prediction") -> str:
     """Say how many scans were segmented."""
-    done = len(result.outcomes) - len(result.failures)
+    done = sum(outcome.segmentation is not None for outcome in result.outcomes)
     seconds = sum(outcome.seconds for outcome in result.outcomes)
     return f"{done} of {len(result.outcomes)} scans segmented in {spoken(seconds)}: {result.out}"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lamina.data.straighten import straightened
 from lamina.errors import DatasetError, FileError
 from lamina.files import atomic_path, read_json, sha256, write_json
 from lamina.geometry import spacing_of
+from lamina.io import files_of
 from lamina.labels import IGNORE_INDEX
 
 _VERSION = 4
@@ -198,7 +200,7 @@ def preparation_of(plan: Plan) -> str:
 
 def _key(case: Case, plan: Plan, resample_oblique: bool) -> str:
     """Hash everything the prepared arrays depend on: the files' content and the plan's geometry."""
-    files = [*case.image_files, *case.label_files]
+    files = [*case.image_files, *chain.from_iterable(map(files_of, case.label_files))]
     hashes = [sha256(path) for path in files if path.is_file()]
     parts = [_VERSION, hashes, case.spacing, case.series, resample_oblique, preparation_of(plan)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lamina.errors import DatasetError, LabelError
 from lamina.geometry import check_same_grid
-from lamina.io import read_labels, read_stored_labels, read_volume
+from lamina.io import files_of, read_labels, read_stored_labels, read_volume
 from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -115,11 +115,11 @@ class Case:
 
     @property
     def image_files(self) -> tuple[Path, ...]:
-        """Return ``images``, and in place of a folder what it holds."""
+        """Return ``images`` with all that is read with them, and what is in a folder."""
         return tuple(
             file
             for path in self.images
-            for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+            for file in (sorted(path.iterdir()) if path.is_dir() else files_of(path))
         )
 
     @property

@@ -24,6 +24,8 @@ class Cohort:
     """What each image channel shows, such as ``("CT",)`` or ``("FLAIR", "T1")``."""
     labels: LabelSet
     cases: tuple[Case, ...]
+    region_based: bool = False
+    """Whether the network is to say yes or no to each region of ``labels``."""
     licence: str = ""
     source: str = ""
     """Who made the scans and where they are described, for whoever is given a model of them."""

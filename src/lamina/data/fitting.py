@@ -115,14 +115,12 @@ def _patch_size(
         for axis, size in enumerate(scans.median_shape)
     )
 
-    steps = _LEAST_STEPS if budget.time_s else FULL_STEPS
-
     def is_small(patch: Sequence[int]) -> bool:
         fits = prod(patch) <= _MOST_VOXELS[cost.spatial_dims]
         return fits and cost.step_bytes(patch, 2) <= budget.step_bytes
 
     def is_quick(patch: Sequence[int]) -> bool:
-        return steps * cost.step_s(patch, 2) <= _TRAINING * (budget.time_s or _NIGHT_S)
+        return _in_time(cost.step_s(patch, 2), budget)
 
     fitting = _shortened(whole, scans, divisor, divisor, is_small)
     if not is_small(fitting):
@@ -146,13 +144,23 @@ def _patch_size(
         because = f"{least} voxels a side, below which too little is seen, though time is short"
     elif patch != fitting:
         granted = "the time granted" if budget.time_s else "a night"
-        because = f"what {granted} allows {steps:,} steps of"
+        because = f"what {granted} allows {_fewest_steps(budget):,} steps of, two patches each"
     elif cost.step_bytes(whole, 2) <= budget.step_bytes:
         because = "as large as is of use: more hardly shows more, and slows every step"
     reasons["patch_size"] = f"The median scan is {size} voxels; this is {because}."
     seen = 100 * prod(patch) / prod(whole)
-    given_up.append(f"Patches of whole scans: each sees {seen:.0f} % of one; more does not fit.")
+    why = "more does not fit" if patch == fitting else "more takes too long"
+    given_up.append(f"Patches of whole scans: each sees {seen:.0f} % of one; {why}.")
     return patch
+
+
+def _in_time(step_s: float, budget: Budget) -> bool:
+    return _fewest_steps(budget) * step_s <= _TRAINING * (budget.time_s or _NIGHT_S)
+
+
+def _fewest_steps(budget: Budget) -> int:
+    """Return how many steps patches and batches must leave time for."""
+    return _LEAST_STEPS if budget.time_s else FULL_STEPS
 
 
 def _shortened(
@@ -183,6 +191,8 @@ def _batch_size(
     wanted = max(2, min(_MAX_BATCH, round(100_000 / prod(patch))))
     fits = int(budget.step_bytes // cost.step_bytes(patch, 1))
     batch = max(2, min(wanted, fits))
+    while batch > 2 and not _in_time(cost.step_s(patch, batch), budget):
+        batch -= 1
     total = (budget.program_bytes + cost.step_bytes(patch, batch)) / 2**30
     reasons["batch_size"] = (
         f"{batch} patches a step predict to {total:.2f} GB of {budget.device} in all; many quick "

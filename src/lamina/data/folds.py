@@ -217,7 +217,7 @@ def read_fold(path: Path, fold: int) -> Fold:
     """
     folds = read_folds(path)
     if not 0 <= fold < len(folds):
-        raise DatasetError(f"--fold {fold}: {path} has folds 0 to {len(folds) - 1}.")
+        raise DatasetError(f"fold {fold}: {path} has folds 0 to {len(folds) - 1}.")
     return folds[fold]
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import isclose
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from lamina.data.augment import Augmentation
+from lamina.geometry import SAME_SPACING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,9 @@ def _rotation(angles: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
 
 
 def _square_planes(patch_size: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, int]]:
-    sides = list(zip(patch_size, spacing, strict=True))
-    axes = range(len(sides))
-    return [(a, b) for a in axes for b in axes if a < b and sides[a] == sides[b]]
+    """Return the pairs of axes along which a patch has as many voxels, of one size."""
+    return [
+        (a, b)
+        for a, b in combinations(range(len(spacing)), 2)
+        if patch_size[a] == patch_size[b] and isclose(spacing[a], spacing[b], rel_tol=SAME_SPACING)
+    ]

@@ -173,6 +173,23 @@ class Plan:
         """The prepared axes that the network sees."""
         return tuple(axis for axis in range(self.spatial_dims) if axis != self.slice_axis)
 
+    @property
+    def seen_roi_size(self) -> tuple[int, ...]:
+        """The sliding window along the axes that the network sees."""
+        return tuple(self.roi_size[axis] for axis in self.seen_axes)
+
+    @property
+    def seen_mirror_axes(self) -> tuple[int, ...]:
+        """Those of ``mirror_axes`` that the network sees, counted among the axes that it sees."""
+        seen = enumerate(self.seen_axes)
+        return tuple(place for place, axis in seen if axis in self.mirror_axes)
+
+    @property
+    def seen_side_axis(self) -> int | None:
+        """The axis between left and right, counted among those that the network sees, if it is."""
+        seen = enumerate(self.seen_axes)
+        return next((place for place, axis in seen if self.orientation[axis] in "LR"), None)
+
     def was_asked(self, name: str) -> bool:
         """Tell whether a person chose the field, not the plan."""
         return self.reasons.get(name) == ASKED

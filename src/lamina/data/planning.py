@@ -45,7 +45,10 @@ def make_plan(
     )
     fit = choose(candidates, scans, budget)
     reasons["orientation"] = _why_orientation(fingerprint)
-    reasons["region_based"] = "Structures exclude each other, so the network chooses one a voxel."
+    scored = "; the regions are made of what it chooses" if labels.regions else ""
+    reasons["region_based"] = (
+        f"Structures exclude each other, so the network chooses one a voxel{scored}."
+    )
     reasons["precision"] = "Not rehearsed; bf16 is taken where its steps prove clearly faster."
     reasons["channels_last"] = "Taken for images on a CPU, where a rehearsal finds it faster."
     reasons["roi_size"] = (

@@ -84,7 +84,7 @@ def used_by(cohort: Cohort, paper: str) -> DatasetDescription:
     found = ", ".join(d.name for d in matching) or "no dataset that is described"
     raise DatasetError(
         f"{cohort.name}: by the names of its cases it is {found}; {paper} has no protocol for it.",
-        remedy=f"It has one for {', '.join(known) or 'none'}; say with --dataset which this is.",
+        remedy=f"It has one for {', '.join(known) or 'none'}; name the public dataset.",
     )
 
 

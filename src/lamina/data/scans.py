@@ -107,17 +107,17 @@ def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
 
     Args:
         cases: Of one file each; those of which a channel is missing stay as they are.
-        num_channels: How many the model takes.
+        num_channels: How many the model takes. A file of the only one loses its number, too.
     """
     files: dict[str, dict[int, Path]] = defaultdict(dict)
     for case in cases:
         name, number = _numbered(case.case_id, case.images[0])
         files[name][number] = case.images[0]
-    numbers = range(num_channels if num_channels > 1 else 0)
+    numbers = range(num_channels)
     whole = {
         name
         for name, found in files.items()
-        if found.keys() == {*numbers} and not _holds(found[0], num_channels)
+        if found.keys() == {*numbers} and (num_channels == 1 or not _holds(found[0], num_channels))
     }
     joined = []
     for case in cases:

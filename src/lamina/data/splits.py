@@ -30,8 +30,8 @@ def assign(
     if protocol is None:
         if public:
             raise ConfigError(
-                f"--dataset {public}: only says what a protocol is for.",
-                remedy="Add --protocol, or leave it out.",
+                f"dataset {public}: only says what a protocol is for.",
+                remedy="Give a protocol, or leave it out.",
             )
         return cohort, None
     assigned = follow(cohort, protocol, public)
@@ -58,15 +58,15 @@ def given_split(
     """
     if assigned and assigned.has_split and (splits or num_folds is not None):
         raise ConfigError(
-            f"--protocol {assigned.paper}: brings the paper's own split of {assigned.dataset}.",
-            remedy="Leave out --splits and --folds.",
+            f"protocol {assigned.paper}: brings the paper's own split of {assigned.dataset}.",
+            remedy="Leave out the file of splits and the number of folds.",
         )
     own = None if splits else given_fold(cohort.cases, allow_leakage=allow_leakage)
     given = given_folds(splits, cohort.cases, allow_leakage=allow_leakage) if splits else ()
     if num_folds is not None and (own or given):
         raise ConfigError(
             f"{num_folds} folds: {splits or 'the dataset'} has {len(given) or 'a split'} already.",
-            remedy="Leave out --folds.",
+            remedy="Leave out the number of folds.",
         )
     return (own,) if own else given
 

@@ -11,6 +11,7 @@ HEADLINE = ("dice", "hd95", "nsd", "volume_error_ml")
 Dice case by case."""
 _FEW_METRICS = 5
 """So many metrics, and no more, are all shown, those of calibration aside."""
+_MOST_DECIMALS = 5
 
 
 def shown_metrics(scores: Scores, every: bool = False) -> Sequence[Metric]:
@@ -29,20 +30,34 @@ def shown_metrics(scores: Scores, every: bool = False) -> Sequence[Metric]:
 
 def cell(mean: float, std: float, metric: Metric) -> str:
     """Return mean and standard deviation as printed; a dash where the metric never applied."""
-    shown = number(mean, metric)
-    return shown if math.isnan(std) else f"{shown} ± {std:.{_decimals(mean, metric)}f}"
+    if math.isnan(std):
+        return number(mean, metric)
+    return f"{number(mean, metric, std)} ± {number(std, metric, mean).lstrip('+')}"
 
 
-def number(value: float, metric: Metric) -> str:
-    """Return a value of a metric with the digits that matter; what rounds to zero has no sign."""
+def number(value: float, metric: Metric, beside: float = 0.0) -> str:
+    """Return a value of a metric with the digits that matter; what rounds to zero has no sign.
+
+    Args:
+        value: NaN is a dash.
+        metric: Its unit and direction count.
+        beside: A value that stands with it; both have the decimals of the larger one.
+    """
     if math.isnan(value):
         return "–"
     sign = "+" if metric.higher_is_better is None else ""
-    text = f"{value:{sign}.{_decimals(value, metric)}f}"
+    text = f"{value:{sign}.{decimals(max(abs(value), abs(beside)), metric.unit)}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
-def _decimals(value: float, metric: Metric) -> int:
-    if not metric.unit:
+def decimals(value: float, unit: str) -> int:
+    """Return the decimals of a value: three without a unit, else for three digits that matter.
+
+    These are at least two below 100, and no more than five.
+    """
+    size = round(abs(value), _MOST_DECIMALS)
+    if not unit:
         return 3
-    return 2 if abs(value) < 100 else 0
+    if not size:
+        return 2
+    return min(_MOST_DECIMALS, max(2 if size < 100 else 0, 2 - math.floor(math.log10(size))))

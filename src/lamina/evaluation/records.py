@@ -25,18 +25,13 @@ class Recorded:
     """Name of a metric -> definition, unit, and rule for empty masks, as they were then."""
 
 
-def read_scores(path: Path) -> Scores:
+def read_recorded(path: Path) -> Recorded:
     """Read the ``scores.json`` that :meth:`~lamina.evaluation.scores.Scores.write` wrote.
 
     Raises:
         FileError: It is missing, damaged, or something else.
         LabelError: Its labels contradict themselves.
     """
-    return read_recorded(path).scores
-
-
-def read_recorded(path: Path) -> Recorded:
-    """Read scores, and how they were measured; errors are those of :func:`read_scores`."""
     data = read_json(path)
     try:
         return Recorded(scores=_scores(data), declared=_declared(data))
@@ -65,6 +60,7 @@ def _scores(data: Mapping[str, Any]) -> Scores:
         predictions=data.get("predictions", ""),
         references=data.get("references", ""),
         probabilities=data.get("probabilities", ""),
+        version=data.get("version", ""),
     )
 
 

@@ -4,27 +4,21 @@ import csv
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
+from lamina import __version__
 from lamina.errors import GeometryError
-from lamina.evaluation.calibration import widened
-from lamina.evaluation.comparison import Comparison, diagonal_of
 from lamina.evaluation.metrics import Metric, Unit
 from lamina.evaluation.protocols import PROTOCOLS, find_metric
+from lamina.evaluation.structures import Indices, Probabilities, classes_of, comparisons
 from lamina.evaluation.summary import Score, Summary, summarise
 from lamina.files import write_json, write_text
-from lamina.labels import IGNORE_INDEX, LabelSet
-
-Indices = NDArray[np.integer[Any]]
-Probabilities = NDArray[np.floating[Any]]
-Box = tuple[slice, ...]
+from lamina.labels import LabelSet
 
 MEAN_FOREGROUND = (
     "Mean over the structures of each case, regions left out, then mean over the cases."
@@ -78,7 +72,7 @@ def score_case(
             value=metric.value(comparison),
             rule=comparison.empty,
         )
-        for label, comparison in _comparisons(
+        for label, comparison in comparisons(
             prediction, reference, labels, spacing, voxel_volume, probabilities
         )
         for metric in measures
@@ -107,6 +101,8 @@ class Scores:
     """Where the labels lie; empty where the record beside the segmentations says so."""
     probabilities: str = ""
     """Where the probabilities lie; empty where none were asked for."""
+    version: str = __version__
+    """Of the program that measured them; empty of scores that do not say."""
 
     @property
     def measures(self) -> tuple[Metric, ...]:
@@ -127,7 +123,7 @@ class Scores:
             groups[row.label, row.metric].append(row)
         return {
             label: {metric.name: summarise(groups[label, metric.name]) for metric in self.measures}
-            for label in _classes(self.labels)
+            for label in classes_of(self.labels)
         }
 
     def case_means(self, metric: str, *, conditional: bool = False) -> dict[str, float]:
@@ -157,6 +153,7 @@ class Scores:
         summary = self.summary()
         return {
             "num_cases": len(self.cases),
+            "version": self.version,
             "unit": self.unit,
             "predictions": self.predictions,
             "references": self.references,
@@ -204,15 +201,6 @@ class Scores:
         return text.getvalue()
 
 
-def _classes(labels: LabelSet) -> dict[str, list[int]]:
-    """Return the class indices of every structure, then of every region."""
-    index = {name: i for i, name in enumerate(labels.foreground, start=1)}
-    regions = {
-        region: [index[name] for name in members] for region, members in labels.regions.items()
-    }
-    return {name: [i] for name, i in index.items()} | regions
-
-
 def _check_sizes(
     case_id: str, prediction: Indices, reference: Indices, probabilities: Probabilities | None
 ) -> None:
@@ -224,72 +212,6 @@ def _check_sizes(
             raise GeometryError(
                 f"{case_id}: sizes differ, {what} {shape}, reference {reference.shape}."
             )
-
-
-def _comparisons(
-    prediction: Indices,
-    reference: Indices,
-    labels: LabelSet,
-    spacing: Sequence[float],
-    voxel_volume: float | None,
-    probabilities: Probabilities | None,
-) -> Iterator[tuple[str, Comparison]]:
-    """Yield each structure and region, cropped to what holds both masks and counts around them."""
-    ignored = reference == IGNORE_INDEX
-    num_ignored = int(np.count_nonzero(ignored))
-    if num_ignored:
-        prediction = np.where(ignored, IGNORE_INDEX, prediction)
-    found = find_objects(prediction, IGNORE_INDEX - 1), find_objects(reference, IGNORE_INDEX - 1)
-    for label, classes in _classes(labels).items():
-        box = _union([boxes[i - 1] for boxes in found for i in classes], reference.ndim)
-        if probabilities is not None:
-            box = widened(box, reference.shape)
-        yield (
-            label,
-            Comparison(
-                _mask(prediction[box], classes),
-                _mask(reference[box], classes),
-                spacing,
-                voxel_volume=voxel_volume,
-                num_voxels=reference.size - num_ignored,
-                diagonal=diagonal_of(reference.shape, spacing),
-                probability=_probability(probabilities, classes, box, ignored),
-            ),
-        )
-
-
-def _mask(indices: Indices, classes: Sequence[int]) -> NDArray[np.bool_]:
-    """Tell which voxels are of one of the classes."""
-    if len(classes) == 1:
-        only: NDArray[np.bool_] = indices == classes[0]
-        return only
-    wanted = np.zeros(IGNORE_INDEX + 1, np.bool_)
-    wanted[list(classes)] = True
-    return wanted[indices]
-
-
-def _probability(
-    probabilities: Probabilities | None,
-    classes: Sequence[int],
-    box: Box,
-    ignored: NDArray[np.bool_],
-) -> Probabilities | None:
-    """Return the probability of any of the classes in the box; NaN where nothing counts."""
-    if probabilities is None:
-        return None
-    together = sum((probabilities[i][box] for i in classes[1:]), probabilities[classes[0]][box])
-    return np.where(ignored[box], np.nan, together)
-
-
-def _union(boxes: Sequence[Box | None], dims: int) -> Box:
-    """Return the smallest box around all boxes; one without voxels when there are none."""
-    present = [box for box in boxes if box is not None]
-    if not present:
-        return (slice(0, 0),) * dims
-    return tuple(
-        slice(min(part.start for part in parts), max(part.stop for part in parts))
-        for parts in zip(*present, strict=True)
-    )
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina.errors import UnknownNameError, some
-from lamina.models import NetworkConfig, input_channels
+from lamina.models import NetworkConfig
 
 COARSE = 8
 """Voxels per cell of the layer to look into first: cells know their surroundings, and still lie
@@ -53,7 +53,7 @@ def layers_of(config: NetworkConfig) -> tuple[Layer, ...]:
         for name, module in network.named_modules():
             if name and not isinstance(module, nn.Identity):
                 module.register_forward_hook(noting(name))
-        network(torch.zeros(1, input_channels(config), *size))
+        network(torch.zeros(1, config.input_channels, *size))
     calls = Counter(name for name, _ in seen)
     return tuple(
         Layer(name, shape[1], tuple(side // n for n in shape[2:]))

@@ -3,19 +3,20 @@
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lamina.bundle import Bundle, build_network
-from lamina.data.plan import Plan
 from lamina.errors import ExportError
-from lamina.export.targets import ATTENTION, MODEL, Graph
+from lamina.export.targets import ATTENTION, MODEL, Graph, Network
 from lamina.models.accelerate import simplified
 from lamina.models.vit import ViT
 
@@ -45,8 +46,7 @@ def graphs_of(bundle: Bundle, vit: ViT | None = None) -> dict[str, Graph]:
     Raises:
         BundleError: The network cannot be built.
     """
-    channels = len(bundle.plan.channels) + int(bundle.network["fields"].get("attention_maps") or 0)
-    window = noise(2, channels, seen_size(bundle.plan))
+    window = noise(2, bundle.config.input_channels, bundle.plan.seen_roi_size)
     graphs = {MODEL: Graph(network=build_network(bundle), example=window)}
     if vit is not None:
         size = bundle.network["attention"]["size"]
@@ -55,9 +55,20 @@ def graphs_of(bundle: Bundle, vit: ViT | None = None) -> dict[str, Graph]:
     return graphs
 
 
-def seen_size(plan: Plan) -> tuple[int, ...]:
-    """Return the size of a window along the axes that the network sees."""
-    return tuple(plan.roi_size[axis] for axis in plan.seen_axes)
+def of_arrays(network: Callable[[Tensor], Tensor], threads: int | None) -> Network:
+    """Return a network as a function of arrays.
+
+    ``threads`` is torch's own setting, for the whole process.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = network(torch.from_numpy(batch)).numpy()
+        return found
+
+    return run
 
 
 def noise(batch: int, channels: int, size: Sequence[int]) -> Tensor:

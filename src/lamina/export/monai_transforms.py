@@ -118,7 +118,7 @@ def _normalisation(schemes: tuple[Normalisation, ...]) -> list[dict[str, Any]]:
 def inferer(plan: Plan) -> dict[str, Any]:
     """Return the sliding window, or what goes through the slices."""
     how: dict[str, Any] = {
-        "roi_size": [plan.roi_size[axis] for axis in plan.seen_axes],
+        "roi_size": list(plan.seen_roi_size),
         "sw_batch_size": 1,
         "overlap": plan.overlap,
         "mode": plan.blending,

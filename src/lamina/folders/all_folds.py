@@ -42,7 +42,7 @@ class AllFolds:
             raise TrainingError(
                 f"{start['file']}: holds other weights than those that {self.whole.root} began "
                 "from.",
-                remedy="Give a copy of these to --from, with --resume, or start again.",
+                remedy="Resume from a copy of these, or start again.",
             )
         return Path(start["file"])
 

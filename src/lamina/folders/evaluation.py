@@ -1,6 +1,6 @@
 """Scores on disk: what ``evaluate`` left of one method, read back to be compared with others'."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from lamina.data.case import patient_of
 from lamina.errors import DatasetError, FileError
 from lamina.evaluation.records import read_recorded
 from lamina.evaluation.scores import Scores
-from lamina.files import read_json
+from lamina.files import read_json, write_json
 from lamina.folders.prediction import RECORD, read_record
 from lamina.folders.run import BUNDLE, OUT_OF_FOLD
 from lamina.volume import Volume
@@ -93,6 +94,36 @@ def recorded_patients(folder: Path) -> dict[str, str]:
     """Return the patient of each case that the record of a run's own scans in ``folder`` names."""
     cases = (entry.get("case") or {} for entry in read_record(folder)["cases"])
     return {case["case_id"]: case["group"] for case in cases if "group" in case}
+
+
+def patients_of(cases: Collection[str], recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return the patient of each case: as recorded, or as the case's name tells."""
+    return {case: recorded.get(case) or patient_of(case) for case in cases}
+
+
+def unrecorded_told(cases: Collection[str], recorded: Mapping[str, str]) -> str:
+    """Return what to know of patients of whom no record tells; empty where all are recorded."""
+    if all(map(recorded.get, cases)):
+        return ""
+    return "Patients are told by the names of the cases: no record says whose they are."
+
+
+def write_evaluation(
+    folder: Path, scores: Scores, compared: Mapping[str, Mapping[str, str | None]]
+) -> None:
+    """Write scores.
+
+    Args:
+        folder: Where to.
+        scores: Of all cases.
+        compared: Case -> ``patient``, ``reference_sha256``, ``segmentation_sha256`` and
+            ``file_sha256``, as :class:`Evaluation` has them; ``None`` where unknown.
+
+    Raises:
+        FileError: The folder cannot be written.
+    """
+    scores.write(folder)
+    write_json(folder / CASES, compared)
 
 
 def read_evaluation(place: Path) -> Evaluation:

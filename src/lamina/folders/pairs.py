@@ -10,6 +10,7 @@ import numpy as np
 
 from lamina.data.case import Case
 from lamina.data.layouts.msd import label_set
+from lamina.data.layouts.nnunet import labels_of
 from lamina.errors import DatasetError, LabelError, LaminaError, some
 from lamina.files import read_json
 from lamina.folders.prediction import RECORD, read_record
@@ -138,7 +139,11 @@ def declared_labels(predictions: Path, references: Path) -> LabelSet | None:
             try:
                 if path == record:
                     return LabelSet.from_dict(data["labels"])
+                if any(isinstance(value, list) for value in data["labels"].values()):
+                    return labels_of(data["labels"], data.get("regions_class_order"))
                 return label_set(data["labels"], data.get("regions"))
+            except LaminaError as error:
+                raise LabelError(f"{path}: {error.message}", remedy=error.remedy) from error
             except (AttributeError, TypeError, ValueError) as error:
                 raise LabelError(f"{path}: labels cannot be read: {error!r}.") from error
     return None

@@ -1,14 +1,14 @@
-"""The record that ``predict`` leaves beside its segmentations: its entries, and how it is read."""
+"""The record that ``predict`` leaves beside its segmentations: its entries, written and read."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lamina.data.case import Case
 from lamina.errors import FileError
-from lamina.files import read_json
+from lamina.files import read_json, write_json
 
 RECORD = "prediction.json"
 """Its name."""
@@ -54,6 +54,26 @@ class Outcome:
         """Take an entry of a record; what other versions have noted there is passed over."""
         names = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in entry.items() if name in names})
+
+
+def write_record(
+    folder: Path,
+    model: Mapping[str, str],
+    labels: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the record.
+
+    Args:
+        folder: Where the segmentations are.
+        model: ``file`` and ``sha256`` of the model that they are by.
+        labels: What their values stand for, as plain data.
+        entries: One per case.
+
+    Raises:
+        FileError: The folder cannot be written.
+    """
+    write_json(folder / RECORD, {"model": dict(model), "labels": labels, "cases": entries})
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lamina.data.case import Case
 from lamina.errors import DatasetError, TrainingError
@@ -21,6 +21,14 @@ OUT_OF_FOLD = "out_of_fold"
 
 ALL = "all"
 """What a folder that holds a run of every fold says in place of its fold."""
+
+Kind = Literal["run", "all_folds", "pretraining"]
+_KINDS: dict[Kind, tuple[str, str]] = {
+    "run": ("a run of one fold", "lamina train"),
+    "all_folds": ("a run of every fold", "lamina train --fold all"),
+    "pretraining": ("a pretraining", "lamina pretrain"),
+}
+"""What a folder may hold, and which verb wrote it."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +82,41 @@ class RunFolder:
         """Read the manifest.
 
         Raises:
-            TrainingError: The folder holds no run.
+            TrainingError: The folder holds no run, or the file is none of ours.
         """
         if not self.manifest_file.is_file():
             raise TrainingError(
                 f"{self.root}: holds no training run.", remedy="Give a folder that train wrote."
             )
-        content: dict[str, Any] = read_json(self.manifest_file)
+        content = read_json(self.manifest_file)
+        if not isinstance(content, dict):
+            raise TrainingError(f"{self.manifest_file}: is not what train writes.")
         return content
+
+    def kind(self) -> Kind:
+        """Tell what the folder holds.
+
+        Raises:
+            TrainingError: It holds no run.
+        """
+        manifest = self.manifest()
+        if "attention" in manifest:
+            return "pretraining"
+        return "all_folds" if manifest.get("fold") == ALL else "run"
+
+    def check_kind(self, wanted: Kind) -> None:
+        """Refuse a folder that holds anything else.
+
+        Raises:
+            TrainingError: It does, or holds no run.
+        """
+        found = self.kind()
+        if found != wanted:
+            (held, writer), (asked, other) = _KINDS[found], _KINDS[wanted]
+            raise TrainingError(
+                f"{self.root}: holds {held}, not {asked}.",
+                remedy=f"It is of {writer}; give a folder that {other} wrote.",
+            )
 
     def cases(self, side: str) -> tuple[Case, ...]:
         """Return the cases that this run was validated on, or those that are kept for the end.

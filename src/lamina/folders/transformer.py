@@ -17,7 +17,7 @@ from lamina.folders.lineage import foreknowledge, identity
 from lamina.folders.run import VIT_FILE
 from lamina.folders.work import WorkFolder
 from lamina.inference.attention_maps import MapMaker, make_maker
-from lamina.models import NetworkConfig, input_channels
+from lamina.models import NetworkConfig
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def transformer_for(folder: WorkFolder, network: NetworkConfig, fold: int) -> Ma
     Raises:
         ConfigError: The prepared cases have no maps, or another number than the network reads.
     """
-    wanted = input_channels(network) - network.in_channels
+    wanted = network.attention_maps
     if not wanted:
         return None
     if not (folder.root / VIT_FILE).is_file():
@@ -81,7 +81,7 @@ def transformer_for(folder: WorkFolder, network: NetworkConfig, fold: int) -> Ma
     if (drawn := maker.vit.config.num_heads) != wanted:
         raise ConfigError(
             f"The network reads {wanted} attention maps; the prepared cases have {drawn}.",
-            remedy=f"Add --set model_options.attention_maps={drawn}.",
+            remedy=f"Set model_options.attention_maps={drawn}.",
         )
     if maker.from_scratch:
         log.warning("Attention maps come from a transformer trained from scratch on these scans.")

@@ -1,6 +1,6 @@
 """The files of a work folder, which ``prepare`` writes and ``train`` reads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 from lamina.config import resolve
 from lamina.data.cohort import Cohort
 from lamina.data.fingerprint import Fingerprint
-from lamina.data.folds import Fold, read_fold
+from lamina.data.folds import Fold, read_fold, write_folds
 from lamina.data.plan import Plan
+from lamina.data.protocols import Assignment
 from lamina.data.ranges import KEY, training_ranges
 from lamina.data.share import share_of
 from lamina.errors import DatasetError
-from lamina.files import read_json, sha256
+from lamina.files import read_json, sha256, write_json
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,42 @@ class WorkFolder:
     def changing_file(self) -> Path:
         """There while cases are prepared for another plan: some fit the old one, others the new."""
         return self.root / ".changing"
+
+    def begin(self, fingerprint: Fingerprint) -> None:
+        """Write what the scans are; until :meth:`write`, the folder is not prepared.
+
+        Raises:
+            FileError: The folder cannot be written.
+        """
+        write_json(self.fingerprint_file, fingerprint.as_dict())
+        self.splits_file.unlink(missing_ok=True)
+
+    def write(
+        self,
+        cohort: Cohort,
+        plan: Plan,
+        excluded: Mapping[str, str],
+        assigned: Assignment | None,
+        folds: Sequence[Fold],
+    ) -> None:
+        """Write all that was decided, when every case is prepared.
+
+        Args:
+            cohort: The cases that can be used, with those that are kept for the end.
+            plan: How to train on them.
+            excluded: Other cases -> why they cannot be used.
+            assigned: The paper's use of the dataset that was followed.
+            folds: By patient.
+
+        Raises:
+            FileError: The folder cannot be written.
+        """
+        write_json(self.cohort_file, cohort.as_dict())
+        write_json(self.plan_file, plan.as_dict())
+        write_json(self.excluded_file, dict(excluded))
+        write_json(self.protocol_file, assigned.as_dict() if assigned else None)
+        write_folds(self.splits_file, folds)  # whose presence says that all the rest is there
+        self.changing_file.unlink(missing_ok=True)
 
     def cohort(self) -> Cohort:
         """Read the cases."""

@@ -122,7 +122,7 @@ def carried_maps(
     Raises:
         BundleError: It reads some, and the bundle carries no transformer that fits.
     """
-    if not bundle.network["fields"].get("attention_maps"):
+    if not bundle.config.attention_maps:
         return None
     try:
         maker = make_maker(bundle.network["attention"], transformer_weights(bundle))

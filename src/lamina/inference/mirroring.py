@@ -62,14 +62,8 @@ def mirrored(network: Network, plan: Plan) -> Network:
     Labels of the two sides of the body take each other's place, as they did in training. Regions do
     where the mirror image of each is one; else nothing is mirrored along that axis.
     """
-    seen = plan.seen_axes
-    side = next((i for i, axis in enumerate(seen) if plan.orientation[axis] in "LR"), None)
-    exchanged = _exchanged(plan)
-    axes = [
-        place
-        for place, axis in enumerate(seen)
-        if axis in plan.mirror_axes and not (place == side and exchanged is None)
-    ]
+    side, exchanged = plan.seen_side_axis, _exchanged(plan)
+    axes = [axis for axis in plan.seen_mirror_axes if axis != side or exchanged is not None]
     if exchanged == list(range(plan.num_outputs)):
         exchanged = None
     return Mirrored(network, axes, side, exchanged) if axes else network

@@ -1,16 +1,14 @@
 """Scan files in, scan files out: one call each, whatever the format.
 
-Each format is one file of this folder that registers a :class:`Format`; the suffix decides which
-one is used.
+The suffix decides which format (:mod:`lamina.io.formats`) is used.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +16,37 @@ from numpy.typing import NDArray
 from lamina.errors import FileError, LabelError
 from lamina.files import atomic_path
 from lamina.geometry import is_sheared
-from lamina.registry import Registry
+from lamina.io.formats import (
+    FORMATS,
+    Claim,
+    Format,
+    check_writable,
+    files_of,
+    format_of,
+    format_to_read,
+    is_scan,
+    strip_suffix,
+    written_suffix,
+)
 from lamina.volume import Volume
+
+__all__ = [
+    "FORMATS",
+    "LABEL_TOLERANCE",
+    "Claim",
+    "Format",
+    "check_writable",
+    "claim_of",
+    "files_of",
+    "is_scan",
+    "read_labels",
+    "read_stored_labels",
+    "read_volume",
+    "smallest_integer",
+    "strip_suffix",
+    "write_volume",
+    "written_suffix",
+]
 
 LABEL_TOLERANCE = 1e-3
 """Label values this near to a whole number are rounded to it; maps stored as floats need that."""
@@ -27,43 +54,6 @@ LABEL_TOLERANCE = 1e-3
 _LARGEST_LABEL = 2**31
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What the header of a scan says of it, before it is read."""
-
-    values: int
-    """Numbers in it, all channels counted."""
-    num_channels: int
-    """How many they are."""
-    reading_bytes: int
-    """Bytes of memory that reading it takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """How files of one kind are read and written."""
-
-    suffixes: tuple[str, ...]
-    """Endings of the file name, in lower case and with their dot."""
-    read: Callable[[Path], Volume]
-    """Reads a file; raises FileError, GeometryError or OSError, whatever is wrong with it."""
-    claim: Callable[[Path], Claim] | None = None
-    """Tells how large a file is, by its header; raises as ``read`` does."""
-    write: Callable[[Volume, Path], None] | None = None
-    """Writes a volume of native integers or floats; raises OSError if it cannot. ``None`` where all
-    suffixes are only read."""
-    unit: Literal["mm", "px"] = "mm"
-    """What its files measure space in; it takes no volume of the other unit."""
-    read_labels: Callable[[Path], Volume] | None = None
-    """Reads a label map where the format stores one in another way than an image; as ``read``."""
-    only_read: Mapping[str, str] = field(default_factory=dict)
-    """Suffixes that nothing is written to, as that would take two files, lose values or need more
-    than a volume; each with the one to write instead."""
-
-
-FORMATS: Registry[Format] = Registry("file format", "lamina.io")
 
 
 def read_volume(path: str | Path, series_uid: str = "") -> Volume:
@@ -107,7 +97,7 @@ def claim_of(path: str | Path, series_uid: str = "") -> Claim:
         from lamina.io.dicom import claim
 
         return claim(path, series_uid or None)
-    told = _format_to_read(path).claim
+    told = format_to_read(path).claim
     return told(path) if told else Claim(values=0, num_channels=0, reading_bytes=0)
 
 
@@ -122,36 +112,11 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     """
     path = Path(path)
     check_writable(path, volume.unit)
-    file_format = _format_of(path)[1]
+    file_format = format_of(path)[1]
     assert file_format.write is not None
     storable = replace(volume, array=_storable(volume.array, path))
     with atomic_path(path) as part:
         file_format.write(storable, part)
-
-
-def check_writable(path: str | Path, unit: Literal["mm", "px"] | None = None) -> None:
-    """Check, before there is anything to write, that a file may have this name.
-
-    Args:
-        path: The file; whether its folder can be written to is not looked at.
-        unit: What the volume measures space in, if that is known.
-
-    Raises:
-        FileError: The suffix is of no known format, or of one that is only read, or that measures
-            in another unit.
-    """
-    path = Path(path)
-    suffix, file_format = _format_of(path)
-    if suffix in file_format.only_read:
-        raise FileError(
-            f"{path}: {suffix} files are read, not written.",
-            remedy=f"Write {file_format.only_read[suffix]}.",
-        )
-    if unit not in (None, file_format.unit):
-        raise FileError(
-            f"{path}: this format measures in {file_format.unit}, the volume in {unit}.",
-            remedy="Write pictures as .png or .tif, scans as .nii.gz.",
-        )
 
 
 def read_labels(path: str | Path) -> Volume:
@@ -185,35 +150,6 @@ def read_stored_labels(path: str | Path) -> Volume:
     return _read(Path(path), lambda file_format: file_format.read_labels or file_format.read)
 
 
-def strip_suffix(path: str | Path) -> str:
-    """Return the file's name without folder and suffix, which is its case id.
-
-    A DICOM file may have no suffix.
-
-    Raises:
-        FileError: The suffix is of no known format.
-    """
-    path = Path(path)
-    return path.name if _is_bare_dicom(path) else path.name[: -len(_format_of(path)[0])]
-
-
-def written_suffix(path: str | Path) -> str:
-    """Return a file's suffix, or the one to write in place of it where that is only read.
-
-    Raises:
-        FileError: The suffix is of no known format.
-    """
-    path = Path(path)
-    suffix, file_format = _format_of(path)
-    return file_format.only_read.get(suffix, path.name[-len(suffix) :])
-
-
-def is_scan(path: str | Path) -> bool:
-    """Tell by its name whether a file is a scan: of a known suffix, not hidden like ``._x.nii``."""
-    name = Path(path).name
-    return not name.startswith(".") and _suffix_of(name) is not None
-
-
 def smallest_integer(array: NDArray[Any]) -> np.dtype[Any]:
     """Return the smallest integer type that holds all values of an array of whole numbers."""
     low, high = int(array.min()), int(array.max())
@@ -225,7 +161,7 @@ def _read(path: Path, reader_of: Callable[[Format], Callable[[Path], Volume]]) -
         if not path.is_file() and not path.is_dir():
             fault = "is a device" if path.exists() else "does not exist"
             raise FileError(f"{path}: {fault}.", remedy="Give a scan file or a DICOM folder.")
-        found = FORMATS.get("dicom") if path.is_dir() else _format_to_read(path)
+        found = FORMATS.get("dicom") if path.is_dir() else format_to_read(path)
         volume = reader_of(found)(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -236,39 +172,6 @@ def _read(path: Path, reader_of: Callable[[Format], Callable[[Path], Volume]]) -
     if is_sheared(volume.affine):
         _log.warning("%s: the axes are not at right angles (gantry tilt?).", path)
     return volume
-
-
-def _suffixes() -> dict[str, Format]:
-    formats = [FORMATS.get(name) for name in FORMATS]
-    return {suffix: found for found in formats for suffix in found.suffixes}
-
-
-def _suffix_of(name: str) -> str | None:
-    matching = [suffix for suffix in _suffixes() if name.lower().endswith(suffix)]
-    return max(matching, key=len, default=None)
-
-
-def _format_of(path: Path) -> tuple[str, Format]:
-    suffix = _suffix_of(path.name)
-    if suffix is None:
-        known = ", ".join(sorted(_suffixes()))
-        raise FileError(
-            f"{path}: the suffix is of no known scan format.", remedy=f"Known: {known}."
-        )
-    return suffix, _suffixes()[suffix]
-
-
-def _format_to_read(path: Path) -> Format:
-    return FORMATS.get("dicom") if _is_bare_dicom(path) else _format_of(path)[1]
-
-
-def _is_bare_dicom(path: Path) -> bool:
-    """Tell whether a file is DICOM though its name does not say so, as on media (PS3.10)."""
-    from lamina.io.structures import begins_as_dicom, start_of
-
-    with suppress(OSError):
-        return _suffix_of(path.name) is None and path.is_file() and begins_as_dicom(start_of(path))
-    return False
 
 
 def _storable(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.errors import FileError, GeometryError
-from lamina.io import FORMATS, Claim, Format, dicom_pixels
+from lamina.io import dicom_pixels
 from lamina.io.dicom_geometry import (
     affine_of,
     check_alike,
@@ -34,6 +34,7 @@ from lamina.io.dicom_geometry import (
 from lamina.io.dicom_headers import Frame, frames_of
 from lamina.io.dicom_pixels import Decode, rescaled, stacked, stored_values
 from lamina.io.dicom_series import chosen, find
+from lamina.io.formats import FORMATS, Claim, Format
 from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
 from lamina.geometry import Affine
-from lamina.io import FORMATS, Claim, Format
+from lamina.io.formats import FORMATS, Claim, Format
 from lamina.io.itk_headers import Header, check_stored, meta_header, nrrd_header, vetted
 from lamina.volume import Volume
 
@@ -48,10 +48,15 @@ def _read(image_io: str, read_header: Callable[[Path], Header], path: Path) -> V
             image = reader.Execute()
     if not header.oriented and image.GetDimension() > 2:
         _log.warning("%s: does not say how it lies in the body; LPS axes are assumed.", path)
+    if header.unit_mm != 1:
+        _log.warning(
+            "%s: positions are not in mm; they are multiplied by %g.", path, header.unit_mm
+        )
     array = _array(image, path)
     # ITK keeps no names of channels; three bytes a pixel are how it stores pictures in colour.
     in_colour = array.dtype == np.uint8 and len(array) == 3 and array.ndim == 3
-    return Volume(array, _affine(image, path), str(path), in_colour=in_colour)
+    affine = np.diag([*[header.unit_mm] * 3, 1]) @ _affine(image, path)
+    return Volume(array, affine, str(path), in_colour=in_colour)
 
 
 def _claim(image_io: str, read_header: Callable[[Path], Header], path: Path) -> Claim:
@@ -61,6 +66,12 @@ def _claim(image_io: str, read_header: Callable[[Path], Header], path: Path) -> 
             reader, numbers, number_size = _informed(image_io, file)
         channels = reader.GetNumberOfComponents() * math.prod(reader.GetSize()[3:])
         return Claim(values=numbers, num_channels=channels, reading_bytes=2 * numbers * number_size)
+
+
+def _others(read_header: Callable[[Path], Header], path: Path) -> tuple[Path, ...]:
+    with _guarded(path):
+        voxels = read_header(path).path
+    return () if voxels == path else (voxels,)
 
 
 def _informed(image_io: str, path: Path) -> tuple[sitk.ImageFileReader, int, int]:
@@ -101,6 +112,7 @@ FORMATS.register("nrrd")(
         suffixes=(".nrrd", ".nhdr"),
         read=partial(_read, "NrrdImageIO", nrrd_header),
         claim=partial(_claim, "NrrdImageIO", nrrd_header),
+        others=partial(_others, nrrd_header),
         write=partial(_write, nrrd_header),
         only_read={".nhdr": ".nrrd"},
     )
@@ -110,6 +122,7 @@ FORMATS.register("metaimage")(
         suffixes=(".mha", ".mhd"),
         read=partial(_read, "MetaImageIO", meta_header),
         claim=partial(_claim, "MetaImageIO", meta_header),
+        others=partial(_others, meta_header),
         write=partial(_write, meta_header),
         only_read={".mhd": ".mha"},
     )

@@ -48,6 +48,9 @@ _META_FIELDS = (
     "HeaderSize",
 )
 _META_LAST = "ElementDataFile"
+_UNITS = re.compile(r'"([^"]*)"')
+_UNIT_MM = {"m": 1e3, "cm": 10.0, "um": 1e-3, "\u00b5m": 1e-3, "\u00c2\u00b5m": 1e-3, "nm": 1e-6}
+"""Units other than mm; the letter mu in its two encodings."""
 _LOCAL = ("LOCAL", "Local", "local")
 _VOXELS = "voxels"
 
@@ -64,6 +67,8 @@ class Header:
     plain_text: bool
     """Voxels are written out as decimal numbers."""
     oriented: bool
+    unit_mm: float = 1.0
+    """What positions are measured in."""
     rewritten: bytes
     """The header that its reader gets, which names no file but the one beside it."""
 
@@ -92,6 +97,7 @@ def nrrd_header(path: Path) -> Header:
         rewritten=lines[0].rstrip() + b"\n" + text.encode("latin-1"),
         compressed=encoding in ("gzip", "gz"),
         plain_text=encoding in ("ascii", "text", "txt"),
+        unit_mm=_unit_mm(fields.get("spaceunits", "")),
         oriented=fields.get("space", "").lower().startswith(("left", "right", "l", "r")),
     )
 
@@ -188,6 +194,14 @@ def _nrrd_fields(lines: Iterable[bytes]) -> dict[str, str]:
                 raise ValueError(f"its header has the field {name!r} twice")
             fields[name] = value
     return fields
+
+
+def _unit_mm(text: str) -> float:
+    """Return the unit of all axes in space; units that nobody knows count as mm."""
+    units = {_UNIT_MM.get(unit, 1.0) for unit in _UNITS.findall(text)} or {1.0}
+    if len(units) > 1:
+        raise ValueError(f"its axes in space have different units, {text}")
+    return units.pop()
 
 
 def _nrrd_field(text: bytes) -> tuple[str, str] | None:

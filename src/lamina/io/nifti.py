@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
 from lamina.geometry import Affine, check_affine, corner_distance, spacing_of
-from lamina.io import FORMATS, Claim, Format
+from lamina.io.formats import FORMATS, Claim, Format
 from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)

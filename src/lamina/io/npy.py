@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from lamina.errors import FileError, GeometryError
 from lamina.files import read_json
 from lamina.geometry import Affine
-from lamina.io import FORMATS, Format
+from lamina.io.formats import FORMATS, Format
 from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def read(path: Path) -> Volume:
         GeometryError: The JSON file is missing, or does not fit the array.
     """
     array = _array(path)
-    sidecar = path.with_suffix(".json")
+    (sidecar,) = _others(path)
     if not sidecar.is_file():
         raise GeometryError(
             f"{path}: does not say how large its voxels are, and {sidecar.name} is not there.",
@@ -70,7 +70,13 @@ def read(path: Path) -> Volume:
     return Volume(whole, affine, str(path), in_colour=in_colour)
 
 
-FORMATS.register("npy")(Format(suffixes=(".npy",), read=read, only_read={".npy": ".nii.gz"}))
+def _others(path: Path) -> tuple[Path, ...]:
+    return (path.with_suffix(".json"),)
+
+
+FORMATS.register("npy")(
+    Format(suffixes=(".npy",), read=read, others=_others, only_read={".npy": ".nii.gz"})
+)
 
 
 def _array(path: Path) -> NDArray[Any]:

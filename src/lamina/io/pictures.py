@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lamina.errors import FileError
-from lamina.io import FORMATS, Format, smallest_integer
+from lamina.io import smallest_integer
+from lamina.io.formats import FORMATS, Format
 from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)

@@ -4,9 +4,10 @@ A preset is a function from the number of image channels and of classes to a fro
 and the configuration builds the network. Adding a network means adding a file to this folder.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import Field, asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lamina.config import resolve
 from lamina.errors import ConfigError
@@ -17,31 +18,65 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class NetworkConfig(Protocol):
-    """What every network's configuration offers; in practice a frozen keyword-only dataclass."""
+Constraints = dict[str, tuple[bool, str]]
+"""What :func:`require` checks: field -> whether it holds, and what must hold."""
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(ABC):
+    """What every network's configuration has; the network's own settings follow.
+
+    Raises:
+        ConfigError: Values out of range, all of them at once.
+    """
+
+    learning_rate: ClassVar[float | None] = None
+    """The highest rate that suits the network where the usual one does not, found by trying some on
+    a few datasets."""
+    precision: ClassVar[Literal["fp32"] | None] = None
+    """The number format to keep to where none is asked for: half precision changes it too much."""
+    exclusive_classes: ClassVar[bool] = False
+    """Its logits are no answers of yes or no to each class, so that it cannot say regions."""
+
+    in_channels: int
+    """Channels of the image."""
+    num_classes: int
+    """Channels of the logits, the background included."""
+    spatial_dims: int
+    """2 for images, 3 for volumes."""
+
+    def __post_init__(self) -> None:
+        common: Constraints = {
+            "in_channels": (self.in_channels >= 1, "at least 1"),
+            "num_classes": (self.num_classes >= 1, "at least 1"),
+            "spatial_dims": (self.spatial_dims in (2, 3), "2 or 3"),
+        }
+        require(self, **(common | self._constraints()))
+
+    def _constraints(self) -> Constraints:
+        """Return what its own settings must keep to; an entry of a common field replaces its."""
+        return {}
 
     @property
-    def in_channels(self) -> int:
-        """Channels of the image."""
-
-    @property
-    def num_classes(self) -> int:
-        """Channels of the logits, the background included."""
-
-    @property
-    def spatial_dims(self) -> int:
-        """2 for images, 3 for volumes."""
-
-    @property
+    @abstractmethod
     def size_divisor(self) -> int:
         """Sizes that are multiples of it cost no padding; the network accepts every size."""
 
+    @property
+    def attention_maps(self) -> int:
+        """Channels of the network's input behind those of the image."""
+        return 0
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's input: those of the image, then its attention maps, if any."""
+        return self.in_channels + self.attention_maps
+
+    @abstractmethod
     def build(self) -> "nn.Module":
         """Return the network, fresh: ``(B, C, *S) -> (B, num_classes, *S)`` logits.
 
-        ``C`` is :func:`input_channels`. In training mode a network with deep supervision returns a
+        ``C`` is ``input_channels``. In training mode a network with deep supervision returns a
         list of logits instead, finest first, each of its own size. Modules that the
         published network has but whose result it never uses do not require gradients.
         """
@@ -68,33 +103,22 @@ def preset(name: str, published: Published | None = None) -> Callable[[Preset], 
     return add
 
 
-def input_channels(config: NetworkConfig) -> int:
-    """Channels of the network's input: those of the image, then its attention maps, if any."""
-    return config.in_channels + int(getattr(config, "attention_maps", 0))
-
-
 def own_learning_rate(name: str) -> float | None:
-    """Return the highest rate that suits preset ``name`` where the usual one does not.
-
-    It is ``learning_rate`` of the network's configuration, found by trying some on a few datasets.
+    """Return ``learning_rate`` of preset ``name``.
 
     Raises:
         UnknownNameError: No preset is called ``name``.
     """
-    rate: float | None = getattr(NETWORKS.get(name)(1, 2), "learning_rate", None)
-    return rate
+    return NETWORKS.get(name)(1, 2).learning_rate
 
 
 def own_precision(name: str) -> Literal["fp32"] | None:
-    """Return the number format that preset ``name`` keeps to where none is asked for.
-
-    It is ``precision`` of the network's configuration: of one that half precision changes too much.
+    """Return ``precision`` of preset ``name``.
 
     Raises:
         UnknownNameError: No preset is called ``name``.
     """
-    precision: Literal["fp32"] | None = getattr(NETWORKS.get(name)(1, 2), "precision", None)
-    return precision
+    return NETWORKS.get(name)(1, 2).precision
 
 
 def configure(name: str, *, in_channels: int, num_classes: int, **options: Any) -> NetworkConfig:
@@ -113,7 +137,7 @@ def build(name: str, *, in_channels: int, num_classes: int, **options: Any) -> "
     return configure(name, in_channels=in_channels, num_classes=num_classes, **options).build()
 
 
-def require(config: NetworkConfig, **constraints: tuple[bool, str]) -> None:
+def require(config: object, **constraints: tuple[bool, str]) -> None:
     """Check a configuration's fields: ``require(self, depth=(self.depth >= 1, "at least 1"))``.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import Layer, conv, conv_unit
 from lamina.models.layers.lms import UpStage
 from lamina.models.layers.size import crop_to, pad_to_train
@@ -27,21 +27,12 @@ _LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CMUNeXtConfig:
-    """Settings of :class:`CMUNeXt`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class CMUNeXtConfig(NetworkConfig):
+    """Settings of :class:`CMUNeXt`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 16
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 2
-    """2 for images, 3 for volumes."""
     channels: tuple[int, ...] = (16, 32, 128, 160, 256)
     """Widths of the five encoder stages; the decoder mirrors them."""
     depths: tuple[int, ...] = (1, 1, 1, 3, 1)
@@ -49,17 +40,13 @@ class CMUNeXtConfig:
     kernel_sizes: tuple[int, ...] = (3, 3, 7, 7, 7)
     """Widths of the depthwise convolutions of the five encoder stages, odd."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         odd = all(k >= 1 and k % 2 == 1 for k in self.kernel_sizes)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-            channels=(len(self.channels) == 5 and min(self.channels) >= 1, "five widths from 1"),
-            depths=(len(self.depths) == 5 and min(self.depths) >= 1, "five numbers from 1"),
-            kernel_sizes=(len(self.kernel_sizes) == 5 and odd, "five odd numbers"),
-        )
+        return {
+            "channels": (len(self.channels) == 5 and min(self.channels) >= 1, "five widths from 1"),
+            "depths": (len(self.depths) == 5 and min(self.depths) >= 1, "five numbers from 1"),
+            "kernel_sizes": (len(self.kernel_sizes) == 5 and odd, "five odd numbers"),
+        }
 
     def build(self) -> "CMUNeXt":
         """Return the network with fresh weights."""

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from lamina.models import NetworkConfig, input_channels
+from lamina.models import NetworkConfig
 
 _MOVING = {
     *("arange", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "fill_", "full"),
@@ -100,5 +100,5 @@ def _run(config: NetworkConfig, size: tuple[int, ...]) -> tuple[torch.nn.Module,
         network = config.build().eval()
         operators = _Operators()
         with operators:
-            network(torch.zeros(1, input_channels(config), *size))
+            network(torch.zeros(1, config.input_channels, *size))
     return network, operators

@@ -22,28 +22,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lamina.models import Preset, preset, require
+from lamina.models import Constraints, NetworkConfig, Preset, preset
 from lamina.models.layers.convolution import conv, conv_unit, upsampling_conv
 from lamina.models.layers.size import crop_to, pad_to_train
 from lamina.models.published import Published
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAINetConfig:
-    """Settings of :class:`DAINet`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class DAINetConfig(NetworkConfig):
+    """Settings of :class:`DAINet`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 16
 
-    in_channels: int
-    """Channels of the image."""
     attention_maps: int = 6
     """Further channels of the input, after those of the image; without any: a plain U-Net."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 2
     """2: attention maps are those of slices."""
     encoders: Literal["dual", "single"] = "dual"
@@ -55,18 +47,15 @@ class DAINetConfig:
     att_skips: tuple[bool, bool, bool, bool] = (True, True, True, True)
     """Switches 1 to 4: whether skips of a second encoder at 1, 1/2, 1/4, 1/8 reach the decoder."""
 
-    def __post_init__(self) -> None:
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            attention_maps=(self.attention_maps >= 0, "at least 0"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims == 2, "2"),
-            encoders=(self.encoders in ("dual", "single"), "'dual' or 'single'"),
-            width=(self.width >= 1, "at least 1"),
-            e4=(self.e4 in (4, 8), "4 or 8"),
-            att_skips=(len(self.att_skips) == 4, "four switches"),
-        )
+    def _constraints(self) -> Constraints:
+        return {
+            "attention_maps": (self.attention_maps >= 0, "at least 0"),
+            "spatial_dims": (self.spatial_dims == 2, "2"),
+            "encoders": (self.encoders in ("dual", "single"), "'dual' or 'single'"),
+            "width": (self.width >= 1, "at least 1"),
+            "e4": (self.e4 in (4, 8), "4 or 8"),
+            "att_skips": (len(self.att_skips) == 4, "four switches"),
+        }
 
     def build(self) -> "DAINet":
         """Return the network with fresh weights."""

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers import swin
 from lamina.models.layers.convolution import conv, downsampling_conv, upsampling_conv
 from lamina.models.layers.gating import over_space, spatial_mean
@@ -38,20 +38,12 @@ Branch = Literal["hybrid", "conv", "swin"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GLIMSConfig:
-    """Settings of :class:`GLIMS`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class GLIMSConfig(NetworkConfig):
+    """Settings of :class:`GLIMS`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 32
     precision: ClassVar[Literal["fp32"]] = "fp32"
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 3
     """3: volumes only."""
     roi_size: tuple[int, int, int] = (96, 96, 96)
@@ -75,22 +67,19 @@ class GLIMSConfig:
     released: bool = True
     """Compute what the authors' code does; off: its slips mended."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         c, transformer = self.feature_size, "swin" in (self.encoder, self.decoder)
         widths = (2 * c if transformer else 8 * c, 16 * c, 32 * c)
         divide = all(n >= 1 and w % n == 0 for n, w in zip(self.heads, widths, strict=True))
         deep = min(self.depths) >= 0 and (min(self.depths[:2]) >= 1 or not transformer)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims == 3, "3"),
-            roi_size=(all(n >= 32 and n % 32 == 0 for n in self.roi_size), "multiples of 32"),
-            feature_size=(c >= 2 and c % 2 == 0, "an even number from 2"),
-            dilations=(bool(self.dilations) and min(self.dilations) >= 1, "one or more, from 1"),
-            depths=(deep, "at least 0, for T1 and T2 of a transformer branch at least 1"),
-            heads=(divide, f"divisors of {widths}"),
-        )
+        return {
+            "spatial_dims": (self.spatial_dims == 3, "3"),
+            "roi_size": (all(n >= 32 and n % 32 == 0 for n in self.roi_size), "multiples of 32"),
+            "feature_size": (c >= 2 and c % 2 == 0, "an even number from 2"),
+            "dilations": (bool(self.dilations) and min(self.dilations) >= 1, "one or more, from 1"),
+            "depths": (deep, "at least 0, for T1 and T2 of a transformer branch at least 1"),
+            "heads": (divide, f"divisors of {widths}"),
+        }
 
     def build(self) -> "GLIMS":
         """Return the network with fresh weights."""
@@ -245,7 +234,7 @@ def _level(config: GLIMSConfig, level: int, *, down: bool) -> EncoderLevel | Dec
     if level >= {"hybrid": LEVELS - (config.depths[1] > 0), "conv": LEVELS, "swin": 1}[branch]:
         position, attention = _swin(config, level)
         if down:
-            merge = swin.PatchMerging(c, 3, released=config.released)
+            merge = swin.PatchMerging(c, released=config.released)
             return EncoderLevel(nn.Sequential(position, attention), merge, swin.TokenNorm())
         return DecoderLevel(c, nn.Sequential(swin.PatchExpanding(2 * c), position), attention)
     dacb, dilations = branch == "hybrid", config.dilations

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import Layer, conv, conv_unit
 from lamina.models.layers.lms import KERNELS, UpStage, lms_stage
 from lamina.models.layers.size import crop_to, pad_to_multiple
@@ -45,21 +45,12 @@ _BRANCH_NORM: dict[tuple[str, int], Layer] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LGMSNetConfig:
-    """Settings of :class:`LGMSNet`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class LGMSNetConfig(NetworkConfig):
+    """Settings of :class:`LGMSNet`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 32
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 2
-    """2 for images, 3 for volumes."""
     channels: tuple[int, ...] = (16, 32, 64, 128, 128)
     """Widths of the five encoder stages; the decoder mirrors them."""
     depths: tuple[int, ...] = (1, 1, 1)
@@ -73,27 +64,23 @@ class LGMSNetConfig:
     """Normalisation of the convolutional branch of GMS; "instance" where batches are of one case
     (ours), for batch statistics of training are then far from the running ones of evaluation."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         channels_fit = len(self.channels) == 5 and min(self.channels) >= 1
         lms_fits = all(c % len(KERNELS) == 0 for c in self.channels[:2])
         widths = [self.channels[stage] for stage in (3, 4, 3, 2)] if channels_fit else None
         split_widths = [sum(pair) for pair in self.splits]
         shares_fit = len(self.splits) == 4 and all(min(pair) >= 0 for pair in self.splits)
         odd = all(k >= 1 and k % 2 for k in self.kernels)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-            channels=(channels_fit and lms_fits, "five widths, the first two multiples of 4"),
-            depths=(len(self.depths) == 3 and min(self.depths) >= 1, "three, each at least 1"),
-            kernels=(len(self.kernels) == len(KERNELS) and odd, "four odd numbers"),
-            splits=(
+        return {
+            "channels": (channels_fit and lms_fits, "five widths, the first two multiples of 4"),
+            "depths": (len(self.depths) == 3 and min(self.depths) >= 1, "three, each at least 1"),
+            "kernels": (len(self.kernels) == len(KERNELS) and odd, "four odd numbers"),
+            "splits": (
                 shares_fit and split_widths == (widths or split_widths),
                 f"four pairs of widths{f' with sums {widths}' if widths else ''}",
             ),
-            branch_norm=(self.branch_norm in ("batch", "instance"), "'batch' or 'instance'"),
-        )
+            "branch_norm": (self.branch_norm in ("batch", "instance"), "'batch' or 'instance'"),
+        }
 
     def build(self) -> "LGMSNet":
         """Return the network with fresh weights."""

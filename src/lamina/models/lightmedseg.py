@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import GhostConv, conv, upsampling_conv
 from lamina.models.layers.gating import FiLM, SqueezeExcite, spatial_mean, weighted_sum
 from lamina.models.layers.position_bias import PositionBias
@@ -33,21 +33,12 @@ GROUPS = 4  # of every group normalisation (section 3.1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightMedSegConfig:
-    """Settings of :class:`LightMedSeg`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class LightMedSegConfig(NetworkConfig):
+    """Settings of :class:`LightMedSeg`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 16
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 3
-    """2 for images, 3 for volumes."""
     channels: tuple[int, ...] = (8, 16, 32, 64, 128)
     """Widths of the stem and of the four encoder stages; the decoder follows from them."""
     reading: Literal["a", "b"] = "a"
@@ -67,19 +58,15 @@ class LightMedSegConfig:
     spb: Literal["sum", "l2"] = "sum"
     """Position bias from offsets summed over axes (Eq. 14) or from Euclidean distances (ours)."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         widths_fit = all(c >= GROUPS and c % GROUPS == 0 for c in self.channels)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-            channels=(len(self.channels) == 5 and widths_fit, f"five multiples of {GROUPS}"),
-            num_anchors=(self.num_anchors >= 1, "at least 1"),
-            router_channels=(self.router_channels >= 1, "at least 1"),
-            reading=(self.reading in ("a", "b"), "'a' or 'b'"),
-            spb=(self.spb in ("sum", "l2"), "'sum' or 'l2'"),
-        )
+        return {
+            "channels": (len(self.channels) == 5 and widths_fit, f"five multiples of {GROUPS}"),
+            "num_anchors": (self.num_anchors >= 1, "at least 1"),
+            "router_channels": (self.router_channels >= 1, "at least 1"),
+            "reading": (self.reading in ("a", "b"), "'a' or 'b'"),
+            "spb": (self.spb in ("sum", "l2"), "'sum' or 'l2'"),
+        }
 
     @property
     def decoder_stages(self) -> tuple[tuple[int, int, int], ...]:

@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lamina.models import preset
-from lamina.models.monai_networks import Constraints, MonaiConfig
+from lamina.models import Constraints, preset
+from lamina.models.monai_networks import MonaiConfig
 from lamina.models.published import Published
 
 

@@ -4,54 +4,26 @@ They take images of any size, return the logits of coarser stages in training, a
 imported only when one is built.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lamina.models import require
+from lamina.models import NetworkConfig
 from lamina.models.layers.size import crop_to, pad_to_two
-
-Constraints = dict[str, tuple[bool, str]]
-"""What :func:`lamina.models.require` checks: field -> whether it holds, and what must hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonaiConfig(ABC):
-    """Settings that all of them have; each network's own follow.
+class MonaiConfig(NetworkConfig):
+    """Settings that all of them have; each network's own follow."""
 
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
-
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 3
-    """2 for images, 3 for volumes."""
-
-    def __post_init__(self) -> None:
-        common: Constraints = {
-            "in_channels": (self.in_channels >= 1, "at least 1"),
-            "num_classes": (self.num_classes >= 1, "at least 1"),
-            "spatial_dims": (self.spatial_dims in (2, 3), "2 or 3"),
-        }
-        require(self, **(common | self._constraints()))
-
-    @property
-    @abstractmethod
-    def size_divisor(self) -> int:
-        """By what the deepest map is smaller than the image."""
 
     def build(self) -> "MonaiNetwork":
         """Return the network with fresh weights."""
         return MonaiNetwork(self, self._network())
-
-    def _constraints(self) -> Constraints:
-        return {}
 
     @abstractmethod
     def _network(self) -> nn.Module:

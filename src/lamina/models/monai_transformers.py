@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lamina.models import preset
+from lamina.models import Constraints, preset
 from lamina.models.layers.size import resize
-from lamina.models.monai_networks import Constraints, MonaiConfig
+from lamina.models.monai_networks import MonaiConfig
 from lamina.models.published import Published
 
 TOKEN_SIZE = 16  # of UNETR, in voxels along each axis

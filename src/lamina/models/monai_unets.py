@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lamina.models import preset
-from lamina.models.monai_networks import Constraints, MonaiConfig
+from lamina.models import Constraints, preset
+from lamina.models.monai_networks import MonaiConfig
 from lamina.models.published import Published
 
 
@@ -24,7 +24,7 @@ from lamina.models.published import Published
 class StagedConfig(MonaiConfig):
     """Settings of a U-Net with stages of chosen widths."""
 
-    fewest_stages: ClassVar[int] = 2
+    _fewest_stages: ClassVar[int] = 2
 
     channels: tuple[int, ...]
     """Widths of the stages; each stage has half the size of the one before."""
@@ -35,8 +35,8 @@ class StagedConfig(MonaiConfig):
         return 1 << (len(self.channels) - 1)
 
     def _constraints(self) -> Constraints:
-        fit = len(self.channels) >= self.fewest_stages and min(self.channels) >= 2
-        return {"channels": (fit, f"at least {self.fewest_stages} widths of 2 or more")}
+        fit = len(self.channels) >= self._fewest_stages and min(self.channels) >= 2
+        return {"channels": (fit, f"at least {self._fewest_stages} widths of 2 or more")}
 
     @property
     def _strides(self) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ class DynUNetConfig(StagedConfig):
     *PocketNet: A Smaller Neural Network for Medical Image Analysis*, TMI 2023.
     """
 
-    fewest_stages: ClassVar[int] = 4
+    _fewest_stages: ClassVar[int] = 4
 
     channels: tuple[int, ...] = (32, 64, 128, 256, 320)
     """Widths of the stages, by default those that nnU-Net plans for patches of 96 voxels."""

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import conv, downsampling_conv, upsampling_conv
 from lamina.models.layers.position_attention import PositionAttention
 from lamina.models.layers.size import crop_to, pad_to_multiple, pad_to_train, resize
@@ -37,23 +37,14 @@ _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPUNetConfig:
-    """Settings of :class:`MPUNet`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class MPUNetConfig(NetworkConfig):
+    """Settings of :class:`MPUNet`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 8
     learning_rate: ClassVar[float] = 1e-4  # it hardly normalises
     exclusive_classes: ClassVar[bool] = True  # logarithms of probabilities, which are never above 0
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 3
-    """2 for images, 3 for volumes."""
     width: int = 16
     """Channels of the first stage; each further one has twice as many, up to 32 times."""
     elu_alpha: Literal["channels"] | float = 1.0
@@ -65,18 +56,14 @@ class MPUNetConfig:
     deep_supervision: bool = True
     """In training, return the maps of the three coarser stages, too."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         alpha = self.elu_alpha
         alpha_fits = alpha == "channels" if isinstance(alpha, str) else alpha > 0
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-            width=(self.width >= 1, "at least 1"),
-            elu_alpha=(alpha_fits, "'channels' or positive"),
-            dropout=(0 <= self.dropout < 1, "in [0, 1)"),
-        )
+        return {
+            "width": (self.width >= 1, "at least 1"),
+            "elu_alpha": (alpha_fits, "'channels' or positive"),
+            "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
+        }
 
     def build(self) -> "MPUNet":
         """Return the network with fresh weights."""
@@ -203,27 +190,14 @@ class MPUNet(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPUNetBaselineConfig:
+class MPUNetBaselineConfig(NetworkConfig):
     """Settings of :class:`MPUNetBaseline`; those out of range raise ``ConfigError``."""
 
     size_divisor: ClassVar[int] = 16
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 3
-    """2 for images, 3 for volumes."""
     deep_supervision: bool = True
     """Have heads on three coarser stages, too, and return their maps in training."""
-
-    def __post_init__(self) -> None:
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-        )
 
     def build(self) -> "MPUNetBaseline":
         """Return the network with fresh weights."""

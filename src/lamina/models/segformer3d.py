@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import Layer, conv, conv_unit
 from lamina.models.layers.norm import ChannelNorm
 from lamina.models.layers.size import crop_to, pad_to_multiple, resize
@@ -33,21 +33,12 @@ _NORM: dict[int, Layer] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegFormer3DConfig:
-    """Settings of :class:`SegFormer3D`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class SegFormer3DConfig(NetworkConfig):
+    """Settings of :class:`SegFormer3D`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 32
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 3
-    """2 for images, 3 for volumes."""
     channels: tuple[int, ...] = (32, 64, 160, 256)
     """Widths of the four encoder stages, whose maps are 4, 8, 16 and 32 times smaller."""
     depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -61,26 +52,22 @@ class SegFormer3DConfig:
     decoder_channels: int = 256
     """Width of the decoder."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         widths = zip(self.channels, self.num_heads, strict=False)
         heads_fit = all(heads >= 1 and c % heads == 0 for c, heads in widths)
         coarsest = zip((8, 4, 2, 1), self.reductions, strict=False)
         reductions_fit = all(r >= 1 and most % r == 0 for most, r in coarsest)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-            channels=(len(self.channels) == 4 and min(self.channels) >= 1, "four widths from 1"),
-            depths=(len(self.depths) == 4 and min(self.depths) >= 1, "four numbers from 1"),
-            num_heads=(len(self.num_heads) == 4 and heads_fit, "four divisors of channels"),
-            reductions=(
+        return {
+            "channels": (len(self.channels) == 4 and min(self.channels) >= 1, "four widths from 1"),
+            "depths": (len(self.depths) == 4 and min(self.depths) >= 1, "four numbers from 1"),
+            "num_heads": (len(self.num_heads) == 4 and heads_fit, "four divisors of channels"),
+            "reductions": (
                 len(self.reductions) == 4 and reductions_fit,
                 "four divisors of 8, 4, 2 and 1",
             ),
-            mlp_ratio=(self.mlp_ratio >= 1, "at least 1"),
-            decoder_channels=(self.decoder_channels >= 1, "at least 1"),
-        )
+            "mlp_ratio": (self.mlp_ratio >= 1, "at least 1"),
+            "decoder_channels": (self.decoder_channels >= 1, "at least 1"),
+        }
 
     def build(self) -> "SegFormer3D":
         """Return the network with fresh weights."""

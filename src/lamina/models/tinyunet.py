@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import conv, conv_unit
 from lamina.models.layers.lms import lms_stage
 from lamina.models.layers.size import crop_to, pad_to_multiple
@@ -34,19 +34,11 @@ _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyUNetConfig:
-    """Settings of :class:`TinyUNet`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class TinyUNetConfig(NetworkConfig):
+    """Settings of :class:`TinyUNet`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 16
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 2
     """Only 2: images."""
     channels: tuple[int, ...] = (64, 128, 256, 512)
@@ -54,16 +46,13 @@ class TinyUNetConfig:
     lms: bool = False
     """Local multi-scale blocks in place of the cascades of all encoder stages but the first."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         step = 2 * (CASCADE + 1)
         widths_fit = all(c >= 1 and c % step == 0 for c in self.channels)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims == 2, "2, for upsampling is bicubic"),
-            channels=(len(self.channels) == 4 and widths_fit, f"four multiples of {step}"),
-        )
+        return {
+            "spatial_dims": (self.spatial_dims == 2, "2, for upsampling is bicubic"),
+            "channels": (len(self.channels) == 4 and widths_fit, f"four multiples of {step}"),
+        }
 
     def build(self) -> "TinyUNet":
         """Return the network with fresh weights."""

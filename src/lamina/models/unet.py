@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import Layer, conv, conv_unit
 from lamina.models.layers.lms import KERNELS, UpStage, lms_stage
 from lamina.models.layers.size import crop_to, pad_to_train
@@ -24,36 +24,23 @@ _NORM: dict[int, Layer] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """Settings of :class:`UNet`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class UNetConfig(NetworkConfig):
+    """Settings of :class:`UNet`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 16
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 2
-    """2 for images, 3 for volumes."""
     channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Widths of the five encoder stages; the decoder mirrors them."""
     lms: bool = False
     """Local multi-scale blocks in place of the convolutions of all encoder stages but the first."""
 
-    def __post_init__(self) -> None:
+    def _constraints(self) -> Constraints:
         step = len(KERNELS) if self.lms else 1
         widths_fit = all(c >= 1 and c % step == 0 for c in self.channels)
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims in (2, 3), "2 or 3"),
-            channels=(len(self.channels) == 5 and widths_fit, f"five multiples of {step}"),
-        )
+        return {
+            "channels": (len(self.channels) == 5 and widths_fit, f"five multiples of {step}"),
+        }
 
     def build(self) -> "UNet":
         """Return the network with fresh weights."""

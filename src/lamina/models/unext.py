@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.models import preset, require
+from lamina.models import Constraints, NetworkConfig, preset
 from lamina.models.layers.convolution import conv
 from lamina.models.layers.norm import ChannelNorm
 from lamina.models.layers.size import crop_to, pad_to_train
@@ -31,32 +31,21 @@ REACH = 2  # of the shifts, in voxels to either side
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNeXtConfig:
-    """Settings of :class:`UNeXt`, in the order data meet them.
-
-    Raises:
-        ConfigError: Values out of range, all of them at once.
-    """
+class UNeXtConfig(NetworkConfig):
+    """Settings of :class:`UNeXt`, in the order data meet them."""
 
     size_divisor: ClassVar[int] = 32
 
-    in_channels: int
-    """Channels of the image."""
-    num_classes: int
-    """Channels of the logits, the background included."""
     spatial_dims: int = 2
     """Only 2: images."""
     channels: tuple[int, ...] = (16, 32, 128, 160, 256)
     """Widths of three convolutional and two tokenized stages; the decoder mirrors them."""
 
-    def __post_init__(self) -> None:
-        require(
-            self,
-            in_channels=(self.in_channels >= 1, "at least 1"),
-            num_classes=(self.num_classes >= 1, "at least 1"),
-            spatial_dims=(self.spatial_dims == 2, "2"),
-            channels=(len(self.channels) == 5 and min(self.channels) >= 1, "five widths from 1"),
-        )
+    def _constraints(self) -> Constraints:
+        return {
+            "spatial_dims": (self.spatial_dims == 2, "2"),
+            "channels": (len(self.channels) == 5 and min(self.channels) >= 1, "five widths from 1"),
+        }
 
     def build(self) -> "UNeXt":
         """Return the network with fresh weights."""

@@ -15,7 +15,7 @@ Shapes: ``B`` batch, ``C`` channels, ``D`` width, ``N`` tokens, ``h`` heads, ``t
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from lamina.models import require
 from lamina.models.layers.size import resize
 
 _EPS = 1e-6  # of every layer normalisation
+_BOTTLENECK = 256  # length of the vectors that DINO's directions are in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,6 @@ class ViTConfig:
     Raises:
         ConfigError: Values out of range, all of them at once.
     """
-
-    num_classes: ClassVar[int] = 0  # it tells no classes apart, and returns features
-    spatial_dims: ClassVar[int] = 2
 
     in_channels: int = 3
     """Channels of the image."""
@@ -67,11 +65,6 @@ class ViTConfig:
             mlp_ratio=(self.mlp_ratio >= 1, "at least 1"),
             drop_path=(0 <= self.drop_path < 1, "at least 0 and below 1"),
         )
-
-    @property
-    def size_divisor(self) -> int:
-        """Sizes of images must be multiples of it."""
-        return self.token_size
 
     def build(self) -> "ViT":
         """Return the network with fresh weights."""
@@ -245,16 +238,15 @@ class DINOHead(nn.Module):
         width: Length of a feature.
         num_outputs: Scores K.
         hidden: Units of the two hidden layers.
-        bottleneck: Length of the vectors that the directions are in.
     """
 
-    def __init__(
-        self, width: int, num_outputs: int, *, hidden: int = 2048, bottleneck: int = 256
-    ) -> None:
+    def __init__(self, width: int, num_outputs: int, *, hidden: int = 2048) -> None:
         super().__init__()
         first, second = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
-        self.mlp = nn.Sequential(first, nn.GELU(), second, nn.GELU(), nn.Linear(hidden, bottleneck))
-        self.last_layer = nn.Linear(bottleneck, num_outputs, bias=False)
+        self.mlp = nn.Sequential(
+            first, nn.GELU(), second, nn.GELU(), nn.Linear(hidden, _BOTTLENECK)
+        )
+        self.last_layer = nn.Linear(_BOTTLENECK, num_outputs, bias=False)
         _initialise(self)
 
     def forward(self, feature: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """A chart of how far predicted sizes agree with the true ones."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina.evaluation.figures import decimals
 from lamina.report.charts import INK, LINE, Chart, dots, drawing, figure_of
 from lamina.report.sheets import signed
 
@@ -35,7 +35,7 @@ def agreement_chart(
     mean, error = (reference + predicted) / 2, predicted - reference
     bias, spread = float(error.mean()), float(error.std(ddof=1)) if len(error) > 1 else 0.0
     limits = [bias - _LIMITS * spread, bias + _LIMITS * spread]
-    digits = _digits(max(map(abs, limits)))
+    digits = decimals(max(map(abs, limits)), unit)
     with drawing() as axes:
         axes.scatter(mean, error, **dots(colour, cases))
         for value, name, dashes in (
@@ -54,8 +54,3 @@ def agreement_chart(
     low, high = (signed(limit, digits) for limit in limits)
     told = f"Bias {signed(bias, digits)} {unit}, limits of agreement {low} to {high} {unit}"
     return Chart(label, f"{told}; {len(error)} cases.", figure_of(axes))
-
-
-def _digits(largest: float) -> int:
-    """Return the decimals by which values up to the largest have three digits that matter."""
-    return max(0, 2 - math.floor(math.log10(largest))) if largest else 3

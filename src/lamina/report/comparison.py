@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from lamina.evaluation.figures import decimals
 from lamina.evaluation.statistics.comparison import Comparison, Method, Pair
 from lamina.evaluation.statistics.intervals import Interval
 from lamina.report.sheets import Sheet, latex_table, markdown_page, signed
@@ -52,10 +53,14 @@ def pair_name(pair: Pair) -> str:
 def legend(found: Comparison) -> Iterator[str]:
     """Yield what stands in the columns, and the test over all methods."""
     if found.friedman:
-        yield (
-            f"Friedman: p {p_value(found.friedman.p, '= ')}; mean ranks that differ by more than "
-            f"{found.friedman.critical_difference:.2f} differ significantly (Nemenyi, 5 %)."
+        apart = found.friedman.critical_difference
+        ranks = (
+            "no critical difference of mean ranks (Nemenyi): it takes more patients."
+            if apart is None
+            else f"mean ranks that differ by more than {apart:.2f} differ significantly "
+            "(Nemenyi, 5 %)."
         )
+        yield f"Friedman: p {p_value(found.friedman.p, '= ')}; {ranks}"
     yield (
         "First in, 95 % of ranks: when patients are drawn again. +/=/−: patients on whom the "
         "first method is better, equal, worse. p: Wilcoxon signed-rank, Holm-corrected; bold "
@@ -144,4 +149,6 @@ def _interval(interval: Interval, digits: int, *, with_sign: bool) -> str:
 
 
 def _decimals(found: Comparison) -> int:
-    return 2 if found.subject.unit else 3
+    """Return the decimals with which no method's mean lacks digits."""
+    unit = found.subject.unit
+    return max(decimals(method.interval.mean, unit) for method in found.methods)

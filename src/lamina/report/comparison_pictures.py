@@ -1,6 +1,7 @@
 """Pictures of a comparison of methods, for any colour vision and for print."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.evaluation.statistics.comparison import Comparison, Pair
-from lamina.evaluation.statistics.ranking import Friedman
 from lamina.files import atomic_path
 from lamina.report.comparison import difference, heading, p_value, percent
 
@@ -52,8 +52,12 @@ def save_pictures(out: Path, found: Comparison) -> tuple[str, ...]:
         FileError: The folder cannot be written.
     """
     pictures = {"differences": differences(found), "rank_stability": rank_stability(found)}
-    if found.friedman:
-        pictures["critical_difference"] = critical_difference(found, found.friedman)
+    ranks = found.friedman
+    if ranks and ranks.critical_difference is not None:
+        pictures["critical_difference"] = critical_difference(
+            found, ranks.mean_ranks, ranks.critical_difference
+        )
+    if ranks:
         pictures["significance"] = significance(found)
     for name, figure in pictures.items():
         with atomic_path(out / f"{name}.png") as part:
@@ -61,11 +65,11 @@ def save_pictures(out: Path, found: Comparison) -> tuple[str, ...]:
     return tuple(f"{name}.png" for name in pictures)
 
 
-def critical_difference(found: Comparison, ranks: Friedman) -> "Figure":
-    """Place methods by mean rank; a bar at the right joins those Nemenyi cannot tell apart."""
-    places = np.array(ranks.mean_ranks)
+def critical_difference(found: Comparison, mean_ranks: Sequence[float], apart: float) -> "Figure":
+    """Place methods by mean rank; a bar joins those that are not ``apart``, Nemenyi's distance."""
+    places = np.array(mean_ranks)
     order = np.argsort(places, kind="stable")
-    cliques = _cliques(places[order], ranks.critical_difference)
+    cliques = _cliques(places[order], apart)
     names = [_short(found.methods[i].name) for i in order]
     note = "Mean rank, 1 is best. A bar joins methods that cannot be told apart at 5 %."
     axes = _rows(
@@ -88,7 +92,7 @@ def critical_difference(found: Comparison, ranks: Friedman) -> "Figure":
         x, ends = 1 + (0.2 + BAR * level) / inches, (first - 0.25, last + 0.25)
         style: dict[str, Any] = {"color": INK, "linewidth": 4, "solid_capstyle": "butt"}
         axes.plot((x, x), ends, transform=axes.get_yaxis_transform(), clip_on=False, **style)
-    _ruler(axes, ranks.critical_difference, len(names))
+    _ruler(axes, apart, len(names))
     return _figure(axes)
 
 
@@ -142,11 +146,17 @@ def differences(found: Comparison) -> "Figure":
     better = "right" if found.subject.higher_is_better else "left"
     unit = f", {found.subject.unit}" if found.subject.unit else ""
     note = f"Difference{unit}: to the {better}, the first is better. Bar: mean with 95 % interval."
-    axes = _rows(found, f"Patient by patient: {whose}", note, names, 0.62, right=1.75)
+    said = [_figures(found, pair) for pair in pairs]
+    right = GAP + CHARACTER * max(map(len, chain.from_iterable(said)))
+    axes = _rows(found, f"Patient by patient: {whose}", note, names, 0.62, right=right)
     values = {method.name: np.array(method.values) for method in found.methods}
     axes.axvline(0, color=INK, linewidth=1)
-    for row, pair in enumerate(pairs):
+    for row, (pair, lines) in enumerate(zip(pairs, said, strict=True)):
         _draw_pair(axes, row, pair, values[pair.first] - values[pair.second], found)
+        beside: dict[str, Any] = {"xycoords": axes.get_yaxis_transform()}
+        weight = "bold" if pair.significant else "normal"
+        _note(axes, (1, row - 0.2), lines[0], (7, 0), color=INK, weight=weight, **beside)
+        _note(axes, (1, row + 0.16), lines[1], (7, 0), color=MUTED, **beside)
     axes.margins(x=0.06)
     return _figure(axes)
 
@@ -154,7 +164,7 @@ def differences(found: Comparison) -> "Figure":
 def _draw_pair(
     axes: "Axes", row: int, pair: Pair, apart: NDArray[np.float64], found: Comparison
 ) -> None:
-    """Draw a pair's patients below its mean and interval, and say the figures at the right."""
+    """Draw a pair's patients below its mean and interval."""
     sign = 1 if found.subject.higher_is_better else -1
     turns = np.argsort(np.argsort(apart, kind="stable")) * 3 % _DOTS
     down = row - 0.02 + 0.34 * turns / (_DOTS - 1)
@@ -166,12 +176,13 @@ def _draw_pair(
     if not interval.missing:
         axes.plot((interval.low, interval.high), (row - 0.24,) * 2, color=INK, linewidth=2.5)
     axes.plot(interval.mean, row - 0.24, "D", color=INK, markersize=6)
-    said: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 9}
-    mean = f"{difference(found, interval.mean)}   p {p_value(pair.holm_p, '= ')}"
-    told = f"{pair.wins} better, {pair.losses} worse" + f", {pair.ties} equal" * bool(pair.ties)
-    weight = "bold" if pair.significant else "normal"
-    axes.text(1.02, row - 0.2, mean, color=INK, weight=weight, **said)
-    axes.text(1.02, row + 0.16, told, color=MUTED, **said)
+
+
+def _figures(found: Comparison, pair: Pair) -> tuple[str, str]:
+    """Return what to say of a pair, in two lines."""
+    mean = f"{difference(found, pair.difference.mean)}   p (Holm) {p_value(pair.holm_p, '= ')}"
+    equal = f", {pair.ties} equal" if pair.ties else ""
+    return mean, f"{pair.wins} better, {pair.losses} worse{equal}"
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""One plane of a scan on axes in mm from the top left: image, contours, letters, scale bar."""
+"""Planes of scans on dark paper, in mm from the top left: image, contours, letters, scale bar."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,40 @@ _PICTURE: dict[str, Any] = {
     "interpolation": "bicubic",
     "aspect": "auto",
 }
+
+
+class Paper:
+    """A figure that planes and words are put on, at places in inches from the top left corner."""
+
+    def __init__(self, width: float, height: float, inch_per_mm: float) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.width, self.height, self.inch_per_mm = width, height, inch_per_mm
+        self.figure: Figure = Figure((width, height), facecolor=BACKGROUND)
+        FigureCanvasAgg(self.figure)
+
+    def text(self, left: float, down: float, text: str, **style: Any) -> None:
+        """Write at a place."""
+        settings: dict[str, Any] = {"color": INK, "size": 10, "va": "center", "parse_math": False}
+        self.figure.text(left / self.width, 1 - down / self.height, text, **(settings | style))
+
+    def plane(self, centre: float, middle: float, size_mm: tuple[float, float]) -> "Axes":
+        """Return axes in mm from the top left, centred at a place."""
+        height, width = (side * self.inch_per_mm for side in size_mm)
+        box = self.box(centre - width / 2, middle - height / 2, width, height)
+        axes = self.figure.add_axes(box, xlim=(0, size_mm[1]), ylim=(size_mm[0], 0))
+        axes.set_axis_off()
+        axes.set_autoscale_on(False)
+        return axes
+
+    def box(
+        self, left: float, top: float, width: float, height: float
+    ) -> tuple[float, float, float, float]:
+        """Return inches as matplotlib wants them."""
+        bottom = self.height - top - height
+        w, h = self.width, self.height
+        return left / w, bottom / h, width / w, height / h
 
 
 def draw_image(axes: "Axes", view: View, window: tuple[float, float]) -> None:

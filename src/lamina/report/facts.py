@@ -11,7 +11,6 @@ from lamina.bundle import Bundle
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.plan import Plan
 from lamina.errors import some
-from lamina.models import configure
 from lamina.models.complexity import complexity
 
 _CHOICES = (
@@ -78,7 +77,7 @@ def cost_facts(bundle: Bundle) -> dict[str, str]:
     """Return what a network costs: its weights, and the operations of one window.
 
     Raises:
-        ConfigError: It cannot be built.
+        BundleError: It cannot be built.
     """
     name, members, cost = bundle.network["name"], bundle.num_members, window_cost(bundle)
     macs, window = cost["macs"] / 1e9, _times(cost["window"])
@@ -93,11 +92,10 @@ def window_cost(bundle: Bundle) -> dict[str, Any]:
     """Return ``parameters``, of all members, and the ``macs`` that they take for one ``window``.
 
     Raises:
-        ConfigError: The network cannot be built.
+        BundleError: The network cannot be built.
     """
-    plan, members = bundle.plan, bundle.num_members
-    window = tuple(plan.roi_size[axis] for axis in plan.seen_axes)
-    counted = complexity(configure(bundle.network["name"], **bundle.network["fields"]), window)
+    window, members = bundle.plan.seen_roi_size, bundle.num_members
+    counted = complexity(bundle.config, window)
     return {
         "parameters": counted.parameters * members,
         "macs": counted.macs * members,

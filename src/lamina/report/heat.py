@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from lamina.files import atomic_path
 from lamina.labels import LabelSet
 from lamina.report.drawing import (
-    BACKGROUND,
-    INK,
     MUTED,
     Colour,
+    Paper,
     draw_image,
     draw_marks,
     draw_scale_bar,
@@ -156,21 +155,16 @@ def _colours() -> "ListedColormap":
     return ListedColormap(table)
 
 
-class _Page:
+class _Page(Paper):
     """The sheet: words and scales on the left, planes beside them, all to one scale."""
 
     def __init__(self, rows: Sequence[Sequence[View]], title: str) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         heights, widths = np.array([view.size_mm for view in rows[0]]).T
-        self.inch_per_mm = float(_PANEL / max(heights.max(), widths.max()))
-        self.columns = np.maximum(_LEAST, widths * self.inch_per_mm)
-        self.row = max(_LEAST, float(heights.max()) * self.inch_per_mm)
-        self.width = _LEFT + float((self.columns + _GAP).sum())
-        self.height = _TOP + len(rows) * (self.row + _GAP) + _BOTTOM
-        self.figure: Figure = Figure((self.width, self.height), facecolor=BACKGROUND)
-        FigureCanvasAgg(self.figure)
+        inch_per_mm = float(_PANEL / max(heights.max(), widths.max()))
+        self.columns = np.maximum(_LEAST, widths * inch_per_mm)
+        self.row = max(_LEAST, float(heights.max()) * inch_per_mm)
+        width = _LEFT + float((self.columns + _GAP).sum())
+        super().__init__(width, _TOP + len(rows) * (self.row + _GAP) + _BOTTOM, inch_per_mm)
         self.text(_GAP, 0.28, shorten(title, int(self.width * 9)), size=13, weight="bold")
 
     def name_planes(self, views: Sequence[View]) -> None:
@@ -184,23 +178,9 @@ class _Page:
         return [_LEFT, *(_LEFT + float(end) for end in ends[:-1])]
 
     def axes(self, row: int, column: int, view: View) -> "Axes":
-        """Return axes in mm from the top left, centred in their cell."""
-        height, width = (side * self.inch_per_mm for side in view.size_mm)
-        left = self._lefts[column] + (self.columns[column] - width) / 2
-        top = self._top(row) + (self.row - height) / 2
-        axes = self.figure.add_axes(
-            self._box(left, top, width, height),
-            xlim=(0, view.size_mm[1]),
-            ylim=(view.size_mm[0], 0),
-        )
-        axes.set_axis_off()
-        axes.set_autoscale_on(False)
-        return axes
-
-    def text(self, left: float, down: float, text: str, **style: Any) -> None:
-        """Write at a place in inches from the top left corner."""
-        settings: dict[str, Any] = {"color": INK, "size": 10, "va": "center", "parse_math": False}
-        self.figure.text(left / self.width, 1 - down / self.height, text, **(settings | style))
+        """Return a plane's axes, centred in their cell."""
+        centre = self._lefts[column] + self.columns[column] / 2
+        return self.plane(centre, self._top(row) + self.row / 2, view.size_mm)
 
     def key(self, colours: Mapping[str, Colour]) -> None:
         """Name the outlines, as far as there is room."""
@@ -211,7 +191,7 @@ class _Page:
         fitting = int((self.row - 0.4) / _LINE)
         for name, colour in list(colours.items())[:fitting]:
             down += _LINE
-            box = self._box(_GAP, down - 0.04, 0.2, 0.08)
+            box = self.box(_GAP, down - 0.04, 0.2, 0.08)
             self.figure.add_artist(Rectangle(box[:2], *box[2:], color=colour))
             self.text(_GAP + 0.3, down, shorten(name, 20))
         if len(colours) > fitting:
@@ -226,7 +206,7 @@ class _Page:
         top = self._top(row) + 0.15
         for line, words in enumerate(wrap(heat.name, _WORDS)[:2]):
             self.text(_GAP, top + line * _LINE, words, weight="bold")
-        axes = self.figure.add_axes(self._box(_GAP, top + 0.4, _BAR, 0.12))
+        axes = self.figure.add_axes(self.box(_GAP, top + 0.4, _BAR, 0.12))
         axes.add_patch(Rectangle((0, 0), 256, 1, color="0.5", zorder=-1))  # as over tissue
         extent = (0, 256, 0, 1)
         axes.imshow(np.linspace(0, 1, 256)[None], extent=extent, cmap=_colours(), aspect="auto")
@@ -241,11 +221,3 @@ class _Page:
 
     def _top(self, row: int) -> float:
         return _TOP + row * (self.row + _GAP)
-
-    def _box(
-        self, left: float, top: float, width: float, height: float
-    ) -> tuple[float, float, float, float]:
-        """Return inches from the top left as matplotlib wants them."""
-        bottom = self.height - top - height
-        w, h = self.width, self.height
-        return left / w, bottom / h, width / w, height / h

@@ -13,11 +13,10 @@ from lamina.files import atomic_path
 from lamina.geometry import check_same_grid
 from lamina.labels import IGNORE_INDEX, LabelSet
 from lamina.report.drawing import (
-    BACKGROUND,
     DASHES,
-    INK,
     MUTED,
     Colour,
+    Paper,
     draw_image,
     draw_marks,
     draw_scale_bar,
@@ -117,25 +116,20 @@ def encoded(label: Volume, image: Volume, labels: LabelSet) -> NDArray[np.uint8]
     return indices
 
 
-class _Sheet:
+class _Sheet(Paper):
     """The page: its size follows from the planes, which all share one scale."""
 
     def __init__(self, views: Sequence[View], title: str) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         heights, widths = (np.array(side) for side in zip(*(v.size_mm for v in views), strict=True))
-        self.inch_per_mm = float(min(PANEL / widths.max(), MAX_HEIGHTS / heights.sum()))
+        inch_per_mm = float(min(PANEL / widths.max(), MAX_HEIGHTS / heights.sum()))
         self.bar_mm = longest_bar(float(widths.min()))
-        self.column = max(MIN_WIDTH, float(widths.max() * self.inch_per_mm))
-        self.rows: NDArray[np.float64] = np.maximum(MIN_HEIGHT, heights * self.inch_per_mm)
+        self.column = max(MIN_WIDTH, float(widths.max() * inch_per_mm))
+        self.rows: NDArray[np.float64] = np.maximum(MIN_HEIGHT, heights * inch_per_mm)
         headings = ("Image", "Prediction", "Against the reference")
         self.columns = 2 if views[0].reference is None else 3
         self.legend_left = LEFT + self.columns * (self.column + GAP) + GAP
-        self.width = self.legend_left + LEGEND
-        self.height = TOP + float((self.rows + GAP).sum()) + BOTTOM
-        self.figure = Figure((self.width, self.height), facecolor=BACKGROUND)
-        FigureCanvasAgg(self.figure)
+        height = TOP + float((self.rows + GAP).sum()) + BOTTOM
+        super().__init__(self.legend_left + LEGEND, height, inch_per_mm)
         self.text(LEFT, 0.3, shorten(title, int(self.width * 8)), size=13, weight="bold")
         for column, heading in enumerate(headings[: self.columns]):
             self.text(self._middle(column), TOP - 0.16, heading, ha="center", color=MUTED)
@@ -148,20 +142,8 @@ class _Sheet:
         return TOP + float((self.rows[:row] + GAP).sum() + self.rows[row] / 2)
 
     def axes(self, row: int, column: int, size_mm: tuple[float, float]) -> "Axes":
-        """Return axes in mm from the top left, centred in their cell."""
-        height, width = (side * self.inch_per_mm for side in size_mm)
-        left = self._middle(column) - width / 2
-        bottom = self.height - self.row_middle(row) - height / 2
-        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        axes = self.figure.add_axes(box, xlim=(0, size_mm[1]), ylim=(size_mm[0], 0))
-        axes.set_axis_off()
-        axes.set_autoscale_on(False)
-        return axes
-
-    def text(self, left: float, down: float, text: str, **style: Any) -> None:
-        """Write at a place in inches from the top left corner."""
-        settings: dict[str, Any] = {"color": INK, "size": 10, "va": "center", "parse_math": False}
-        self.figure.text(left / self.width, 1 - down / self.height, text, **(settings | style))
+        """Return a plane's axes, centred in their cell."""
+        return self.plane(self._middle(column), self.row_middle(row), size_mm)
 
     def stroke(self, left: float, length: float, down: float, **style: Any) -> None:
         """Draw a horizontal stroke, in inches."""

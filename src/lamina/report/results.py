@@ -29,8 +29,9 @@ from lamina.report.tables import (
     MEAN,
     Intervals,
     between,
+    cautions_told,
     counts_told,
-    few_told,
+    has_interval,
     occurring,
     score_rows,
 )
@@ -51,6 +52,8 @@ class Results:
     scores: Scores
     intervals: Intervals = field(default_factory=dict)
     """Of the means over patients."""
+    caution: str = ""
+    """What to know of the patients."""
     read_pairs: Callable[[], Iterator[Pair]] = lambda: iter(())
     """Reads the cases to show, one after the other."""
     sizes: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
@@ -88,7 +91,8 @@ def save_report(path: Path, results: Results) -> None:
         tiles=_tiles(scores),
         faults=list(_faults(scores)),
         counts=counts_told(scores),
-        few=few_told(results.intervals),
+        bounded=has_interval(results.intervals),
+        cautions=cautions_told(results.intervals, results.caution),
         head=head,
         rows=rows,
         below=_below(scores, results.intervals),

@@ -44,21 +44,21 @@ def markdown_page(
         notes: One sentence or more each.
         title: Of the page; where it is empty, the title of the only table is.
     """
-    parts = [f"# {_cell(title)}"] if title else []
+    parts = [f"# {markdown_text(title)}"] if title else []
     for sheet in sheets:
-        parts += [f"{'##' if title else '#'} {_cell(sheet.title)}", markdown_table(sheet)]
+        parts += [f"{'##' if title else '#'} {markdown_text(sheet.title)}", markdown_table(sheet)]
     parts += [legend] if legend else []
     if notes:
-        parts += [f"## {heading}", "\n".join(f"- {_cell(note)}" for note in notes)]
+        parts += [f"## {heading}", "\n".join(f"- {markdown_text(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(sheet: Sheet) -> str:
     """Return a table without its title."""
     rule = ["---"] * sheet.names + ["---:"] * (len(sheet.header) - sheet.names)
-    lines = [[_cell(c) for c in sheet.header], rule]
+    lines = [[markdown_text(c) for c in sheet.header], rule]
     for row, bold in zip(sheet.rows, sheet.bold, strict=True):
-        lines.append([f"**{_cell(c)}**" if bold and c else _cell(c) for c in row])
+        lines.append([f"**{markdown_text(c)}**" if bold and c else markdown_text(c) for c in row])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -85,7 +85,8 @@ def signed(value: float, digits: int) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
-def _cell(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Return text on one line as Markdown shows it."""
     return "".join(rf"\{c}" if c in "\\|*_`<[" else c for c in " ".join(text.split()))
 
 

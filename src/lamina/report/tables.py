@@ -1,5 +1,6 @@
 """Tables of scores for a paper: Markdown and LaTeX."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from lamina.evaluation.figures import cell, number, shown_metrics
@@ -65,13 +66,21 @@ def between(found: Interval | None, metric: Metric) -> str:
     """
     if found is None or found.missing:
         return ""
-    mean, low, high = (number(value, metric) for value in (found.mean, found.low, found.high))
+    largest = max(abs(found.low), abs(found.high))
+    ends = (found.mean, found.low, found.high)
+    mean, low, high = (number(value, metric, largest) for value in ends)
     return f"n {found.n}: {mean}, {low} to {high}"
 
 
-def few_told(intervals: Intervals) -> str:
-    """Return what to know of intervals from few patients; empty where there are enough in all."""
-    return caution_of(each.n for of_label in intervals.values() for each in of_label.values())
+def has_interval(intervals: Intervals) -> bool:
+    """Tell whether any mean has an interval, which there is not of too few patients."""
+    return any(not each.missing for of_label in intervals.values() for each in of_label.values())
+
+
+def cautions_told(intervals: Intervals, caution: str = "") -> str:
+    """Return what to know of intervals: that patients are few, where they are, and ``caution``."""
+    few = caution_of(each.n for of_label in intervals.values() for each in of_label.values())
+    return " ".join(filter(None, (few, caution)))
 
 
 def occurring(scores: Scores) -> list[str]:
@@ -85,26 +94,42 @@ def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
     first, summary = shown_metrics(scores)[0].name, scores.summary()
     rows = [summary[label][first] for label in scores.labels.values]
     missed, invented = (sum(getattr(row, kind) for row in rows) for kind in ("missed", "invented"))
-    told = [f"{len(scores.cases)} cases", "mean ± standard deviation over cases"]
-    if intervals:
+    told = [f"{len(scores.cases)} cases", *_fewer(scores), "mean ± standard deviation over cases"]
+    if has_interval(intervals or {}):
         told += [f"in brackets the mean of n patients and its {100 * LEVEL:g} % BCa interval"]
     told += [f"{missed} structures missed"] * bool(missed)
     told += [f"{invented} structures invented"] * bool(invented)
     absent = len(rows) - sum(label in scores.labels.values for label in occurring(scores))
     told += [f"{absent} structures in no case"] * bool(absent)
     told += [f"{len(scores.failures)} cases failed"] * bool(scores.failures)
+    told += [f"{len(scores.not_predicted)} cases not segmented"] * bool(scores.not_predicted)
     return "; ".join(told)
 
 
-def markdown_table(scores: Scores, intervals: Intervals | None = None) -> str:
+def _fewer(scores: Scores) -> Iterator[str]:
+    """Yield which rows rest on fewer cases than were scored, and on how many."""
+    summary, titles = scores.summary(), defaultdict[str, list[str]](list)
+    for metric in shown_metrics(scores):
+        counts = {label: summary[label][metric.name].n for label in occurring(scores)}
+        if len(scores.labels.foreground) > 1 and metric.higher_is_better is not None:
+            counts[MEAN] = len(scores.case_means(metric.name))
+        rows = [f"{label} {n}" for label, n in counts.items() if n < len(scores.cases)]
+        titles[", ".join(rows)].append(metric.title)
+    for rows_told, of_metrics in titles.items():
+        if rows_told:
+            yield f"fewer for {', '.join(of_metrics)}: {rows_told}"
+
+
+def markdown_table(scores: Scores, intervals: Intervals | None = None, caution: str = "") -> str:
     """Return the scores as a Markdown table with its caption below."""
     table = sheets.markdown_table(_sheet(scores, intervals))
-    return f"{table}\n\n{_sentence(scores, intervals)}\n"
+    return f"{table}\n\n{sheets.markdown_text(_sentence(scores, intervals, caution))}\n"
 
 
-def latex_table(scores: Scores, intervals: Intervals | None = None) -> str:
+def latex_table(scores: Scores, intervals: Intervals | None = None, caution: str = "") -> str:
     """Return the scores as a LaTeX table for the ``booktabs`` package."""
-    return sheets.latex_table(_sheet(scores, intervals), _sentence(scores, intervals)) + "\n"
+    told = _sentence(scores, intervals, caution)
+    return sheets.latex_table(_sheet(scores, intervals), told) + "\n"
 
 
 def _sheet(scores: Scores, intervals: Intervals | None) -> sheets.Sheet:
@@ -118,8 +143,8 @@ def _bracketed(found: Interval | None, metric: Metric) -> str:
     return f" [{told}]" if told else ""
 
 
-def _sentence(scores: Scores, intervals: Intervals | None) -> str:
+def _sentence(scores: Scores, intervals: Intervals | None, caution: str) -> str:
     definitions = [f"{metric.title}: {metric.definition}" for metric in shown_metrics(scores)]
     told = counts_told(scores, intervals)
-    few = few_told(intervals or {})
-    return " ".join([f"{told[:1].upper()}{told[1:]}.", *([few] if few else []), *definitions])
+    cautions = cautions_told(intervals or {}, caution)
+    return " ".join(filter(None, [f"{told[:1].upper()}{told[1:]}.", cautions, *definitions]))

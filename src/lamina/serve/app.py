@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -13,9 +12,9 @@ from lamina.serve import routes
 from lamina.serve.guard import Guard
 from lamina.serve.interface import describe
 from lamina.serve.jobs import Job, Pool, Store
-from lamina.serve.metrics import Requests
 from lamina.serve.page import STATIC
 from lamina.serve.schemas import Error, Model
+from lamina.serve.service import Service
 from lamina.serve.settings import Settings
 from lamina.serve.slicer import Datastore
 from lamina.serve.slicer import routes as slicer_routes
@@ -25,21 +24,6 @@ _ABOUT = """\
 Scans in, segmentations out. Jobs wait in a queue that outlives the server; every error is
 `{"error": {"message", "remedy"}}`. For research only.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """What the routes share."""
-
-    settings: Settings
-    models: Mapping[str, Model]
-    store: Store
-    pool: Pool
-    datastore: Datastore
-    requests: Requests = field(default_factory=Requests)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    uploading: set[str] = field(default_factory=set)
-    """Ids of jobs whose upload comes in."""
 
 
 def create_app(

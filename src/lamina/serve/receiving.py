@@ -4,7 +4,6 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -12,9 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from lamina.serve.errors import Refusal
 from lamina.serve.intake import Limits, Upload, receive, unpack
 from lamina.serve.intake.uploads import base_name
-
-if TYPE_CHECKING:
-    from lamina.serve.app import Service
+from lamina.serve.service import Service
 
 _RETRY_S = 5
 _FREE_BYTES = 1 << 28
@@ -22,7 +19,7 @@ _FREE_BYTES = 1 << 28
 
 
 async def take_upload(
-    request: Request, service: "Service", model: str, pixel_size: float | None
+    request: Request, service: Service, model: str, pixel_size: float | None
 ) -> str:
     """Receive a scan and file the job; return its id.
 
@@ -52,7 +49,7 @@ async def take_upload(
     return job_id
 
 
-async def receive_files(request: Request, service: "Service", folder: Path) -> Upload:
+async def receive_files(request: Request, service: Service, folder: Path) -> Upload:
     """Write what a request holds into a folder.
 
     Raises:
@@ -72,7 +69,7 @@ async def receive_files(request: Request, service: "Service", folder: Path) -> U
     )
 
 
-def check_room(request: Request, service: "Service") -> None:
+def check_room(request: Request, service: Service) -> None:
     """Refuse more work than can wait here.
 
     Raises:
@@ -100,7 +97,7 @@ def _by_channel(upload: Upload, channels: Sequence[str]) -> dict[Path, str]:
     return {upload.parts[name]: upload.files[upload.parts[name]] for name in channels}
 
 
-def _unpacked(upload: Upload, service: "Service") -> dict[Path, str]:
+def _unpacked(upload: Upload, service: Service) -> dict[Path, str]:
     zips = [path for path in upload.files if path.suffix == ".zip"]
     if not upload.files:
         raise Refusal(422, "No file was sent.", "Send the scan as fields named 'files'.")

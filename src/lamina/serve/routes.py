@@ -3,9 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
@@ -16,9 +16,7 @@ from lamina.serve.jobs.store import ENDED
 from lamina.serve.metrics import CONTENT_TYPE, exposition
 from lamina.serve.page import INDEX
 from lamina.serve.receiving import take_upload
-
-if TYPE_CHECKING:
-    from lamina.serve.app import Service
+from lamina.serve.service import Service, Shared
 
 router = APIRouter()
 
@@ -56,13 +54,6 @@ _FILE: _Responses = {200: {"content": {"application/octet-stream": {"schema": {"
 _TEXT: _Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-def service_of(request: Request) -> "Service":
-    """Return what the routes share."""
-    service: Service = request.app.state.service
-    return service
-
-
-Shared = Annotated[Any, Depends(service_of)]
 JobId = Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]
 
 
@@ -176,14 +167,14 @@ def ready(service: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-def _job(service: "Service", job_id: str) -> schemas.Job:
+def _job(service: Service, job_id: str) -> schemas.Job:
     found = service.store.job(job_id)
     if found is None:
         raise Refusal(404, "There is no such job.", "GET /api/jobs lists them.")
     return schemas.Job(**found)
 
 
-async def _stream(service: "Service", job_id: str) -> AsyncIterator[str]:
+async def _stream(service: Service, job_id: str) -> AsyncIterator[str]:
     last, silent_s = "", 0.0
     while not service.stopping.is_set():
         found = await run_in_threadpool(service.store.job, job_id)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from lamina.data.budget import NetworkCost
-from lamina.models import NetworkConfig, input_channels
+from lamina.models import NetworkConfig
 from lamina.models.accelerate import keep_freed_memory
 
 _BACKWARD = 1.3
@@ -36,7 +36,7 @@ def measure_cost(
     side = max(32, config.size_divisor)
     # Twice as long along one axis: the deepest map must not be a single voxel.
     sides = *[side] * (config.spatial_dims - 1), max(side, 2 * config.size_divisor)
-    shape = (2, input_channels(config), *sides)
+    shape = (2, config.input_channels, *sides)
     image = torch.zeros(shape, device=device)
     if config.spatial_dims == 3:
         image = image.contiguous(memory_format=torch.channels_last_3d)

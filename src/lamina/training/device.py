@@ -19,7 +19,7 @@ def chosen_device(device: str | None) -> str:
     if device == "cpu" or (kind == "cuda" and (number.isdecimal() or device == kind)):
         return device
     raise ConfigError(
-        f"--device {device}: no such device.", remedy="Say cpu, cuda, or cuda:1 for the second GPU."
+        f"device {device!r}: no such device.", remedy="Say cpu, cuda, or cuda:1 for the second GPU."
     )
 
 
@@ -28,7 +28,7 @@ def is_here(device: str) -> bool:
     return device == "cpu" or int(device.partition(":")[2] or 0) < _num_gpus()
 
 
-def require_device(device: str, remedy: str = "Say --device cpu.") -> None:
+def require_device(device: str, remedy: str = "Take the device cpu.") -> None:
     """Refuse a GPU that this machine does not have.
 
     Raises:
@@ -37,7 +37,7 @@ def require_device(device: str, remedy: str = "Say --device cpu.") -> None:
     if not is_here(device):
         count = _num_gpus()
         found = f"torch finds {count} GPU{'' if count == 1 else 's'} here"
-        raise ConfigError(f"--device {device}: {found}.", remedy=remedy)
+        raise ConfigError(f"device {device}: {found}.", remedy=remedy)
 
 
 def placement(device: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from lamina.training.device import chosen_device, placement
 from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
 from lamina.training.fit import resolve_precision
+from lamina.training.meters import OnStep, no_step
 from lamina.training.schedule import Clock
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class _Run:
         if not torch.isfinite(value):
             raise TrainingError(
                 f"The {name} is {float(value.detach())} at step {self.state.steps_done}.",
-                remedy="Lower lr, or use --set precision=fp32; last.ckpt is intact.",
+                remedy="Lower lr, or set precision=fp32; last.ckpt is intact.",
             )
 
     def close_epoch(self) -> DINOReport:
@@ -220,7 +221,7 @@ def distil(
     resume: bool = False,
     began: float | None = None,
     on_epoch: Callable[[DINOReport], None] = lambda report: None,
-    on_step: Callable[[int, float, float, float | None], None] = lambda *heard: None,
+    on_step: OnStep = no_step,
 ) -> DINOState:
     """Train ``module`` and leave ``last.ckpt`` in ``folder``; the teacher is what one wants.
 
@@ -254,8 +255,7 @@ def distil(
         for batch in _loader(views, config, state.steps_done, run.max_steps or _ENDLESS):
             loss = run.step(batch)
             ended = run.progress >= 1
-            to_go = run.clock.remaining_s(state.steps_done)
-            on_step(state.steps_done, run.progress, loss, to_go)
+            on_step(state.steps_done, run.progress, loss, run.clock.remaining_s(state.steps_done))
             closes = ended or state.steps_done % run.per_epoch == 0
             if closes:
                 on_epoch(run.close_epoch())

@@ -28,7 +28,7 @@ from lamina.training.checkpoints import AtomicCheckpointIO, latest, read_latest
 from lamina.training.compilation import Compilation
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.ending import ending_together
-from lamina.training.meters import StepMeter, TimedLoader
+from lamina.training.meters import OnStep, StepMeter, TimedLoader, no_step
 from lamina.training.number_guard import NumberGuard
 from lamina.training.processes import Layout, layout_of, leads
 from lamina.training.recomputation import checkpoint_activations
@@ -65,7 +65,7 @@ def fit(
     loggers: Sequence[Logger] = (),
     on_begin: Callable[[], None] = lambda: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
-    on_step: Callable[[int, float, float, float | None], None] | None = None,
+    on_step: OnStep = no_step,
 ) -> RunState:
     """Train ``network`` and leave ``last.ckpt`` and ``best.ckpt`` in ``folder``.
 
@@ -110,24 +110,15 @@ def fit(
     layout = layout_of(replace(config, batch_size=patches.sampler.batch_size))
     checkpoint = read_latest(folder) if resume else None
     state = RunState.of(checkpoint["run"]) if checkpoint else RunState()
-    patient = not (checkpoint and state.out_of_patience(config.patience))
-    state.stopped_because = "" if patient else state.stopped_because
-    max_steps = config.epochs * config.steps_per_epoch if config.epochs else None
-    started = (time.monotonic() if began is None else began) - state.elapsed_s
-    ending = Ending(**{"steps": validation_steps, **state.ending})
-    clock = Clock(
-        max_steps,
-        config.time_budget_s,
-        started,
-        ending=ending,
-        agreed_s=state.elapsed_s,
-        first_step_s=state.first_step_s,
-    )
+    clock = _clock(config, state, began, validation_steps)
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
-    last_step = max_steps or _ENDLESS
+    last_step = clock.max_steps or _ENDLESS
+    impatient = state.out_of_patience(config.patience)
+    if not impatient:
+        state.stopped_because = ""
     # Steps that were not scored yet call for a last validation, whatever the time.
     over = clock.progress(first_step) >= 1 and 0 < first_step == state.scored_step
-    if not patient or first_step >= last_step or over:
+    if impatient or first_step >= last_step or over:
         if leads():
             on_begin()
         return state
@@ -136,26 +127,12 @@ def fit(
         NumberGuard(folder, state, partial(_cases_of, patches.sampler)),
         Epochs(config, config.steps_per_epoch, validate, folder, state, on_epoch),
         StopRequests(stop_file or folder / STOP_FILE, state),
+        StepMeter(clock, on_step),
     ]
-    if on_step:
-        callbacks.append(StepMeter(clock, on_step))
-    parts, fade = config.grad_accum_steps, config.deep_supervision_fade
+    parts = config.grad_accum_steps
     if config.compile:
         callbacks.append(Compilation(_first_batch(patches, parts)))
-    module = Supervised(
-        network,
-        loss,
-        config.optimiser,
-        clock,
-        config.seed,
-        parts=parts,
-        fade=fade,
-        channels_last=bool(config.channels_last),
-    )
-    if layout.sharded:  # which saves the optimiser's memory of other weights in a wrong order
-        module.to(memory_format=torch.contiguous_format)
-    if config.activation_checkpointing:
-        checkpoint_activations(network)
+    module = _module(network, loss, config, clock, layout)
     if layout.device == "cpu":
         keep_freed_memory()
     precision = state.precision or resolve_precision(config.precision, layout.device)
@@ -173,6 +150,40 @@ def fit(
     with ending_together(trainer):
         _run(trainer, module, _loader(patches, sampler, config.workers, layout))
     return state
+
+
+def _clock(
+    config: TrainConfig, state: RunState, began: float | None, validation_steps: float
+) -> Clock:
+    assert config.steps_per_epoch is not None
+    return Clock(
+        config.epochs * config.steps_per_epoch if config.epochs else None,
+        config.time_budget_s,
+        started=(time.monotonic() if began is None else began) - state.elapsed_s,
+        ending=Ending(**{"steps": validation_steps, **state.ending}),
+        agreed_s=state.elapsed_s,
+        first_step_s=state.first_step_s,
+    )
+
+
+def _module(
+    network: nn.Module, loss: Loss, config: TrainConfig, clock: Clock, layout: Layout
+) -> Supervised:
+    module = Supervised(
+        network,
+        loss,
+        config.optimiser,
+        clock,
+        config.seed,
+        parts=config.grad_accum_steps,
+        fade=config.deep_supervision_fade,
+        channels_last=bool(config.channels_last),
+    )
+    if layout.sharded:  # which saves the optimiser's memory of other weights in a wrong order
+        module.to(memory_format=torch.contiguous_format)
+    if config.activation_checkpointing:
+        checkpoint_activations(network)
+    return module
 
 
 def _first_batch(patches: PatchDataset, parts: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,13 @@ from torch.utils.data import DataLoader
 from lamina.training.schedule import Clock
 from lamina.training.supervised import Supervised
 
+OnStep = Callable[[int, float, float, float | None], None]
+"""Called after each step with step, progress 0..1, loss and seconds to go, where they are known."""
+
+
+def no_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
+    """Listen to nothing."""
+
 
 class TimedLoader(DataLoader[Any]):
     """Counts the seconds for which whoever asks for a batch has to wait."""
@@ -64,9 +71,7 @@ class Waits:
 class StepMeter(Callback):
     """Tells after every step how far the run is; a progress bar listens."""
 
-    def __init__(
-        self, clock: Clock, listen: Callable[[int, float, float, float | None], None]
-    ) -> None:
+    def __init__(self, clock: Clock, listen: OnStep) -> None:
         self.clock = clock
         self.listen = listen
 

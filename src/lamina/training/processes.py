@@ -98,7 +98,7 @@ def layout_of(config: TrainConfig) -> Layout:
     if layout.count > 1 and ":" in layout.device:
         raise ConfigError(f"device = {layout.device!r}: is one GPU, for one process.")
     if layout.device == "cuda":
-        require_device(f"cuda:{per_node - 1}", "Use fewer --devices, or --device cpu.")
+        require_device(f"cuda:{per_node - 1}", "Use fewer devices, or the device cpu.")
     parts, batch = config.grad_accum_steps, config.batch_size or 0
     if batch % (parts * layout.count):
         raise ConfigError(

@@ -45,8 +45,8 @@ class Mapped:
 
 
 def draw_maps(
-    work: Path,
-    vit: Path,
+    work: str | Path,
+    vit: str | Path,
     *,
     size: int = 256,
     upsample: Literal["nearest", "bilinear"] = "nearest",
@@ -71,6 +71,7 @@ def draw_maps(
         ConfigError: ``size`` is no multiple of the transformer's token size.
         DatasetError, FileError: ``work`` is not prepared, damaged, or cannot be written.
     """
+    work, vit = Path(work), Path(vit)
     folder = WorkFolder(work)
     axis = slice_axis(folder.plan())
     copy, pending = folder.root / VIT_FILE, folder.root / _PENDING

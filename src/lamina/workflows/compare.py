@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.data.case import patient_of
 from lamina.errors import ConfigError, DatasetError, UnknownNameError
 from lamina.evaluation.metrics import METRICS, Metric, Unit
 from lamina.evaluation.statistics.comparison import Comparison, Subject, compare_methods
 from lamina.evaluation.statistics.pairing import ByCase, Paired, pair
 from lamina.files import check_folder, write_json, write_text
-from lamina.folders.evaluation import Evaluation, read_evaluation
+from lamina.folders.evaluation import Evaluation, patients_of, read_evaluation
 from lamina.workflows.steps.comparability import check_comparable, remarks
 
 DEFAULT_METRIC = "dice"
@@ -87,7 +86,7 @@ def compare(
     measure = _measure(evaluations[0], metric, structure)
     check_comparable(evaluations, measure.metric.name)
     known = dict(chain.from_iterable(e.patients.items() for e in evaluations))
-    patients = {case: known.get(case) or patient_of(case) for case in evaluations[0].cases}
+    patients = patients_of(evaluations[0].cases, known)
     found = pair([measure.of(e) for e in evaluations], patients, measure.metric.best)
     structures = measure.structures(evaluations[0])
     told = tuple(remarks(places, evaluations, found, structures, measure.metric.best))
@@ -112,7 +111,7 @@ def _check_number(methods: Mapping[str, Sequence[Path]]) -> None:
     if len(methods) < 2:
         raise ConfigError(
             f"compare: at least two methods are needed, {len(methods)} given.",
-            remedy="Give two folders of scores or more; the seeds of a method are one --group.",
+            remedy="Give two folders of scores or more; the seeds of a method are one group.",
         )
 
 
@@ -127,9 +126,9 @@ def _check_ours(evaluations: Sequence[Evaluation]) -> None:
     for found in evaluations:
         if found.scores.protocol:
             raise DatasetError(
-                f"{found.path}: was measured as a paper did, with --protocol "
+                f"{found.path}: was measured as a paper did, with protocol "
                 f"{found.scores.protocol}.",
-                remedy="Score the segmentations again without --protocol.",
+                remedy="Score the segmentations again without a protocol.",
             )
 
 
@@ -146,18 +145,18 @@ def _measure(found: Evaluation, name: str | None, structure: str | None) -> _Mea
         name = METRICS.get(name).measured_in(found.scores.unit).name
     if name not in there:
         raise UnknownNameError(
-            f"--metric {name}: is not in {found.path}.",
+            f"metric {name}: is not in {found.path}.",
             remedy=f"It has {', '.join(directed) or 'none that has a better direction'}.",
         )
     if name not in directed:  # by size, a missed structure beats one found too large
         raise ConfigError(
-            f"--metric {name}: is a signed error, which has no better direction to compare by.",
+            f"metric {name}: is a signed error, which has no better direction to compare by.",
             remedy="Compare by absolute_volume_error_ml or relative_volume_error.",
         )
     structures = [*found.scores.labels.values, *found.scores.labels.regions]
     if structure and structure not in structures:
         raise UnknownNameError(
-            f"--structure {structure}: is not in {found.path}.",
+            f"structure {structure}: is not in {found.path}.",
             remedy=f"It has {', '.join(structures)}.",
         )
     return _Measure(known[name], structure)

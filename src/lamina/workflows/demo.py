@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina import __version__
-from lamina.config import layered, load_recipe, resolve
+from lamina.config import layered, resolve
 from lamina.data.phantom import PHANTOM_LABELS, write_phantom_dataset
 from lamina.errors import DatasetError
 from lamina.evaluation.scores import Scores
@@ -16,10 +16,12 @@ from lamina.io import read_volume
 from lamina.report.overlay import save_overlay
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
+from lamina.training.meters import OnStep, no_step
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.predict import predict
 from lamina.workflows.prepare import prepare
+from lamina.workflows.recipes import recipe
 from lamina.workflows.train import Training, train
 
 _CASES = {2: 60, 3: 24}
@@ -53,14 +55,14 @@ class Demonstration:
 
 
 def demo(
-    out: Path,
+    out: str | Path,
     *,
     spatial_dims: int = 3,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
-    on_step: Callable[[int, float, float, float | None], None] | None = None,
+    on_step: OnStep = no_step,
 ) -> Demonstration:
     """Make phantoms, prepare, train, segment scans that were kept out, score and draw them.
 
@@ -78,7 +80,8 @@ def demo(
         FileError: Something cannot be written.
         ConfigError: A setting is unknown or wrong.
     """
-    chosen = layered(load_recipe(_RECIPES[spatial_dims]), {"seed": seed}, settings or {})
+    out = Path(out)
+    chosen = layered(recipe(_RECIPES[spatial_dims]), {"seed": seed}, settings or {})
     resolve(TrainConfig, chosen)  # what is wrong with it is said now, not after a minute
     _make_room(out)
     scans, work, run, predicted, scored = (out / name for name in _FOLDERS)

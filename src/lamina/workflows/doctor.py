@@ -17,10 +17,11 @@ from lamina.data.doctor.facts import Examination
 from lamina.data.doctor.mend import Change, check_outside, check_room, mend, plan_mending
 from lamina.data.doctor.suspicions import sided_pairs
 from lamina.data.layouts import read_cohort
-from lamina.data.workers import run_over, workers_for
+from lamina.data.workers import run_over
 from lamina.errors import LaminaError, some
 from lamina.io import is_scan, strip_suffix
 from lamina.workflows import Progress, no_progress
+from lamina.workflows.steps.preparing import readers_for
 
 _TEST_FOLDER = "imagesTs"
 
@@ -65,12 +66,12 @@ class Diagnosis:
 
 
 def doctor(
-    dataset: Path,
+    dataset: str | Path,
     *,
     layout: str | None = None,
-    fix: Path | None = None,
+    fix: str | Path | None = None,
     dry_run: bool = False,
-    report: Path | None = None,
+    report: str | Path | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
 ) -> Diagnosis:
@@ -92,13 +93,15 @@ def doctor(
         FileError: The copy or the report cannot be written.
     """
     start = perf_counter()
+    dataset = Path(dataset)
+    fix, report = (Path(place) if place else None for place in (fix, report))
     if fix:
         check_room(dataset, fix)
     if report:
         check_outside(dataset, report, "--report")
     cohort = read_cohort(dataset, layout, partial=True)
     tested = _test_cases(dataset.resolve(), cohort)
-    count = _workers(cohort) if workers is None else workers
+    count = readers_for(cohort) if workers is None else workers
     examinations = _examine(cohort, tested, count, progress)
     findings = diagnose(cohort, examinations, (*_unpaired(cohort), *_unlisted(cohort)))
     own = {"", *(case.case_id for case in cohort.cases)}
@@ -122,11 +125,6 @@ def doctor(
         files = {case.case_id: case for case in (*cohort.cases, *tested)}
         save_report(report / "index.html", cohort, files, findings, changes, progress=progress)
     return result
-
-
-def _workers(cohort: Cohort) -> int:
-    size = max(sum(p.stat().st_size for p in c.image_files if p.is_file()) for c in cohort.cases)
-    return workers_for(30 * size, len(cohort.cases))
 
 
 def _examine(

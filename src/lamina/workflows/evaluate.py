@@ -1,18 +1,23 @@
 """Evaluate: compare predicted with reference label maps, file by file."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lamina.errors import ConfigError, DatasetError, GeometryError, LaminaError
 from lamina.evaluation.metrics import METRICS, Unit
 from lamina.evaluation.protocols import PROTOCOLS, find_metric
 from lamina.evaluation.scores import Scores, score_case
 from lamina.evaluation.summary import Score
-from lamina.files import check_folder, write_json
-from lamina.folders.evaluation import CASES, fingerprint, recorded_files, recorded_patients
-from lamina.folders.pairs import folder_of, paired
+from lamina.files import check_folder
+from lamina.folders.evaluation import (
+    fingerprint,
+    recorded_files,
+    recorded_patients,
+    write_evaluation,
+)
+from lamina.folders.pairs import ReadPair, folder_of, paired
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import (
     find_probabilities,
@@ -42,7 +47,7 @@ def evaluate(
     with. Other files are paired by case id, which is the file's name without its suffix; two single
     files are a pair whatever they are called. A case that cannot be scored is listed with its
     reason in ``failures``, and the others go on. Pictures are measured in pixels, scans in mm: all
-    of one set in the unit of its first.
+    of one set in the unit of the first that is scored.
 
     Args:
         predictions: A folder of label maps, or one of them.
@@ -75,54 +80,101 @@ def evaluate(
     folder = Path(probabilities) if probabilities else folder_of(predictions)
     names = wanted or _all_metrics(protocol, folder, pairs, probabilities is not None)
     uncertain = any(find_metric(name, protocol).needs_probability for name in names)
-    rows: list[Score] = []
-    unit: Unit | None = None
-    failures = _unsegmented(predictions, {*expected} - pairs.keys())
     patients, files = recorded_patients(predictions), recorded_files(predictions)
-    scored: dict[str, Any] = {}
-    for done, (case, read) in enumerate(pairs.items(), start=1):
-        try:
-            prediction, reference = read()
-            _check_unit(prediction, reference, unit)
-            unit = reference.unit
-            maps = read_probabilities(folder, case, labels, prediction) if uncertain else None
-            rows += score_case(
-                case,
-                prediction.array[0],
-                reference.array[0],
-                labels,
-                reference.spacing,
-                names,
-                unit,
-                voxel_volume=reference.voxel_volume,
-                protocol=protocol,
-                probabilities=maps,
-            )
-            scored[case] = {
-                "patient": patients.get(case),
-                "reference_sha256": fingerprint(reference),
-                "segmentation_sha256": fingerprint(prediction),
-                "file_sha256": files.get(case),
-            }
-        except LaminaError as error:
-            failures[case] = str(error)
-        progress(done, len(pairs), case)
+    scoring = _Scoring(labels, names, protocol, folder if uncertain else None)
+    scored, unscored = _score_all(scoring, pairs, progress)
+    failures = _unsegmented(predictions, {*expected} - pairs.keys()) | unscored
     scores = Scores(
         labels=labels,
         metrics=names,
-        rows=tuple(rows),
+        rows=tuple(row for each in scored.values() for row in each.rows),
         failures=failures,
         not_predicted=tuple(c for c in expected if c not in pairs and c not in failures),
-        unit=unit or "mm",
+        unit=next((each.unit for each in scored.values()), "mm"),
         protocol=protocol,
         predictions=str(predictions.resolve()),
         references=str(references.resolve()) if references else "",
         probabilities=str(folder.resolve()) if uncertain else "",
     )
     if out:
-        scores.write(out)
-        write_json(out / CASES, scored)
+        compared = {
+            case: {"patient": patients.get(case), **each.hashes, "file_sha256": files.get(case)}
+            for case, each in scored.items()
+        }
+        write_evaluation(out, scores, compared)
     return scores
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What was found of one case."""
+
+    rows: Sequence[Score]
+    unit: Unit
+    hashes: Mapping[str, str]
+    """Of what was compared with what."""
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How every case is scored."""
+
+    labels: LabelSet
+    metrics: tuple[str, ...]
+    protocol: str | None
+    probabilities: Path | None
+    """Folder of those of each case; ``None`` where no metric needs them."""
+
+    def score(self, case: str, read: ReadPair, unit: Unit | None) -> _Scored:
+        """Score one case.
+
+        Args:
+            case: Its name.
+            read: Reads its segmentation and its reference.
+            unit: That of the cases before, if there were any.
+
+        Raises:
+            LaminaError: It cannot be read, or not be scored.
+        """
+        prediction, reference = read()
+        _check_unit(prediction, reference, unit)
+        maps = None
+        if self.probabilities:
+            maps = read_probabilities(self.probabilities, case, self.labels, prediction)
+        rows = score_case(
+            case,
+            prediction.array[0],
+            reference.array[0],
+            self.labels,
+            reference.spacing,
+            self.metrics,
+            reference.unit,
+            voxel_volume=reference.voxel_volume,
+            protocol=self.protocol,
+            probabilities=maps,
+        )
+        hashes = {
+            "reference_sha256": fingerprint(reference),
+            "segmentation_sha256": fingerprint(prediction),
+        }
+        return _Scored(rows, reference.unit, hashes)
+
+
+def _score_all(
+    scoring: _Scoring, pairs: Mapping[str, ReadPair], progress: Progress
+) -> tuple[dict[str, _Scored], dict[str, str]]:
+    """Return the cases that can be scored, and why others cannot."""
+    scored: dict[str, _Scored] = {}
+    failures: dict[str, str] = {}
+    unit: Unit | None = None
+    for done, (case, read) in enumerate(pairs.items(), start=1):
+        try:
+            scored[case] = scoring.score(case, read, unit)
+            unit = scored[case].unit
+        except LaminaError as error:
+            failures[case] = str(error)
+        progress(done, len(pairs), case)
+    return scored, failures
 
 
 def _named(metrics: str | Sequence[str] | None, protocol: str | None) -> tuple[str, ...]:

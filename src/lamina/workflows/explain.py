@@ -12,7 +12,6 @@ from lamina.data.ranges import ranges_of
 from lamina.data.scans import scans_in, sized
 from lamina.errors import ConfigError, DatasetError, FileError
 from lamina.explain.quality import Flag, flags, sizes, unit_of
-from lamina.explain.scan import Prepared
 from lamina.files import check_folder, file_names, sha256, write_json
 from lamina.folders.bundle import find_bundle
 from lamina.folders.model import load
@@ -103,26 +102,14 @@ def explain(
     check_folder(out)
     loaded = load(model, device=device, resample_oblique=resample_oblique)
     plan = loaded.bundle.plan
-    case = _one(scan, len(plan.channels))
-    _check_out(out, case)
-    if pixel_size is not None:
-        (case,) = sized((case,), pixel_size)
+    case = _case(scan, out, len(plan.channels), pixel_size)
     stored = case.read_stored_image(plan.channels)
     image = case.sized(stored)
-    prepared = Prepared.of(image, loaded.predictor)
     subject = Subject(
-        model=loaded,
-        image=image,
-        prepared=prepared,
-        device=chosen_device(device),
-        folder=out,
-        progress=progress,
+        model=loaded, image=image, device=chosen_device(device), folder=out, progress=progress
     )
     found = explained(subject, method, layer, structures)
     stem = f"{case.case_id}_{method}"
-    flat = tuple(
-        f"{heat.name}: {heat.high:.2f} everywhere." for heat in found.heats if heat.is_flat
-    )
     files = dict(_write(found.heats, stored, out, stem))
     sheet = out / f"{stem}.png"
     title = " · ".join(filter(None, (case.case_id, method, found.layer)))
@@ -147,7 +134,7 @@ def explain(
         structures=_told(found, sizes(found.segmentation, plan.labels)),
         unit=unit_of(image),
         flags=raised,
-        remarks=(*found.notes, *found.remarks, *flat),
+        remarks=(*found.notes, *found.remarks, *_flat(found.heats)),
     )
     about = {"model": {"file": loaded.bundle.source, "sha256": sha256(find_bundle(model))}}
     write_json(out / f"{stem}.json", about | explanation.as_dict())
@@ -165,11 +152,13 @@ def _check(method: str, layer: str | None, structures: Sequence[str]) -> None:
         )
 
 
-def _one(scan: Path, num_channels: int) -> Case:
+def _case(scan: Path, out: Path, num_channels: int, pixel_size: float | None) -> Case:
+    """Return the one scan there is, sure that maps of it may be written to ``out``."""
     cases = scans_in(scan, num_channels)
     if len(cases) > 1:
         raise DatasetError(f"{scan}: holds {len(cases)} scans.", remedy="Give one of them.")
-    return cases[0]
+    _check_out(out, cases[0])
+    return cases[0] if pixel_size is None else sized(cases, pixel_size)[0]
 
 
 def _check_out(out: Path, case: Case) -> None:
@@ -193,6 +182,13 @@ def _write(
         file = out / f"{stem}_{name}{'.tif' if stored.unit == 'px' else '.nii.gz'}"
         write_volume(replace(stored, array=array), file)
         yield heat.name, file
+
+
+def _flat(heats: Sequence[Heat]) -> Iterator[str]:
+    """Say of maps in which there is nothing to see what they are everywhere."""
+    for heat in heats:
+        if heat.is_flat:
+            yield f"{heat.name}: {heat.high:.2f} everywhere."
 
 
 def _told(found: Found, amounts: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -166,23 +166,22 @@ def _check_options(
     target: str, int8: bool, calibrated: bool, checked: bool, pixel_size: float | None
 ) -> None:
     if int8 != calibrated:
-        raise ConfigError("--int8 and --calibrate WORK: give both or none.")
+        raise ConfigError("int8, calibrate: give both or none; calibrate is a work folder.")
     if int8 and target != "openvino":
-        raise ConfigError(f"--int8: is for --to openvino, not for {target}.")
+        raise ConfigError(f"int8: is for the target openvino, not for {target}.")
     if int8 and checked:
         raise ConfigError(
-            "--check: is not for --int8, whose cost is measured on scans of --calibrate.",
-            remedy="Leave out --check, or export it without --int8.",
+            "check: is not for int8, whose cost is measured on scans of calibrate.",
+            remedy="Leave out check, or export it without int8.",
         )
     if pixel_size is not None and not checked:
-        raise ConfigError("--pixel-size: is for the scans of --check, and there are none.")
+        raise ConfigError("pixel size: is for the scans of check, and there are none.")
     if int8:
         importlib.import_module("nncf")
 
 
 def _graphs(bundle: Bundle) -> Graphs:
-    reads_maps = bundle.network["fields"].get("attention_maps")
-    if not reads_maps:
+    if not bundle.config.attention_maps:
         return graphs_of(bundle)
     carried_maps(bundle, "cpu")  # says what is wrong where there is none
     maker = make_maker(bundle.network["attention"], transformer_weights(bundle))
@@ -249,13 +248,13 @@ def _refuse_drop(compared: SideBySide) -> None:
         raise ExportError(
             f"int8: what it costs is not known on {len(failures)} scans that were kept from "
             f"training: {next(iter(failures.values()))} Nothing was written.",
-            remedy="Mend or replace what cannot be read, or export it without --int8.",
+            remedy="Mend or replace what cannot be read, or export it without int8.",
         )
     if "dice_drop" not in report:
         raise ExportError(
             f"int8: what it costs cannot be measured: {len(report['cases'])} scans that were kept "
             "from training hold no structure, and none is found in them. Nothing was written.",
-            remedy="Export it without --int8, or calibrate with splits that keep such scans.",
+            remedy="Export it without int8, or calibrate with splits that keep such scans.",
         )
     if report["dice_drop"] > MAX_DROP:
         raise ExportError(
@@ -263,5 +262,5 @@ def _refuse_drop(compared: SideBySide) -> None:
             f"{report['dice_exported']:.4f}, by {report['dice_drop']:.2f} points on "
             f"{len(report['cases'])} scans that were kept from training; {MAX_DROP} are accepted. "
             "Nothing was written.",
-            remedy="Export it without --int8; lamina-runtime --precision bf16 is quicker, too.",
+            remedy="Export it without int8; lamina-runtime --precision bf16 is quicker, too.",
         )

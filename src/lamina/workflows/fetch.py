@@ -55,7 +55,7 @@ def source_of(task: str) -> Source:
     return Source(task=task, url=known[task], md5=DecathlonDataset.md5[task])
 
 
-def fetch(source: Source, out: Path, *, progress: Progress = no_progress) -> Path:
+def fetch(source: Source, out: str | Path, *, progress: Progress = no_progress) -> Path:
     """Download and unpack a task; whatever interrupts it, nothing half-written stays behind.
 
     Args:
@@ -71,7 +71,7 @@ def fetch(source: Source, out: Path, *, progress: Progress = no_progress) -> Pat
         FileError: The download fails or is not what it should be, it cannot be written, or the disk
             is full.
     """
-    folder = out / source.task
+    folder = Path(out) / source.task
     if (folder / "dataset.json").is_file():
         return folder
     if folder.exists():

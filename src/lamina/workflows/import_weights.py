@@ -22,7 +22,7 @@ from lamina.folders.transformer import write_vit
 from lamina.inference.attention_maps import MapMaker
 from lamina.models import NETWORKS, NetworkConfig, configure
 from lamina.models.reference import Fit, fit_reference, reference_of
-from lamina.models.vit import ViT
+from lamina.models.vit import ViT, ViTConfig
 from lamina.workflows.steps.provenance import software
 
 _TASKS = Path(__file__).parents[1] / "recipes" / "checkpoints"
@@ -51,7 +51,9 @@ class Imported:
         return asdict(self) | {"out": str(self.out)}
 
 
-def import_weights(source: str, file: Path, out: Path, *, task: str | None = None) -> Imported:
+def import_weights(
+    source: str, file: str | Path, out: str | Path, *, task: str | None = None
+) -> Imported:
     """Read published weights and write a portable model; nothing is unpickled but plain tensors.
 
     Args:
@@ -68,18 +70,19 @@ def import_weights(source: str, file: Path, out: Path, *, task: str | None = Non
         BundleError: The file is missing or unsafe, or its weights do not fit the network.
         ConfigError: No task fits, several do, or the task's file is wrong.
     """
+    file, out = Path(file), Path(out)
     reference_of(source)  # a name that is wrong is told before the file is read
     fit = fit_reference(source, None, _read(file))
     _refuse_misfits(fit, file)
-    name = _preset(fit.config)
-    if name is None:
+    if isinstance(fit.config, ViTConfig):
+        name = "vit"
         _write_encoder(fit, out)
     else:
-        chosen = _task(name, fit.config, task)
-        _write_model(name, fit, chosen, file, out)
+        name = _preset(fit.config)
+        _write_model(name, fit, _task(name, fit.config, task), file, out)
     return Imported(
         out=out,
-        network=name or "vit",
+        network=name,
         config=asdict(fit.config),
         parameters=sum(p.numel() for p in fit.network.parameters()),
         left_over=fit.surplus,
@@ -147,7 +150,7 @@ def _refuse_misfits(fit: Fit, file: Path) -> None:
         )
 
 
-def _preset(config: NetworkConfig) -> str | None:
+def _preset(config: NetworkConfig) -> str:
     """Return the preset that a configuration is, or the first that it is a variation of."""
     kin = {}
     for name in NETWORKS:
@@ -158,7 +161,7 @@ def _preset(config: NetworkConfig) -> str | None:
         if type(preset) is type(config):
             kin[name] = preset
     exact = [name for name, preset in kin.items() if preset == config]
-    return next(iter([*exact, *kin]), None)
+    return [*exact, *kin][0]
 
 
 def _task(name: str, config: NetworkConfig, task: str | None) -> dict[str, Any]:
@@ -168,7 +171,7 @@ def _task(name: str, config: NetworkConfig, task: str | None) -> dict[str, Any]:
     if task:
         if task not in shipped:
             known = ", ".join(shipped)
-            raise ConfigError(f"--task {task!r}: unknown; known: {known}, or a .yaml file.")
+            raise ConfigError(f"task {task!r}: unknown; known: {known}, or a .yaml file.")
         return shipped[task]
     wanted = (name, config.in_channels, config.num_classes)
     fitting = [
@@ -178,7 +181,7 @@ def _task(name: str, config: NetworkConfig, task: str | None) -> dict[str, Any]:
     ]
     if len(fitting) != 1:
         raise ConfigError(
-            f"--task: {' and '.join(fitting) or 'no shipped task'} fits {name} with "
+            f"task: {' and '.join(fitting) or 'no shipped task'} fits {name} with "
             f"{config.in_channels} channels and {config.num_classes} outputs.",
             remedy="Name one, or give a YAML file that describes channels, labels and preparation.",
         )
@@ -187,7 +190,7 @@ def _task(name: str, config: NetworkConfig, task: str | None) -> dict[str, Any]:
 
 def _write_model(name: str, fit: Fit, task: dict[str, Any], file: Path, out: Path) -> None:
     if not isinstance(task.get("plan"), dict):
-        raise ConfigError("--task: the file has no plan.", remedy="See recipes/checkpoints.")
+        raise ConfigError("task: the file has no plan.", remedy="See recipes/checkpoints.")
     plan = Plan.from_dict({"network": name, **task["plan"]})
     bundle = Bundle(
         network={"name": name, "fields": json.loads(json.dumps(asdict(fit.config)))},
@@ -211,7 +214,7 @@ def _reordered(
     order = task.get("trained_on", plan.channels)
     if sorted(order) != sorted(plan.channels):
         raise ConfigError(
-            f"--task: trained_on = {list(order)} must be the plan's channels in another order.",
+            f"task: trained_on = {list(order)} must be the plan's channels in another order.",
             remedy=f"They are {', '.join(plan.channels)}.",
         )
     places = [order.index(channel) for channel in plan.channels]

@@ -43,8 +43,8 @@ class Meshes:
 
 
 def mesh(
-    segmentation: Path,
-    out: Path,
+    segmentation: str | Path,
+    out: str | Path,
     *,
     structures: Sequence[str] | None = None,
     smooth: bool = False,
@@ -69,6 +69,7 @@ def mesh(
         GeometryError: It is a picture, or a single slice without a thickness.
         LabelError: It holds undeclared values, or none of the structures.
     """
+    segmentation, out = Path(segmentation), Path(out)
     check_suffix(out)
     volume = read_labels(segmentation)
     if volume.spatial_dims != 3 or volume.unit != "mm":

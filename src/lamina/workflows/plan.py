@@ -17,8 +17,8 @@ from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.prepare import store
 from lamina.workflows.steps.planner import AUTO, Planner, budget_of
+from lamina.workflows.steps.preparing import store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +39,18 @@ class Replanning:
         }
 
 
-def read_plan(work: Path) -> Replanning:
+def read_plan(work: str | Path) -> Replanning:
     """Read the plan of a prepared dataset.
 
     Raises:
         DatasetError: ``work`` is not prepared.
     """
+    work = Path(work)
     return Replanning(work=work, plan=WorkFolder(work).plan(), changed={})
 
 
 def replan(
-    work: Path,
+    work: str | Path,
     *,
     model: str | None = None,
     spacing: Sequence[float] | None = None,
@@ -87,6 +88,7 @@ def replan(
         UnknownNameError: The network is not registered.
         FileError: The work folder cannot be written, or the disk is full.
     """
+    work = Path(work)
     if model not in (None, AUTO):
         NETWORKS.get(model)
     folder = WorkFolder(work)

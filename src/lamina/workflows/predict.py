@@ -16,6 +16,7 @@ from lamina.folders.model import Model, load
 from lamina.folders.prediction import RECORD, Outcome, read_record
 from lamina.folders.run import RunFolder
 from lamina.io.dicom_series import holds_series
+from lamina.training.device import is_here
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.batch import Batch, names_of
 from lamina.workflows.steps.cluster import Cluster
@@ -36,8 +37,8 @@ class Prediction:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Scan's file name -> why it could not be segmented."""
-        return {Path(o.image).name: o.error for o in self.outcomes if o.segmentation is None}
+        """Case id -> why the scan could not be segmented."""
+        return {o.case_id: o.error for o in self.outcomes if o.segmentation is None}
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -140,7 +141,8 @@ def predict(
         cases = RunFolder(model).cases(split)
     elif not cases and inputs:
         found = scans_in(inputs, len(batch.model.bundle.plan.channels))
-        cases = [each for each in found if not _is_output(each.images[0], out)]
+        written = _written(out)
+        cases = [each for each in found if not _is_output(each.images[0], out, written)]
     _require_own_names(cases)
     if pixel_size is not None:
         cases = sized(cases, pixel_size)
@@ -156,6 +158,50 @@ def predict(
         finally:
             remove_parts(out)
     return Prediction(out=out, outcomes=outcomes)
+
+
+def predict_prepared(
+    model: Path, *, out: Path, settings: Mapping[str, Any], **which: Any
+) -> Prediction:
+    """Segment scans as they were prepared, on the device of a training where it is here.
+
+    Args:
+        model: As for :func:`predict`.
+        out: As for :func:`predict`.
+        settings: Of the training.
+        **which: Scans, and what else :func:`predict` takes.
+    """
+    return predict(
+        model,
+        out=out,
+        device=device_of(settings),
+        resample_oblique=True,  # a scan that was not to be was not prepared
+        **which,
+    )
+
+
+def device_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the device that a training was told to take, where this machine has it."""
+    device: str | None = settings.get("device")
+    return device if device and is_here(device) else None
+
+
+def predict_validation(run: RunFolder, out: Path, progress: Progress) -> None:
+    """Segment the scans a fold was validated on, unless this very model has done so already."""
+    model, cases = sha256(run.bundle_file), {case.case_id for case in run.cases("val")}
+    entries = read_record(out)["cases"]
+    ours = {e["case_id"]: e for e in entries if e.get("model") == model and e["segmentation"]}
+    files = {case: out / e["segmentation"] for case, e in ours.items()}
+    whole = {c for c, file in files.items() if file.is_file() and sha256(file) == ours[c]["sha256"]}
+    if not whole >= cases:
+        predict_prepared(
+            run.root,
+            out=out,
+            settings=run.manifest()["config"],
+            split="val",
+            beside_others=True,
+            progress=progress,
+        )
 
 
 def _batch(
@@ -178,7 +224,7 @@ def _batch(
 
 def _check_asked(inputs: Path | None, split: str | None) -> None:
     if (inputs is None) == (split is None) or split not in (None, "val", "test"):
-        raise DatasetError("Give either scans (-i) or --split, which is val or test.")
+        raise DatasetError("Give either scans or a split, which is val or test.")
 
 
 def _protect(
@@ -214,9 +260,17 @@ def _protect(
     return others
 
 
-def _is_output(folder: Path, out: Path) -> bool:
-    """Tell whether a folder among the inputs is there for the results alone."""
-    return os.path.realpath(folder) == os.path.realpath(out) and not holds_series(folder)
+def _written(out: Path) -> set[str]:
+    """Return the files that earlier runs left, which are no scans where they lie among them."""
+    entries = read_record(out)["cases"]
+    names = (entry.get(kind) for entry in entries for kind in ("segmentation", "probabilities"))
+    return {os.path.realpath(out / name) for name in names if name}
+
+
+def _is_output(scan: Path, out: Path, written: set[str]) -> bool:
+    """Tell whether one of the inputs is a result, or a folder that is there for results alone."""
+    place = os.path.realpath(scan)
+    return place in written or (place == os.path.realpath(out) and not holds_series(scan))
 
 
 def _require_own_names(cases: Sequence[Case]) -> None:

@@ -2,31 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from lamina.data.cache import prepare_case
 from lamina.data.case import Case
 from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
-from lamina.data.fingerprint import Fingerprint, Survey, make_fingerprint, survey
-from lamina.data.folds import Fold, leaks, write_folds
+from lamina.data.fingerprint import Fingerprint, make_fingerprint
+from lamina.data.folds import Fold, leaks
 from lamina.data.layouts import read_cohort
 from lamina.data.plan import Plan
 from lamina.data.planning import misfits
 from lamina.data.protocols import Assignment
 from lamina.data.splits import assign, divide, given_split, set_aside
-from lamina.data.workers import workers_for
-from lamina.errors import DatasetError, FileError, LaminaError, reasons
-from lamina.files import check_folder, read_json, remove_parts, write_json
+from lamina.errors import DatasetError, reasons
+from lamina.files import check_folder, read_json
 from lamina.folders.work import WorkFolder
 from lamina.models import NETWORKS
 from lamina.training.device import chosen_device
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.steps.fan_out import spread
 from lamina.workflows.steps.planner import AUTO, Planner, budget_of
+from lamina.workflows.steps.preparing import store, survey_all
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def prepare(
     _check_owner(work, whole)
     given = given_split(whole, assigned, Path(splits) if splits else None, num_folds, allow_leakage)
     cohort, test = set_aside(whole, given)
-    surveys, excluded = _survey(cohort, resample_oblique, workers, cluster, progress)
+    surveys, excluded = survey_all(cohort, resample_oblique, workers, cluster, progress)
     cohort = _without(cohort, excluded)
     fingerprint = make_fingerprint(cohort, list(surveys.values()))
     planner = Planner(
@@ -152,26 +148,20 @@ def prepare(
         model=model,
         spacing=spacing,
         device=where,
-        regions_because=_regions_because(assigned),
+        regions_because=_regions_because(whole, assigned),
     )
     plan = planner.decide()
     excluded |= misfits(fingerprint.cases, plan)
     cohort = _without(cohort, excluded)
     folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
-    write_json(work.fingerprint_file, fingerprint.as_dict())
-    work.splits_file.unlink(missing_ok=True)  # whose presence says that all the rest is there
+    work.begin(fingerprint)
     if unfit := store(cohort, fingerprint, plan, work.cache, workers, progress, cluster):
         excluded |= unfit
         cohort = _without(cohort, excluded)
         folds = divide(cohort, test, given, excluded, num_folds, fingerprint)
     if rehearse:
         plan = planner.rehearsed(plan, work.cache, folds[0].train)
-    write_json(work.cohort_file, replace(cohort, cases=(*cohort.cases, *test)).as_dict())
-    write_json(work.plan_file, plan.as_dict())
-    write_json(work.excluded_file, excluded)
-    write_json(work.protocol_file, assigned.as_dict() if assigned else None)
-    write_folds(work.splits_file, folds)
-    work.changing_file.unlink(missing_ok=True)
+    work.write(replace(cohort, cases=(*cohort.cases, *test)), plan, excluded, assigned, folds)
     divided = leaks(folds, whole.cases)
     return Preparation(out, cohort, fingerprint, plan, folds, excluded, test, divided, assigned)
 
@@ -218,82 +208,10 @@ def _without(cohort: Cohort, excluded: dict[str, str]) -> Cohort:
     return replace(cohort, cases=kept)
 
 
-def _survey(
-    cohort: Cohort,
-    resample_oblique: bool,
-    workers: int | None,
-    cluster: str | None,
-    progress: Progress,
-) -> tuple[dict[str, Survey], dict[str, str]]:
-    """Look at every case; return what was found and, by case id, why others cannot be used."""
-    found: dict[str, Survey] = {}
-    excluded: dict[str, str] = {}
-    size = max(sum(p.stat().st_size for p in c.image_files if p.is_file()) for c in cohort.cases)
-    count = workers_for(30 * size, len(cohort.cases)) if workers is None else workers
-    task = partial(
-        survey,
-        channels=cohort.channels,
-        labels=cohort.labels,
-        resample_oblique=resample_oblique,
-    )
-    for done, (case, outcome) in enumerate(spread(task, cohort.cases, count, cluster), start=1):
-        if isinstance(outcome, LaminaError):
-            excluded[case.case_id] = str(outcome)
-        else:
-            found[case.case_id] = outcome
-        progress(done, len(cohort.cases), "Reading")
-    _agree_on_kind(found, excluded)
-    return found, excluded
-
-
-def store(
-    cohort: Cohort,
-    fingerprint: Fingerprint,
-    plan: Plan,
-    cache: Path,
-    workers: int | None,
-    progress: Progress,
-    cluster: str | None = None,
-) -> dict[str, str]:
-    """Store every case as training reads it, unless that has been done already.
-
-    Returns:
-        Case id -> why the case does not fit the plan.
-
-    Raises:
-        FileError: The disk is full, or ``cache`` cannot be written.
-    """
-    remove_parts(cache)
-    largest = max(prod(facts.shape) for facts in fingerprint.cases) * len(cohort.channels)
-    count = workers_for(20 * largest, len(cohort.cases)) if workers is None else workers
-    excluded: dict[str, str] = {}
-    # A scan that was not to be resampled did not get here.
-    task = partial(prepare_case, plan=plan, cache=cache, resample_oblique=True)
-    for done, (case, outcome) in enumerate(spread(task, cohort.cases, count, cluster), start=1):
-        if isinstance(outcome, FileError):  # the scan was read a moment ago: this is the disk
-            raise outcome
-        if isinstance(outcome, LaminaError):
-            excluded[case.case_id] = str(outcome)
-        progress(done, len(cohort.cases), "Preparing")
-    return excluded
-
-
-def _agree_on_kind(found: dict[str, Survey], excluded: dict[str, str]) -> None:
-    """Leave out images among volumes, or pixels among millimetres: one network takes one kind."""
-    kinds = {id_: (survey.spatial_dims, survey.facts.unit) for id_, survey in found.items()}
-    usual = max(sorted({*kinds.values()}), key=[*kinds.values()].count, default=(3, "mm"))
-    for case_id, kind in kinds.items():
-        if kind != usual:
-            excluded[case_id] = (
-                f"{kind[0]} spatial axes where most cases have {usual[0]}."
-                if kind[0] != usual[0]
-                else f"measured in {kind[1]} where most cases are in {usual[1]}."
-            )
-            del found[case_id]
-
-
-def _regions_because(assigned: Assignment | None) -> str:
-    """Say why the network answers for regions, where that of the paper does."""
-    if assigned is None or not assigned.protocol.region_based:
-        return ""
-    return f"Yes or no to each region, as {assigned.paper} has it; regions may overlap."
+def _regions_because(cohort: Cohort, assigned: Assignment | None) -> str:
+    """Say why the network answers for regions, where that of the paper or the description does."""
+    if assigned is None:
+        asked = "regions_class_order asks for it" if cohort.region_based else ""
+    else:
+        asked = f"{assigned.paper} has it" if assigned.protocol.region_based else ""
+    return f"Yes or no to each region, as {asked}; regions may overlap." if asked else ""

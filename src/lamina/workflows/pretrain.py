@@ -27,16 +27,16 @@ from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
 from lamina.training.fit import resolve_precision
 from lamina.training.history import HistoryLogger
+from lamina.training.meters import OnStep, no_step
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.provenance import origin_of
 from lamina.workflows.steps.run_record import (
+    Record,
     begun_with,
     check_new,
     check_same_start,
-    check_unchanged,
     plain,
-    recorded,
-    undisturbed,
+    unchanged,
 )
 
 _EPOCHS = 800
@@ -82,7 +82,7 @@ def pretrain(
     fold: int | None = None,
     resume: bool = False,
     on_epoch: Callable[[DINOReport], None] = lambda report: None,
-    on_step: Callable[[int, float, float, float | None], None] = lambda *heard: None,
+    on_step: OnStep = no_step,
     progress: Progress = no_progress,
 ) -> Pretraining:
     """Train on the training slices of one fold; leave checkpoint, history, transformer in ``out``.
@@ -126,7 +126,9 @@ def pretrain(
         begun_from = {"start": maker.key() if start else None}
         manifest = _manifest(folder, plan, fold, config, maker) | begun_from
     module = Distillation(maker.vit, config)
-    with undisturbed(run, found), recorded(run, manifest) as end:
+    with Record(run, found) as record:
+        record.hold()
+        record.begin(manifest)
         state = distil(
             module,
             _views(config, plan, slices, maker),
@@ -149,7 +151,7 @@ def pretrain(
             last_epoch=(read_history(run, "loss") or [{}])[-1],
             stopped_because=state.stopped_because,
         )
-        end(**result.outcome())
+        record.end(**result.outcome())
     return result
 
 
@@ -179,22 +181,20 @@ def _resumed(
     run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
 ) -> tuple[Plan, int, DINOConfig]:
     """Return those of the run to resume, sure that its prepared cases are still there."""
-    if "attention" not in run.manifest():
-        raise TrainingError(f"{run.root}: is no pretraining.", remedy="Give a folder of pretrain.")
+    run.check_kind("pretraining")
     if not (run.checkpoints / LAST).is_file():
         raise TrainingError(
             f"{run.root}: was stopped before its first checkpoint.",
             remedy="Remove it, and start another run.",
         )
     plan, fold = begun_with(run, folder, fold)
-    recorded = load_yaml(run.config_file)
-    device = chosen_device(settings.get("device", recorded.get("device")))
-    if device == "cpu" and recorded.get("precision") == "fp16":  # which only GPUs have
-        recorded["precision"] = "auto"
-    config = _completed(resolve(DINOConfig, recorded, settings), plan)
-    # Settings that are younger than the run had their defaults in it.
-    then = _completed(resolve(DINOConfig, recorded, {"device": config.device}), plan)
-    check_unchanged(run, plain(then), plain(config), _MAY_CHANGE)
+    config = unchanged(
+        run,
+        load_yaml(run.config_file),
+        settings,
+        _MAY_CHANGE,
+        lambda given: _completed(resolve(DINOConfig, given), plan),
+    )
     return plan, fold, config
 
 
@@ -206,7 +206,7 @@ def _first(
         if config.vit:
             raise ConfigError(
                 f"vit = {config.vit}: the transformer to start from is what it is.",
-                remedy="Leave out vit, or --from.",
+                remedy="Leave out vit, or the transformer to start from.",
             )
         maker = read_vit(start)
         _check_sizes(config, maker.vit.config.token_size)
@@ -271,7 +271,7 @@ def _refuse_collapsed(run: RunFolder, state: DINOState) -> None:
             f"{run.root}: the transformer has {state.stopped_because}, "
             f"{state.collapsed_epochs} epochs in a row; its maps would mean nothing.",
             remedy="Start another run with a lower lr, a teacher_momentum nearer to 1, "
-            "a larger batch_size, or from a published checkpoint (--from).",
+            "a larger batch_size, or from a published checkpoint.",
         )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from lamina.bundle import Bundle, load_bundle
 from lamina.config import resolve
-from lamina.data.case import patient_of
 from lamina.data.fingerprint import Fingerprint
 from lamina.errors import ConfigError, DatasetError, FileError, some
 from lamina.evaluation.figures import shown_metrics
@@ -16,7 +15,13 @@ from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.means import intervals_of
 from lamina.files import check_folder, read_json, sha256, write_text
 from lamina.folders.bundle import find_bundle
-from lamina.folders.evaluation import SCORES, Evaluation, read_evaluation
+from lamina.folders.evaluation import (
+    SCORES,
+    Evaluation,
+    patients_of,
+    read_evaluation,
+    unrecorded_told,
+)
 from lamina.folders.prediction import read_record
 from lamina.folders.run import ALL, RunFolder, read_history
 from lamina.folders.work import WorkFolder
@@ -25,8 +30,8 @@ from lamina.report.results import Results, save_pdf, save_report
 from lamina.report.slices import is_ct
 from lamina.report.tables import latex_table, markdown_table
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.cross_validation import predict_fold
 from lamina.workflows.evaluate import evaluate
+from lamina.workflows.predict import predict_validation
 from lamina.workflows.steps.reported_cases import (
     are_scored,
     flags_of,
@@ -65,13 +70,13 @@ class Report:
 
 
 def report(
-    place: Path,
-    out: Path | None = None,
+    place: str | Path,
+    out: str | Path | None = None,
     *,
-    scores: Path | None = None,
-    markdown: Path | None = None,
-    latex: Path | None = None,
-    pdf: Path | None = None,
+    scores: str | Path | None = None,
+    markdown: str | Path | None = None,
+    latex: str | Path | None = None,
+    pdf: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Write one page that says how good a network is, shows its cases, and tells where it is from.
@@ -95,21 +100,25 @@ def report(
         DatasetError: ``place`` is neither.
         FileError: A record is damaged, or a file cannot be written.
     """
-    page = out or place / "report.html"
+    place = Path(place)
+    scores, markdown, latex, pdf = (
+        Path(file) if file else None for file in (scores, markdown, latex, pdf)
+    )
+    page = Path(out) if out else place / "report.html"
     _check_files(page, markdown, latex, pdf)
     run = RunFolder(place) if RunFolder(place).manifest_file.is_file() else None
     if scores and run is None:
         raise ConfigError(
-            f"--scores: is for a run, and {place} is none.", remedy=f"Give {scores} in its place."
+            f"scores: is for a run, and {place} is none.", remedy=f"Give {scores} in its place."
         )
     folder = scores or (place if run is None else _validated(run, progress))
     found = _read(folder, run)
     results = _results(found, folder, run, progress, own=run is not None and scores is None)
     save_report(page, results)
     if markdown:
-        write_text(markdown, markdown_table(results.scores, results.intervals))
+        write_text(markdown, markdown_table(results.scores, results.intervals, results.caution))
     if latex:
-        write_text(latex, latex_table(results.scores, results.intervals))
+        write_text(latex, latex_table(results.scores, results.intervals, results.caution))
     if pdf:
         save_pdf(pdf, results)
     others = tuple(path for path in (markdown, latex, pdf) if path)
@@ -137,7 +146,7 @@ def _validated(run: RunFolder, progress: Progress) -> Path:
         return run.out_of_fold
     folder = run.root / _VALIDATION
     find_bundle(run.root)
-    predict_fold(run, tuple(case.case_id for case in run.cases("val")), folder, progress)
+    predict_validation(run, folder, progress)
     if not are_scored(folder):
         evaluate(folder, out=folder, progress=progress)
     return folder
@@ -168,14 +177,14 @@ def _results(
     where = {"Scores": str(folder), "Segmentations": scores.predictions}
     if scores.references:
         where["References"] = scores.references
-    patients = {case: found.patients.get(case) or patient_of(case) for case in scores.cases}
     metrics = tuple(metric.name for metric in shown_metrics(scores))
     ct = is_ct(bundle.plan) if bundle else None
     return Results(
         title=_title(run, bundle) if run and bundle else folder.resolve().name,
         subtitle=_subtitle(scores, record if own else None),
         scores=scores,
-        intervals=intervals_of(scores, patients, metrics),
+        intervals=intervals_of(scores, patients_of(scores.cases, found.patients), metrics),
+        caution=unrecorded_told(scores.cases, found.patients),
         read_pairs=lambda: shown(pairs, scores, ct, progress),
         sizes=sizes,
         size_unit=size_unit,
@@ -237,6 +246,6 @@ def _spent(run: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
     if "seconds" in outcome:
         facts["Training"] = f"{outcome['seconds'] / 60:.3g} min, {outcome['epochs']} epochs"
     folder = run.out_of_fold if record["fold"] == ALL else run.root / _VALIDATION
-    if times := [entry["seconds"] for entry in read_record(folder)["cases"]]:
+    if times := [e["seconds"] for e in read_record(folder)["cases"] if e["segmentation"]]:
         facts["Time to segment a scan"] = f"median {median(times):.3g} s"
     return facts

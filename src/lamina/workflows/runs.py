@@ -14,7 +14,7 @@ import psutil
 
 from lamina.config import resolve
 from lamina.errors import LaminaError, TrainingError
-from lamina.folders.run import ALL, RunFolder, read_history
+from lamina.folders.run import Kind, RunFolder, read_history
 from lamina.training.config import TrainConfig
 from lamina.workflows.steps.run_record import plain
 
@@ -94,7 +94,7 @@ class RunTable:
         }
 
 
-def compare_runs(places: Sequence[Path]) -> RunTable:
+def compare_runs(places: Sequence[str | Path]) -> RunTable:
     """Read training runs; one that is damaged is named with its fault and stops no other.
 
     Args:
@@ -104,7 +104,7 @@ def compare_runs(places: Sequence[Path]) -> RunTable:
         TrainingError: A place does not exist, or there is no run at all.
     """
     runs, unreadable = [], {}
-    for name, folder in _named([pair for place in places for pair in _found(place)]).items():
+    for name, folder in _named([pair for place in places for pair in _found(Path(place))]).items():
         try:
             runs.append(_read(name, RunFolder(folder)))
         except LaminaError as error:
@@ -127,15 +127,15 @@ def _found(place: Path) -> Iterator[tuple[str, Path]]:
     """Yield short name and folder of the runs in a place, which may be one itself."""
     if not place.is_dir():
         raise TrainingError(f"{place}: no such folder.", remedy="Give folders that train wrote.")
-    if _looks_like_run(place) and not _holds_runs(place):
+    if _looks_like_run(place) and _kind(place) != "all_folds":
         yield place.resolve().name, place
         return
     for root, folders, _ in os.walk(place):
         here = Path(root)
         inside = here.relative_to(place)
-        if here != place and _looks_like_run(here) and not _holds_runs(here):
+        if here != place and _looks_like_run(here) and _kind(here) != "all_folds":
             folders.clear()
-            if not _is_pretraining(here):
+            if _kind(here) == "run":
                 yield str(inside), here
         elif len(inside.parts) >= _DEPTH:
             folders.clear()
@@ -151,23 +151,12 @@ def _looks_like_run(folder: Path) -> bool:
     )
 
 
-def _holds_runs(folder: Path) -> bool:
-    """Tell whether it is the folder of a cross-validation, whose folds are the runs."""
-    return _told(folder).get("fold") == ALL
-
-
-def _is_pretraining(folder: Path) -> bool:
-    manifest = _told(folder)
-    return "attention" in manifest and "network" not in manifest
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    """Return what a manifest holds; nothing where it is damaged."""
+def _kind(folder: Path) -> Kind:
+    """Return what a folder holds; a damaged one counts as a run, to be named with its fault."""
     try:
-        manifest: Any = RunFolder(folder).manifest()
+        return RunFolder(folder).kind()
     except LaminaError:
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
+        return "run"
 
 
 def _named(found: Sequence[tuple[str, Path]]) -> dict[str, Path]:
@@ -178,6 +167,7 @@ def _named(found: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def _read(name: str, run: RunFolder) -> RunFacts:
+    run.check_kind("run")
     manifest = run.manifest()
     try:
         return _facts(name, run, manifest, read_history(run))

@@ -18,10 +18,11 @@ from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
 from lamina.training.processes import require_one_process
 from lamina.workflows import Progress, no_progress
-from lamina.workflows.steps.assembly import completed, configured, network_and_loss
+from lamina.workflows.steps.assembly import network_and_loss
 from lamina.workflows.steps.fan_out import run_jobs
 from lamina.workflows.steps.run_record import plain
 from lamina.workflows.steps.run_set import made_from, read_earlier
+from lamina.workflows.steps.settings import completed, configured
 from lamina.workflows.train import Training, finish_run
 
 RECORD = "sweep.json"
@@ -194,7 +195,7 @@ def _planned(
 ) -> list[SweepRun]:
     """Return every combination, sure that its name is its own."""
     if "seed" in grid or "seed" in base:
-        raise ConfigError("seed: a sweep takes its seeds from --seeds.")
+        raise ConfigError("seed: a sweep takes its seeds from the list of seeds.")
     planned: dict[str, SweepRun] = {}
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))

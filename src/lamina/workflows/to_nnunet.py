@@ -26,7 +26,7 @@ class Conversion:
 
 
 def to_nnunet(
-    dataset: Path, out: Path, *, layout: str | None = None, copy: bool = False
+    dataset: str | Path, out: str | Path, *, layout: str | None = None, copy: bool = False
 ) -> Conversion:
     """Write a dataset as a raw folder of nnU-Net v2, whole or not at all.
 
@@ -41,4 +41,6 @@ def to_nnunet(
         FileError, GeometryError, LabelError: A file cannot be read or written.
         UnknownNameError: The layout is not registered.
     """
-    return Conversion(out=out, export=write_nnunet(read_cohort(dataset, layout), out, copy=copy))
+    out = Path(out)
+    cohort = read_cohort(Path(dataset), layout)
+    return Conversion(out=out, export=write_nnunet(cohort, out, copy=copy))

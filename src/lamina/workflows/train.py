@@ -3,50 +3,45 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lamina.config import load_yaml
-from lamina.data.cache import open_cases
+from lamina.data.cache import PreparedCase, open_cases
 from lamina.data.folds import Fold
 from lamina.data.plan import Plan
-from lamina.errors import ConfigError, TrainingError
+from lamina.errors import ConfigError
 from lamina.files import check_folder, sha256
 from lamina.folders.bundle import write_bundle
 from lamina.folders.lineage import foreknowledge, identity
-from lamina.folders.run import ALL, RunFolder, read_history
+from lamina.folders.run import RunFolder, read_history
 from lamina.folders.transformer import carry, transformer_for
 from lamina.folders.work import WorkFolder
+from lamina.inference.attention_maps import MapMaker
+from lamina.losses import Loss
 from lamina.models import NetworkConfig
 from lamina.signals import ENDING
-from lamina.training.callbacks import EpochReport
+from lamina.training.callbacks import EpochReport, RunState
 from lamina.training.config import TrainConfig
 from lamina.training.fit import fit
+from lamina.training.meters import OnStep, no_step
 from lamina.training.processes import leads
 from lamina.training.stopping import STOP_FILE
-from lamina.workflows.steps.assembly import (
-    completed,
-    configured,
-    net_of,
-    network_and_loss,
-    overruled,
-    patches_of,
-    resumed,
-)
+from lamina.workflows.steps.assembly import net_of, network_and_loss, patches_of
 from lamina.workflows.steps.loggers import Board, Pictures, loggers_of
 from lamina.workflows.steps.provenance import origin_of
 from lamina.workflows.steps.run_record import (
+    Record,
     begun_with,
     check_new,
     check_same_start,
     plain,
-    recorded,
-    undisturbed,
 )
+from lamina.workflows.steps.settings import overruled, resumed, run_settings
 from lamina.workflows.steps.validation import validation_steps, validator_of
 
 log = logging.getLogger(__name__)
@@ -92,7 +87,7 @@ def train(
     mlflow: str | Path | None = None,
     on_start: Callable[[TrainConfig, Sequence[Mapping[str, float]]], None] = lambda *about: None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
-    on_step: Callable[[int, float, float, float | None], None] | None = None,
+    on_step: OnStep = no_step,
 ) -> Training:
     """Train on one fold and leave checkpoints, history, manifest and ``model.lamina`` in ``out``.
 
@@ -126,68 +121,42 @@ def train(
     if isinstance(fold, str):
         raise ConfigError(f"fold = {fold!r}: must be a number.", remedy="For all: cross_validate.")
     folder, run = WorkFolder(Path(work)), RunFolder(Path(out))
-    found = run.manifest() if resume else {}
-    plan, fold, config = (_resumed if resume else _begun)(run, folder, fold, settings or {})
-    if resume and start:
-        then = found.get("start") or {}
-        check_same_start(run, sha256(Path(start)), then.get("model"))
-    split = folder.fold(fold, config.training_share)
-    network, loss = network_and_loss(config, plan)
-    torch.manual_seed(config.seed)
-    net, transfer = net_of(network, config, Path(start) if start and not resume else None)
-    maker = transformer_for(folder, network, fold)
-    reads_maps = maker is not None
-    cases, val_cases = (
-        open_cases(folder.cache, ids, reads_maps) for ids in (split.train, split.val)
-    )
-    manifest = (
-        found | {"config": plain(config)}
-        if resume
-        else _manifest(folder, plan, split, fold, config, network) | transfer
-    )
+    enter = _resumed if resume else _begun
+    beginning = enter(run, folder, fold, settings or {}, Path(start) if start else None)
+    plan, config = beginning.plan, beginning.config
+    parts = _assembled(folder, beginning)
     board = Board(run)
-    known = foreknowledge(manifest.get("start"), identity(folder))
-    known.warn("The model begun from", fold, labels=True)
-    pictures = Pictures(board, plan, val_cases)
-    loggers = loggers_of(run, manifest, board, Path(mlflow) if mlflow else None)
-    with ExitStack() as record:
-        end: Callable[..., None] = _unrecorded
+    pictures = Pictures(board, plan, parts.val_cases)
+    loggers = loggers_of(run, parts.manifest, board, Path(mlflow) if mlflow else None)
+    with Record(run, beginning.found) as record:
 
         def begin() -> None:
-            nonlocal end
-            record.enter_context(undisturbed(run, found))
-            if maker is not None:
-                carry(maker, run.root, manifest["network"])
-            end = record.enter_context(recorded(run, manifest))
+            record.hold()
+            if parts.maker is not None:
+                carry(parts.maker, run.root, parts.manifest["network"])
+            record.begin(parts.manifest)
             on_start(config, read_history(run) if resume else ())
 
         state = fit(
-            net,
-            loss,
-            patches_of(config, plan, cases),
+            parts.net,
+            parts.loss,
+            patches_of(config, plan, parts.cases),
             config,
             run.checkpoints,
-            validate=validator_of(plan, pictures.first(val_cases), config.select_by, pictures.see),
+            validate=validator_of(
+                plan, pictures.first(parts.val_cases), config.select_by, pictures.see
+            ),
             resume=resume,
             stop_file=run.root / STOP_FILE,
             began=began,
-            validation_steps=validation_steps(config, plan, val_cases),
+            validation_steps=validation_steps(config, plan, parts.val_cases),
             loggers=loggers,
             on_begin=begin,
             on_epoch=pictures.then(on_epoch),
             on_step=on_step,
         )
-        result = Training(
-            run=run.root,
-            bundle=write_bundle(run) if leads() else run.bundle_file,
-            best_dice=state.best_dice,
-            best_epoch=state.best_epoch,
-            epochs=state.epochs_done,
-            seconds=round(state.elapsed_s, 1),
-            stopped_because=state.stopped_because,
-            waiting=round(state.waiting, 4),
-        )
-        end(**result.outcome())
+        result = _reached(run, state)
+        record.end(**result.outcome())
     if leads() and result.best_dice == 0:
         log.warning(
             "The network finds nothing in the validation cases. Train for longer, or lower "
@@ -213,46 +182,94 @@ def finish_run(
     return result
 
 
-def _unrecorded(**outcome: Any) -> None:
-    """Keep nothing: the first process does."""
+@dataclass(frozen=True, kw_only=True)
+class _Beginning:
+    """How a run begins, or goes on."""
+
+    plan: Plan
+    fold: int
+    config: TrainConfig
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """Manifest of the run to resume; empty of a new one."""
+    start: Path | None = None
+    """Model to take weights from."""
 
 
 def _begun(
-    run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
-) -> tuple[Plan, int, TrainConfig]:
-    """Return plan, fold and settings of a new run."""
+    run: RunFolder,
+    folder: WorkFolder,
+    fold: int | None,
+    settings: Mapping[str, Any],
+    start: Path | None,
+) -> _Beginning:
     check_new(run)
-    plan = folder.plan()
-    given = configured(settings, plan)
-    num_cases = len(folder.fold(fold or 0, given.training_share).train)
-    config = completed(given, plan, num_cases)
-    return overruled(plan, config), fold or 0, config
+    config = run_settings(folder, fold or 0, settings)
+    plan = overruled(folder.plan(), config)
+    return _Beginning(plan=plan, fold=fold or 0, config=config, start=start)
 
 
 def _resumed(
-    run: RunFolder, folder: WorkFolder, fold: int | None, settings: Mapping[str, Any]
-) -> tuple[Plan, int, TrainConfig]:
-    """Return those of the run to resume, sure that its prepared cases are still there."""
+    run: RunFolder,
+    folder: WorkFolder,
+    fold: int | None,
+    settings: Mapping[str, Any],
+    start: Path | None,
+) -> _Beginning:
+    """Go on with a run, sure that its prepared cases are still there, from its own weights."""
+    found = run.manifest()
     check_folder(run.root)
-    if run.manifest()["fold"] == ALL:
-        raise TrainingError(f"{run.root}: holds a run of every fold.", remedy="Add --fold all.")
+    run.check_kind("run")
     plan, fold = begun_with(run, folder, fold)
-    return plan, fold, resumed(run, load_yaml(run.config_file), settings, plan)
+    config = resumed(run, load_yaml(run.config_file), settings, plan)
+    if start is not None:
+        check_same_start(run, sha256(start), (found.get("start") or {}).get("model"))
+    return _Beginning(plan=plan, fold=fold, config=config, found=found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What is trained, on what, and what the run's manifest says of both."""
+
+    net: nn.Module
+    loss: Loss
+    maker: MapMaker | None
+    """Draws the attention maps that the network reads; ``None`` if it reads none."""
+    cases: list[PreparedCase]
+    val_cases: list[PreparedCase]
+    manifest: dict[str, Any]
+
+
+def _assembled(folder: WorkFolder, beginning: _Beginning) -> _Parts:
+    config, plan, fold = beginning.config, beginning.plan, beginning.fold
+    split = folder.fold(fold, config.training_share)
+    network, loss = network_and_loss(config, plan)
+    torch.manual_seed(config.seed)
+    net, transfer = net_of(network, config, beginning.start)
+    maker = transformer_for(folder, network, fold)
+    cases, val_cases = (
+        open_cases(folder.cache, ids, maker is not None) for ids in (split.train, split.val)
+    )
+    manifest = (
+        {**beginning.found, "config": plain(config)}
+        if beginning.found
+        else _manifest(folder, beginning, split, network) | transfer
+    )
+    known = foreknowledge(manifest.get("start"), identity(folder))
+    known.warn("The model begun from", fold, labels=True)
+    return _Parts(
+        net=net, loss=loss, maker=maker, cases=cases, val_cases=val_cases, manifest=manifest
+    )
 
 
 def _manifest(
-    folder: WorkFolder,
-    plan: Plan,
-    split: Fold,
-    fold: int,
-    config: TrainConfig,
-    network: NetworkConfig,
+    folder: WorkFolder, beginning: _Beginning, split: Fold, network: NetworkConfig
 ) -> dict[str, Any]:
+    config, plan = beginning.config, beginning.plan
     cases = {case.case_id: case for case in folder.cohort().cases}
     return {
         **origin_of(folder),
         "seed": config.seed,
-        "fold": fold,
+        "fold": beginning.fold,
         "num_training_cases": len(split.train),
         **folder.ranges(plan, split.train),
         "val_cases": [cases[case_id].as_dict() for case_id in split.val],
@@ -261,3 +278,17 @@ def _manifest(
         "config": plain(config),
         "plan": plan.as_dict(),
     }
+
+
+def _reached(run: RunFolder, state: RunState) -> Training:
+    """Return what a run reached; its model is written by the first process."""
+    return Training(
+        run=run.root,
+        bundle=write_bundle(run) if leads() else run.bundle_file,
+        best_dice=state.best_dice,
+        best_epoch=state.best_epoch,
+        epochs=state.epochs_done,
+        seconds=round(state.elapsed_s, 1),
+        stopped_because=state.stopped_because,
+        waiting=round(state.waiting, 4),
+    )

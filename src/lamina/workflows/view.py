@@ -41,8 +41,8 @@ Make = Callable[[], Path]
 
 
 def view(
-    scan: Path,
-    segmentation: Path | None = None,
+    scan: str | Path,
+    segmentation: str | Path | None = None,
     *,
     port: int = 0,
     browser: bool = True,
@@ -79,7 +79,9 @@ def _leading(url: str, folder: Path) -> Path:
 
 
 @contextmanager
-def served(scan: Path, segmentation: Path | None = None, *, port: int = 0) -> Iterator[ViewServer]:
+def served(
+    scan: str | Path, segmentation: str | Path | None = None, *, port: int = 0
+) -> Iterator[ViewServer]:
     """Yield a server of a scan that does not serve yet; what was written for it goes with it.
 
     Raises:
@@ -90,9 +92,9 @@ def served(scan: Path, segmentation: Path | None = None, *, port: int = 0) -> It
         folder = Path(name)
         write_viewable(image, folder / "scan.nii")
         files = {"scan.nii": _made(folder / "scan.nii")}
-        job = _job(scan, image)
+        job = _job(Path(scan), image)
         if segmentation:
-            marked = _segmented(segmentation, image)
+            marked = _segmented(Path(segmentation), image)
             write_viewable(marked.label, folder / "segmentation.nii")
             files |= {"segmentation.nii": _made(folder / "segmentation.nii")}
             job |= {

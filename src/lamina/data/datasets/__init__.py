@@ -149,8 +149,6 @@ class Size:
 
     cases: int | None = None
     """Labelled images that the public can have."""
-    gigabytes: float | None = None
-    """Size of the download, where known."""
     note: str = ""
 
 

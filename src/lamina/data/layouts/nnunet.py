@@ -58,7 +58,7 @@ def read(folder: Path) -> Cohort:
         )
     try:
         channels = _channels(data["channel_names"])
-        labels = _labels(data["labels"], data.get("regions_class_order"))
+        labels = labels_of(data["labels"], data.get("regions_class_order"))
         labels = replace(labels, terms=read_terms(data.get("terms", {})))
     except LaminaError as error:
         raise type(error)(f"{path}: {error.message}", remedy=error.remedy) from error
@@ -79,6 +79,7 @@ def read(folder: Path) -> Cohort:
         name=str(data.get("name") or folder.name),
         channels=channels,
         labels=labels,
+        region_based="regions_class_order" in data and labels.draws_regions,
         cases=cases,
         licence=str(data.get("licence") or data.get("license") or ""),
         source=str(data.get("reference") or ""),
@@ -95,8 +96,17 @@ def _channels(names: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(names[number]) for number in numbers)
 
 
-def _labels(labels: Mapping[str, Any], drawn: list[int] | None) -> LabelSet:
-    """Read labels; where some are lists, all but background and ignore are regions."""
+def labels_of(labels: Mapping[str, Any], drawn: list[int] | None) -> LabelSet:
+    """Read labels; where some are lists, all but background and ignore are regions.
+
+    Args:
+        labels: The value of each, or the values of which it is made.
+        drawn: ``regions_class_order``, where there is one.
+
+    Raises:
+        LabelError, DatasetError: They contradict each other.
+        TypeError: A value is no number.
+    """
     members = {
         str(name): tuple(map(index, value)) if isinstance(value, list) else (index(value),)
         for name, value in labels.items()

@@ -66,7 +66,7 @@ class Pair:
     effect: float
     """Matched-pairs rank-biserial correlation, -1..1; above zero where the first is better."""
     nemenyi_p: float | None
-    """Where there are three methods or more."""
+    """Where there is a critical difference."""
 
     @property
     def significant(self) -> bool:
@@ -138,7 +138,9 @@ def _pairs(
     sign = 1 if higher else -1
     tests = [signed_rank(sign * (table[i] - table[j])) for i, j in places]
     corrected = holm([test.p for test in tests])
-    of_ranks = nemenyi(ranks.mean_ranks, table.shape[1]) if ranks else None
+    of_ranks = None
+    if ranks and ranks.critical_difference is not None:
+        of_ranks = nemenyi(ranks.mean_ranks, table.shape[1])
     return tuple(
         Pair(
             first=names[i],

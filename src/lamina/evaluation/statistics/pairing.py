@@ -20,8 +20,6 @@ class Paired:
     patients: tuple[str, ...]
     cases: tuple[str, ...]
     """Those that count."""
-    incomplete: tuple[str, ...]
-    """Cases left out, because an evaluation lacks them."""
     not_applicable: tuple[str, ...]
     """Cases left out, because there is nothing to measure in any evaluation."""
     granted: tuple[str, ...]
@@ -39,8 +37,7 @@ def pair(found: Sequence[ByCase], patient_of: Mapping[str, str], best: float) ->
         patient_of: Case -> patient.
         best: The best value there can be.
     """
-    everything = sorted({case for values in found for case in values})
-    complete = [case for case in everything if all(case in values for values in found)]
+    complete = sorted(set.intersection(*map(set, found)))
     given = grant(found, best)
     table = np.array([[mean_over(v[case], [*v[case]]) for case in complete] for v in given])
     counts = ~np.isnan(table).any(axis=0)
@@ -54,7 +51,6 @@ def pair(found: Sequence[ByCase], patient_of: Mapping[str, str], best: float) ->
         values=np.stack(means, axis=1) if means else np.empty((len(found), 0)),
         patients=patients,
         cases=tuple(cases),
-        incomplete=tuple(case for case in everything if case not in set(complete)),
         not_applicable=tuple(names[~counts]),
         granted=tuple(c for c in cases if len({_defined(v[c]) for v in found}) > 1),
     )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from lamina.evaluation.statistics import ALPHA, DIGITS, LEVEL, SEED
+from lamina.evaluation.statistics.paired import patients_needed
 
 Values = NDArray[np.float64]
 
@@ -22,8 +23,9 @@ class Friedman:
     """Of each method over the patients; 1 is best."""
     statistic: float
     p: float
-    critical_difference: float
-    """Nemenyi's: two methods whose mean ranks lie further apart differ at 5 %."""
+    critical_difference: float | None
+    """Nemenyi's: two methods whose mean ranks lie further apart differ at 5 %. It is of many
+    patients: None of so few that no signed-rank test of a pair can come out significant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +52,15 @@ def friedman(values: Values, higher_is_better: bool) -> Friedman:
         higher_is_better: Whether the highest value of a patient ranks first.
     """
     ranks = _ranks(values, higher_is_better, "average")
+    num_methods, num_patients = values.shape
+    enough = num_patients >= patients_needed(math.comb(num_methods, 2))
     alike = bool((ranks == ranks[0]).all())
     statistic, p = (0.0, 1.0) if alike else friedmanchisquare(*ranks)
     return Friedman(
         mean_ranks=tuple(float(rank) for rank in ranks.mean(axis=1)),
         statistic=float(statistic),
         p=float(p),
-        critical_difference=critical_difference(*values.shape),
+        critical_difference=critical_difference(*values.shape) if enough else None,
     )
 
 

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.plan import Plan
@@ -78,22 +77,10 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
 
 
 def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
-    """Build the network from the bundle's own configuration; nothing is unpickled but weights.
+    """Build the network from the bundle's own configuration; nothing is unpickled but weights."""
+    from lamina.export.graphs import of_arrays
 
-    ``threads`` is torch's own setting, for the whole process.
-    """
-    import torch
-
-    network = _built(folder)
-    if threads:
-        torch.set_num_threads(threads)
-
-    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            found: NDArray[np.float32] = network(torch.from_numpy(batch)).numpy()
-        return found
-
-    return run
+    return of_arrays(_built(folder), threads)
 
 
 def segmenter(folder: Path) -> Segment:
@@ -158,7 +145,7 @@ def _metadata(bundle: "Bundle") -> dict[str, Any]:
         "format": "magnitude",
         "modality": ", ".join(plan.channels),
         "num_channels": len(plan.channels),
-        "spatial_shape": [plan.roi_size[axis] for axis in plan.seen_axes],
+        "spatial_shape": list(plan.seen_roi_size),
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": True,

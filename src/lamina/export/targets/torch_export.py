@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lamina.export.targets import TARGETS, Graphs, Network, Precision, Target
 
 if TYPE_CHECKING:
@@ -25,19 +22,12 @@ def write(bundle: "Bundle", graphs: Graphs, folder: Path) -> None:
 
 
 def load(folder: Path, graph: str, threads: int | None, precision: Precision) -> Network:
-    """Load ``NAME.pt2``; ``threads`` is torch's own setting, for the whole process."""
+    """Load ``NAME.pt2``."""
     import torch
 
-    module = torch.export.load(folder / f"{graph}.pt2").module()
-    if threads:
-        torch.set_num_threads(threads)
+    from lamina.export.graphs import of_arrays
 
-    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            found: NDArray[np.float32] = module(torch.from_numpy(batch)).numpy()
-        return found
-
-    return run
+    return of_arrays(torch.export.load(folder / f"{graph}.pt2").module(), threads)
 
 
 TARGETS.register("torch")(

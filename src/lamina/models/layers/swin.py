@@ -236,15 +236,11 @@ class PositionEmbedding(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Makes one token of twice the channels of each block of 2x2(x2) tokens (section 3.1).
+    """Makes one token of twice the channels of each block of 2x2x2 tokens (section 3.1)."""
 
-    ``released`` is for volumes.
-    """
-
-    def __init__(self, channels: int, spatial_dims: int, *, released: bool) -> None:
+    def __init__(self, channels: int, *, released: bool) -> None:
         super().__init__()
-        every = tuple(product((0, 1), repeat=spatial_dims))
-        self.neighbours = _RELEASED_NEIGHBOURS if released else every
+        self.neighbours = _RELEASED_NEIGHBOURS if released else tuple(product((0, 1), repeat=3))
         width = len(self.neighbours) * channels
         self.norm = nn.LayerNorm(width)
         self.reduction = nn.Linear(width, 2 * channels, bias=False)

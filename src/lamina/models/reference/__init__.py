@@ -14,10 +14,14 @@ import torch
 from lamina.config import resolve
 from lamina.errors import BundleError, some
 from lamina.models import NetworkConfig
+from lamina.models.vit import ViTConfig
 from lamina.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Config = NetworkConfig | ViTConfig
+"""Of a network that segments, or of the transformer that draws attention maps."""
 
 _WRAPPERS = re.compile(r"^((module|backbone)\.)+")
 """Names listed of each kind of misfit."""
@@ -27,7 +31,7 @@ _WRAPPERS = re.compile(r"^((module|backbone)\.)+")
 class Reference:
     """How one paper's checkpoints are read."""
 
-    configure: Callable[[Mapping[str, "Tensor"]], NetworkConfig]
+    configure: Callable[[Mapping[str, "Tensor"]], Config]
     """Tells the network from its weights, under their published names; ``KeyError``, ``IndexError``
     or ``ValueError`` where they are another network's."""
     names: tuple[tuple[str, str], ...]
@@ -60,7 +64,7 @@ def reference_of(name: str) -> Reference:
 class Fit:
     """A network with published weights, and what of them did not find its place."""
 
-    config: NetworkConfig
+    config: Config
     network: "nn.Module"
     """In evaluation mode, on the CPU."""
     missing: tuple[str, ...]
@@ -81,7 +85,7 @@ class Fit:
 
 
 def fit_reference(
-    name: str, config: NetworkConfig | Mapping[str, Any] | None, state_dict: Mapping[str, "Tensor"]
+    name: str, config: Config | Mapping[str, Any] | None, state_dict: Mapping[str, "Tensor"]
 ) -> Fit:
     """Build the network that published weights belong to, and load those that fit.
 
@@ -129,7 +133,7 @@ def fit_reference(
 
 
 def load_reference(
-    name: str, config: NetworkConfig | Mapping[str, Any] | None, state_dict: Mapping[str, "Tensor"]
+    name: str, config: Config | Mapping[str, Any] | None, state_dict: Mapping[str, "Tensor"]
 ) -> "nn.Module":
     """Return the network that published weights belong to, with all of them, in evaluation mode.
 
@@ -145,7 +149,7 @@ def load_reference(
     return fit.network
 
 
-def _configure(name: str, reference: Reference, published: Mapping[str, "Tensor"]) -> NetworkConfig:
+def _configure(name: str, reference: Reference, published: Mapping[str, "Tensor"]) -> Config:
     try:
         return reference.configure(published)
     except (KeyError, IndexError, ValueError) as error:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Request
 
@@ -13,9 +13,7 @@ from lamina.serve.errors import Refusal
 from lamina.serve.intake import Upload
 from lamina.serve.intake.uploads import base_name
 from lamina.serve.receiving import check_room, receive_files
-
-if TYPE_CHECKING:
-    from lamina.serve.app import Service
+from lamina.serve.service import Service
 
 _FILE = {"type": "string", "format": "binary"}
 _TEXT = {"type": "string"}
@@ -31,7 +29,7 @@ def form(required: tuple[str, ...], *, kind: str = "multipart/form-data") -> dic
 
 
 @asynccontextmanager
-async def received(request: Request, service: "Service") -> AsyncIterator[Upload]:
+async def received(request: Request, service: Service) -> AsyncIterator[Upload]:
     """Receive a form into a folder of its own, which goes when it has been dealt with.
 
     Until then it counts as a scan that waits.

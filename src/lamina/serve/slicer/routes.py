@@ -7,7 +7,7 @@ be cancelled, which a lost connection does. Slicer logs in with any name and the
 import asyncio
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
@@ -20,13 +20,10 @@ from lamina.serve.guard import is_token
 from lamina.serve.intake import Upload
 from lamina.serve.intake.uploads import safe_suffix
 from lamina.serve.jobs.store import ENDED
-from lamina.serve.routes import Shared
+from lamina.serve.service import Service, Shared
 from lamina.serve.slicer.answers import SEGMENTATION, answered, as_form, described
 from lamina.serve.slicer.datastore import FINAL, SESSION_S, Entry
 from lamina.serve.slicer.forms import form, only_file, params, received
-
-if TYPE_CHECKING:
-    from lamina.serve.app import Service
 
 router = APIRouter(prefix="/monailabel", tags=["MONAI Label"])
 
@@ -222,7 +219,7 @@ async def _login_form(request: Request) -> bytes:
     return body
 
 
-def _submitted(service: "Service", model: str, upload: Upload, image: str, session_id: str) -> str:
+def _submitted(service: Service, model: str, upload: Upload, image: str, session_id: str) -> str:
     """File a job for an image that came along, or is kept, and return its id."""
     if "file" in upload.parts:
         path, name = only_file(upload, ("file",))
@@ -243,7 +240,7 @@ def _submitted(service: "Service", model: str, upload: Upload, image: str, sessi
     return job_id
 
 
-async def _ended(request: Request, service: "Service", job_id: str) -> dict[str, Any]:
+async def _ended(request: Request, service: Service, job_id: str) -> dict[str, Any]:
     """Wait for a job to end well.
 
     Raises:
@@ -274,7 +271,7 @@ def _session(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _statistics(service: "Service") -> dict[str, Any]:
+def _statistics(service: Service) -> dict[str, Any]:
     entries = service.datastore.entries()
     tags: dict[str, int] = {}
     for tag in (tag for entry in entries for tag in entry.labels):

@@ -16,7 +16,7 @@ import torch
 
 from lamina.bundle import Bundle, load_bundle
 from lamina.errors import LaminaError
-from lamina.export.graphs import graphs_of, noise, seen_size
+from lamina.export.graphs import graphs_of, noise
 from lamina.export.targets import TARGETS
 from lamina.inference.memory import held, taken_by
 from lamina.workflows.bench.forms import FORMS, PLAIN
@@ -110,8 +110,7 @@ def main() -> None:
 
 
 def _window(bundle: Bundle) -> Any:
-    channels = len(bundle.plan.channels) + int(bundle.network["fields"].get("attention_maps") or 0)
-    return noise(1, channels, seen_size(bundle.plan)).numpy()
+    return noise(1, bundle.config.input_channels, bundle.plan.seen_roi_size).numpy()
 
 
 def _difference(found: Any, expected: Any) -> float:

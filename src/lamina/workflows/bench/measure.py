@@ -10,8 +10,6 @@ from typing import Any
 
 from lamina.bundle import save_bundle
 from lamina.errors import ConfigError
-from lamina.export.graphs import seen_size
-from lamina.models import configure
 from lamina.models.complexity import complexity, products
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.bench.forms import FORMS, PLAIN
@@ -65,7 +63,7 @@ def bench(
     names: Sequence[str] = (),
     settings: BenchSettings | None = None,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Measure networks, form by form, and whole scans.
@@ -87,6 +85,7 @@ def bench(
         ConfigError: The size is not for it, or ``out`` holds figures of another machine.
         FileError: ``out`` cannot be written.
     """
+    out = Path(out) if out else None
     chosen, asked = settings or BenchSettings(), list(names or SUBJECTS)
     for name in asked:
         check(name, chosen.size)
@@ -133,12 +132,12 @@ class _Steps:
 
 def _facts(found: Subject, settings: BenchSettings) -> dict[str, Any]:
     """Return what does not depend on the machine."""
-    fields, window = found.bundle.network["fields"], seen_size(found.bundle.plan)
-    cost = complexity(configure(found.bundle.network["name"], **fields), window)
+    config, window = found.bundle.config, found.bundle.plan.seen_roi_size
+    cost = complexity(config, window)
     return {
         "network": found.bundle.network["name"],
-        "in_channels": fields["in_channels"],
-        "num_classes": fields["num_classes"],
+        "in_channels": config.in_channels,
+        "num_classes": config.num_classes,
         "size": list(window),
         "parameters": cost.parameters * found.bundle.num_members,
         "macs": cost.macs * found.bundle.num_members,
@@ -225,8 +224,7 @@ def _conclude(
 
 def _roofline(found: Subject, peaks: Mapping[str, float]) -> Callable[[str], float]:
     """Return what tells the least seconds that the machine could need, by precision."""
-    fields, window = found.bundle.network["fields"], seen_size(found.bundle.plan)
-    operators = products(configure(found.bundle.network["name"], **fields), window)
+    operators = products(found.bundle.config, found.bundle.plan.seen_roi_size)
 
     def least(precision: str) -> float:
         return found.bundle.num_members * roofline_s(

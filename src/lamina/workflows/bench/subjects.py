@@ -100,7 +100,7 @@ def check(name: str, size: Sequence[int] | None) -> None:
         axes = len(_usual(name)[2])
     if size is not None and len(size) != axes:
         raise ConfigError(
-            f"--size {','.join(map(str, size))}: {name} takes windows of {axes} axes.",
+            f"size {','.join(map(str, size))}: {name} takes windows of {axes} axes.",
             remedy="Give one number per axis, or measure networks of 2 and 3 axes one by one.",
         )
 

@@ -14,22 +14,21 @@ from lamina.config import resolve
 from lamina.data.splits import kept_by_all
 from lamina.errors import ConfigError, LaminaError, TrainingError
 from lamina.evaluation.scores import Scores
-from lamina.files import check_folder, locked, sha256, write_json
+from lamina.files import check_folder, locked, write_json
 from lamina.folders.all_folds import AllFolds, folds_of
-from lamina.folders.prediction import read_record
-from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
 from lamina.signals import ENDING
 from lamina.training.callbacks import EpochReport
 from lamina.training.config import TrainConfig
+from lamina.training.meters import OnStep, no_step
 from lamina.training.processes import require_one_process
 from lamina.training.stopping import BY_FILE, STOP_FILE
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.cross_validation import record
-from lamina.workflows.cross_validation.ensembles import cook_soup, device_of, ensemble, metrics_of
+from lamina.workflows.cross_validation.ensembles import cook_soup, ensemble, metrics_of
 from lamina.workflows.cross_validation.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict
+from lamina.workflows.predict import predict_validation
 from lamina.workflows.train import Training, train
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def cross_validate(
     start: str | Path | None = None,
     soup: bool = False,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
-    on_step: Callable[[int, float, float, float | None], None] = lambda *_: None,
+    on_step: OnStep = no_step,
     progress: Progress = no_progress,
 ) -> CrossValidation:
     """Train all folds, one after the other, and make one model of them.
@@ -139,7 +138,7 @@ def cross_validate(
 def _train_folds(
     ours: AllFolds,
     on_epoch: Callable[[EpochReport], None],
-    on_step: Callable[[int, float, float, float | None], None],
+    on_step: OnStep,
 ) -> tuple[dict[str, LaminaError], str]:
     """Train what is not trained yet; return what failed, and what stopped all, if anything."""
     failures: dict[str, LaminaError] = {}
@@ -169,7 +168,7 @@ def _join(ours: AllFolds, progress: Progress) -> CrossValidation:
     """Segment and score every case out of fold, choose postprocessing, write the ensemble."""
     out, trained = ours.whole.out_of_fold, ours.best_dice
     for fold in trained:
-        predict_fold(ours.run(fold), ours.folds[fold].val, out, progress)
+        predict_validation(ours.run(fold), out, progress)
     fold_of = {case: number for number, fold in enumerate(ours.folds) for case in fold.val}
     lost = [case for case, fold in fold_of.items() if fold not in trained]
     scores = evaluate(out, out=out, progress=progress)
@@ -196,7 +195,7 @@ def _train_fold(
     ours: AllFolds,
     fold: int,
     on_epoch: Callable[[EpochReport], None],
-    on_step: Callable[[int, float, float, float | None], None],
+    on_step: OnStep,
 ) -> Training:
     """Train one fold, or go on with it; whatever goes wrong becomes an error of ours."""
     run, count = ours.run(fold), len(ours.folds)
@@ -224,22 +223,3 @@ def _train_fold(
         raise TrainingError(f"{run.root}: cannot be trained on this machine: {reason}") from problem
     finally:
         (run.root / STOP_FILE).unlink(missing_ok=True)  # one that came with the last step
-
-
-def predict_fold(run: RunFolder, cases: tuple[str, ...], out: Path, progress: Progress) -> None:
-    """Segment the scans a fold was validated on, unless this very model has done so already."""
-    model = sha256(run.bundle_file)
-    entries = read_record(out)["cases"]
-    ours = {e["case_id"]: e for e in entries if e.get("model") == model and e["segmentation"]}
-    files = {case: out / e["segmentation"] for case, e in ours.items()}
-    whole = {c for c, file in files.items() if file.is_file() and sha256(file) == ours[c]["sha256"]}
-    if not whole >= set(cases):
-        predict(
-            run.root,
-            out=out,
-            split="val",
-            device=device_of(run.manifest()["config"]),
-            resample_oblique=True,  # a scan that was not to be was not prepared
-            beside_others=True,
-            progress=progress,
-        )

@@ -1,6 +1,6 @@
 """One portable model made of several trained ones: an ensemble of them, or the mean of weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -18,19 +18,17 @@ from lamina.bundle import (
     save_bundle,
     transformer_weights,
 )
-from lamina.data.case import patient_of
 from lamina.errors import TrainingError
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics.intervals import Interval, caution_of
 from lamina.evaluation.statistics.means import MEAN, intervals_of
 from lamina.files import sha256, write_json
-from lamina.folders.evaluation import recorded_patients
-from lamina.folders.prediction import RECORD, read_record
+from lamina.folders.evaluation import patients_of, recorded_patients
+from lamina.folders.prediction import read_record, write_record
 from lamina.folders.run import RunFolder
-from lamina.training.device import is_here
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict
+from lamina.workflows.predict import predict_prepared
 
 SOUP_MARGIN = 0.001
 """Difference of mean Dice on the test scans up to which soup and ensemble are equally good."""
@@ -147,9 +145,8 @@ def _soup(whole: RunFolder, runs: Sequence[RunFolder]) -> Bundle:
 
 def _tested(whole: RunFolder, model: Path, out: Path, progress: Progress) -> Scores:
     """Score a model on the scans that are kept for the end."""
-    cases, device = whole.cases("test"), device_of(whole.manifest()["settings"])
-    # A scan that was not to be resampled was not prepared.
-    predict(model, out=out, cases=cases, device=device, resample_oblique=True, progress=progress)
+    cases, settings = whole.cases("test"), whole.manifest()["settings"]
+    predict_prepared(model, out=out, settings=settings, cases=cases, progress=progress)
     return evaluate(out, out=out)
 
 
@@ -157,20 +154,12 @@ def _sign(out: Path, model: Path) -> None:
     """Let the record of segmentations name the file that the network they are by is kept in."""
     record, digest = read_record(out), sha256(model)
     cases = [entry | {"model": digest} for entry in record["cases"]]
-    about = {"file": model.name, "sha256": digest}
-    write_json(out / RECORD, record | {"model": about, "cases": cases})
-
-
-def device_of(settings: Mapping[str, Any]) -> str | None:
-    """Return the device that a training was told to take, where this machine has it."""
-    device: str | None = settings.get("device")
-    return device if device and is_here(device) else None
+    write_record(out, {"file": model.name, "sha256": digest}, record["labels"], cases)
 
 
 def metrics_of(scores: Scores, measured_on: str) -> dict[str, Any]:
     """Return Dice per structure and its mean as a bundle keeps them."""
-    known = recorded_patients(Path(scores.predictions))
-    patients = {case: known.get(case) or patient_of(case) for case in scores.cases}
+    patients = patients_of(scores.cases, recorded_patients(Path(scores.predictions)))
     found = {label: row["dice"] for label, row in intervals_of(scores, patients, ("dice",)).items()}
     told = {label: _told(interval) for label, interval in found.items() if not interval.missing}
     whole = {"mean_dice": told.pop(MEAN)} if MEAN in told else {}

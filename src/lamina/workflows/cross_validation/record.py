@@ -13,15 +13,10 @@ from lamina.files import sha256, write_json
 from lamina.folders.all_folds import AllFolds
 from lamina.folders.run import ALL, RunFolder
 from lamina.folders.work import WorkFolder
-from lamina.workflows.steps.assembly import (
-    completed,
-    configured,
-    net_of,
-    network_and_loss,
-    resumed,
-)
+from lamina.workflows.steps.assembly import net_of, network_and_loss
 from lamina.workflows.steps.provenance import origin_of
 from lamina.workflows.steps.run_record import check_new, check_same_start
+from lamina.workflows.steps.settings import completed, configured, resumed
 
 
 def begin(
@@ -72,8 +67,7 @@ def resume(
     """
     whole = RunFolder(out)
     record = whole.manifest()
-    if record["fold"] != ALL:
-        raise TrainingError(f"{out}: is a run of fold {record['fold']}, not of all.")
+    whole.check_kind("all_folds")
     if record["hashes"] != work.hashes():
         raise TrainingError(
             f"{work.root}: was prepared or planned anew since {out} was begun.",

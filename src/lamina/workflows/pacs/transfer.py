@@ -97,7 +97,7 @@ def echo(url: str, access: Access) -> str:
 
 def pull(
     url: str,
-    out: Path,
+    out: str | Path,
     rule: Rule,
     *,
     access: Access,
@@ -126,6 +126,7 @@ def pull(
         PacsError: The archive does not answer, or refuses us.
         DatasetError: It has no such series.
     """
+    out = Path(out)
     archive = web_archive(url, access)
     asked = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "PatientID": patient}
     filters = rule.filters(date.today()) | {tag: value for tag, value in asked.items() if value}
@@ -169,7 +170,7 @@ def _pulled(archive: WebArchive, series: Series, count: int, folder: Path) -> Pu
 
 
 def push(
-    url: str, paths: Sequence[Path], *, access: Access, progress: Progress = no_progress
+    url: str, paths: Sequence[str | Path], *, access: Access, progress: Progress = no_progress
 ) -> Push:
     """Send DICOM files to an archive, by STOW-RS or C-STORE as its address says.
 
@@ -188,7 +189,7 @@ def push(
         PacsError: The archive does not answer, or refuses us, before anything is sent.
     """
     archive = archive_at(url, access)
-    files = object_files(paths)
+    files = object_files([Path(path) for path in paths])
     archive.echo()
     outcomes: dict[Path, str] = {}
 

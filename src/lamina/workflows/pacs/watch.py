@@ -74,9 +74,9 @@ class SeriesSegmenter:
 
 
 def watch(
-    model: Path,
+    model: str | Path,
     url: str,
-    state: Path,
+    state: str | Path,
     rule: Rule,
     *,
     access: Access,
@@ -122,6 +122,7 @@ def watch(
             f"format {output_format!r}: is no DICOM object.", remedy=f"Known: {', '.join(OBJECTS)}."
         )
     archive, target = _archives(url, access, store_url, store_access)
+    model, state = Path(model), Path(state)
     bundle = find_bundle(model)
     loaded = load(bundle, **loading)
     _check_fit(model, loaded)
@@ -176,10 +177,10 @@ def _check_fit(path: Path, model: Model) -> None:
         raise ConfigError(f"{path}: needs {len(plan.channels)} channels, and a series has one.")
 
 
-def status(state: Path) -> Watch:
+def status(state: str | Path) -> Watch:
     """Return what a loop knows, though it may be running.
 
     Raises:
         FileError: The folder is not a loop's.
     """
-    return Watch(entries=tuple(read_state(state)))
+    return Watch(entries=tuple(read_state(Path(state))))

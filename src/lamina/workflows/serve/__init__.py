@@ -26,9 +26,10 @@ _TOKEN_BYTES = 24
 
 
 def serve(
-    models: Path | None,
+    models: str | Path | None,
     tell: Callable[[str], None],
     *,
+    data: str | Path,
     token: str | None = None,
     device: str | None = None,
     backend: str = "torch",
@@ -44,6 +45,7 @@ def serve(
         models: Folder of ``.lamina`` files and of run folders, or one of them; ``None``: those that
             come with the package.
         tell: Told the address to open, with its token, once it can be reached.
+        data: Folder of the queue and its files; nobody else may read it.
         token: What clients prove themselves with; ``None`` makes one up, ``""`` asks for none.
         device: As for :func:`~lamina.folders.model.load`, like the next five, in every worker.
         backend: See there.
@@ -51,7 +53,7 @@ def serve(
         resample_oblique: See there.
         tta: See there.
         ram_bytes: See there.
-        settings: Fields of :class:`~lamina.serve.settings.Settings`.
+        settings: Further fields of :class:`~lamina.serve.settings.Settings`.
 
     Raises:
         DatasetError: There is no model.
@@ -60,8 +62,8 @@ def serve(
     """
     if token is None:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
-    known = Settings(token=token or None, **settings)
-    files = find_models(models or FOLDER)
+    known = Settings(data=Path(data), token=token or None, **settings)
+    files = find_models(Path(models or FOLDER))
     make_job = partial(
         Segmenter,
         files,

@@ -12,9 +12,9 @@ from typing import Any
 
 from lamina.data.case import Case
 from lamina.errors import LaminaError
-from lamina.files import atomic_path, sha256, write_json
+from lamina.files import atomic_path, sha256
 from lamina.folders.model import Model
-from lamina.folders.prediction import RECORD, Outcome, place_of, stamp_of
+from lamina.folders.prediction import Outcome, place_of, stamp_of, write_record
 from lamina.folders.probabilities import hidden_place, probabilities_of, room_for
 from lamina.volume import Volume
 from lamina.workflows import Progress
@@ -96,14 +96,14 @@ class Batch:
             if self.resume and case.case_id in entries and self._is_done(case, entries)
         }
         left = [case for case in cases if case.case_id not in outcomes]
-        first = len(outcomes)
+        first, labels = len(outcomes), self.model.bundle.plan.labels.as_dict()
 
         def note(outcome: Outcome | None = None) -> None:
             if outcome is not None:
                 outcomes[outcome.case_id] = outcome
                 entries[outcome.case_id] = asdict(outcome)
             listed = [entries[case.case_id] for case in cases if case.case_id in entries]
-            self._record([*kept, *listed])
+            write_record(self.out, self.about, labels, [*kept, *listed])
 
         def tell(done: float, what: str) -> None:
             progress(first + done, len(cases), what)
@@ -244,11 +244,6 @@ class Batch:
             return False
         stamp = stamp_of(case)
         return stamp != "" and stamp == entry.get("stamp")
-
-    def _record(self, entries: list[Mapping[str, Any]]) -> None:
-        labels = self.model.bundle.plan.labels.as_dict()
-        record = {"model": dict(self.about), "labels": labels, "cases": entries}
-        write_json(self.out / RECORD, record)
 
 
 def names_of(case: Case, output: Output) -> set[str]:

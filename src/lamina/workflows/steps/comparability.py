@@ -6,12 +6,10 @@ from pathlib import Path
 
 from lamina.errors import DatasetError, some
 from lamina.evaluation.statistics.pairing import Paired
-from lamina.folders.evaluation import Evaluation
+from lamina.folders.evaluation import Evaluation, unrecorded_told
 
 _NAMED = 5
 """Cases that are listed before the others are only counted."""
-
-_REMEDY = "Score all of them with one version of Lamina, on the same references."
 
 _NTH = ("first", "second")
 
@@ -24,16 +22,15 @@ def check_comparable(evaluations: Sequence[Evaluation], metric: str) -> None:
             references, or in which patients these are of.
     """
     for first, other in combinations(evaluations, 2):
-        where = f"{first.path} and {other.path}"
-        fault = (
-            _structures(first, other)
-            or _rules(first, other, metric)
-            or _cases(first, other)
-            or _references(first, other)
-            or _patients(first, other)
-        )
-        if fault:
-            raise DatasetError(f"{where}: {fault}", remedy=_REMEDY)
+        for fault, remedy in (
+            (_structures(first, other), "Score both with labels that say the same."),
+            (_rules(first, other, metric), f"Score both with one version of Lamina and {metric}."),
+            (_cases(first, other), "Segment the same cases with both, and score them again."),
+            (_references(first, other), "Score both against the same references."),
+            (_patients(first, other), "Mend the dataset that is wrong; segment and score again."),
+        ):
+            if fault:
+                raise DatasetError(f"{first.path} and {other.path}: {fault}", remedy=remedy)
 
 
 def remarks(
@@ -74,6 +71,9 @@ def remarks(
     if any(missed):
         told = _per_method(methods, missed)
         yield f"Structures that were missed, and count as the metric's rule says: {told}."
+    versions = {e.scores.version or "one that does not say" for e in evaluations}
+    if len(versions) > 1:
+        yield f"Measured by different versions of Lamina: {', '.join(sorted(versions))}."
     yield from _unchecked(evaluations, found.cases)
 
 
@@ -83,8 +83,9 @@ def _unchecked(evaluations: Sequence[Evaluation], cases: Sequence[str]) -> Itera
             "That the references are the same was checked by the structures they have, no further: "
             "some of these scores do not say more."
         )
-    if not set(cases) <= set(chain.from_iterable(e.patients for e in evaluations)):
-        yield "Patients are told by the names of the cases: no record says whose they are."
+    recorded = dict(chain.from_iterable(e.patients.items() for e in evaluations))
+    if told := unrecorded_told(cases, recorded):
+        yield told
 
 
 def _structures(first: Evaluation, other: Evaluation) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,7 +23,6 @@ from lamina.explain.uncertainty import Uncertainty, by_structure, views_of
 from lamina.files import take_room, writing
 from lamina.folders.model import Model
 from lamina.inference.backend import fast_network
-from lamina.models import configure
 from lamina.report.heat import Heat
 from lamina.volume import Volume
 from lamina.workflows import Progress
@@ -56,7 +55,6 @@ class Subject:
 
     model: Model
     image: Volume
-    prepared: Prepared
     device: str
     folder: Path
     progress: Progress
@@ -65,6 +63,15 @@ class Subject:
     def bundle(self) -> Bundle:
         """The model as it lies in its file."""
         return self.model.bundle
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The scan as the network sees it.
+
+        Raises:
+            GeometryError: As for ``explain``.
+        """
+        return Prepared.of(self.image, self.model.predictor)
 
     def maps(self, count: int, fill: Callable[[NDArray[np.float32]], None]) -> NDArray[np.float32]:
         """Return maps ``(count, *S)`` on the scan's own grid, held on the disk.
@@ -123,7 +130,7 @@ def explained(subject: Subject, method: Method, layer: str | None, labels: Seque
 
 def _gradcam(subject: Subject, name: str | None, labels: Sequence[str]) -> Found:
     plan = subject.bundle.plan
-    config = configure(subject.bundle.network["name"], **subject.bundle.network["fields"])
+    config = subject.bundle.config
     layers = layers_of(config)
     layer = find_layer(layers, name) if name else default_layer(layers, config.num_classes)
     channels = _channels(plan, labels)

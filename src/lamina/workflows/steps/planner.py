@@ -213,15 +213,15 @@ def budget_of(
         import torch
 
         if not vram_bytes:
-            another = "--vram 8G plans for a GPU of another machine, --device cpu for this one."
+            another = "Give the vram of another machine's GPU, or take the device cpu."
             require_device(device, another)
         granted = vram_bytes or torch.cuda.get_device_properties(device).total_memory
         return Budget(memory_bytes=0.8 * granted, device="GPU memory", time_s=time_s)
     granted = ram_bytes or psutil.virtual_memory().available / 2
     if granted <= PROGRAM_BYTES:
-        whose = "--ram" if ram_bytes else "half of the free memory"
+        whose = "ram" if ram_bytes else "half of the free memory"
         raise ConfigError(
             f"{whose}: {granted / 1e6:.0f} MB; the program alone takes {PROGRAM_BYTES / 1e6:.0f}.",
-            remedy="Grant at least 1G with --ram.",
+            remedy="Grant at least 1 GB of ram.",
         )
     return Budget(memory_bytes=granted, program_bytes=PROGRAM_BYTES, time_s=time_s)

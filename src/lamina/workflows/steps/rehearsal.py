@@ -19,11 +19,12 @@ from lamina.errors import ResourceError
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.memory import peak_bytes
 from lamina.inference.predictor import segment_prepared
-from lamina.models import input_channels, own_precision
+from lamina.models import own_precision
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.device import has_bf16
 from lamina.training.fit import fit
-from lamina.workflows.steps.assembly import completed, loss_of, network_of, patches_of
+from lamina.workflows.steps.assembly import loss_of, network_of, patches_of
+from lamina.workflows.steps.settings import completed
 
 _WARM_UP = 1
 _FEWEST, _MOST = 2, 12
@@ -109,7 +110,7 @@ def rehearse(
     plan = replace(plan, precision="fp32", channels_last=False)
     config = completed(TrainConfig(epochs=1, steps_per_epoch=steps, device=device), plan)
     network = network_of(config, plan)
-    channels = input_channels(network)
+    channels = network.input_channels
     blank = channels - network.in_channels
     cases = [replace(case, blank_maps=blank) for case in open_cases(cache, case_ids)]
     net = network.build()

@@ -2,20 +2,24 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import yaml
 
+from lamina.config import layered
 from lamina.data.cache import preparation_of
 from lamina.data.plan import Plan
 from lamina.errors import FileError, LaminaError, TrainingError
 from lamina.files import check_folder, locked, remove_parts, sha256, write_json, write_text
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
+from lamina.training.device import chosen_device
+
+Settings = TypeVar("Settings")
 
 MAY_CHANGE = (
     *("epochs", "time_budget_s", "patience", "workers", "checkpoint_every_s"),
@@ -67,6 +71,36 @@ def begun_with(run: RunFolder, work: WorkFolder, fold: int | None) -> tuple[Plan
     return plan, manifest["fold"]
 
 
+def unchanged(
+    run: RunFolder,
+    recorded: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    may_change: Sequence[str],
+    complete: Callable[[Mapping[str, Any]], Settings],
+) -> Settings:
+    """Return the settings to go on with a run, sure that only those differ that may.
+
+    Args:
+        run: The run.
+        recorded: Its settings, which may be a part of all.
+        settings: What is asked for now.
+        may_change: Names of those that may differ.
+        complete: Makes settings of plain data.
+
+    Raises:
+        TrainingError: Others would change; all of them are listed.
+        ConfigError: Settings are unknown or wrong.
+    """
+    device = settings.get("device", recorded.get("device"))
+    then = {**recorded, "device": device}
+    if chosen_device(device) == "cpu" and then.get("precision") == "fp16":  # which only GPUs have
+        then["precision"] = "auto"
+    now = complete(layered(then, settings))
+    # Settings that are younger than the run had their defaults in it.
+    check_unchanged(run, plain(complete(then)), plain(now), may_change)
+    return now
+
+
 def check_unchanged(
     run: RunFolder, then: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
 ) -> None:
@@ -103,58 +137,69 @@ def check_same_start(run: RunFolder, start: str, then: str | None) -> None:
     if start != then:
         raise TrainingError(
             f"{run.root}: did not begin from these weights, and has its own by now.",
-            remedy="Leave --from out, or start another run.",
+            remedy="Leave out the weights to start from, or start another run.",
         )
 
 
-@contextmanager
-def undisturbed(run: RunFolder, found: Mapping[str, Any]) -> Iterator[None]:
-    """Keep other processes out of a run while the block lasts.
+class Record:
+    """What a run's folder says of it while this process is at work there, and no other is.
+
+    A context that lets go of the folder at its end, and keeps there why a run failed that had
+    begun. Processes of a run that call nothing, as all but the first, keep nothing.
 
     Args:
         run: The run.
         found: Its manifest when it was checked, before all was made ready; empty if it had none.
-
-    Raises:
-        TrainingError: Another process has been at work in it since.
-        FileError: Another process is, or the folder cannot be made.
     """
-    with locked(run.root):
-        if found != (run.manifest() if run.manifest_file.is_file() else {}):
+
+    def __init__(self, run: RunFolder, found: Mapping[str, Any]) -> None:
+        self.run = run
+        self.found = found
+        self._lock = ExitStack()
+        self._begun: dict[str, Any] = {}
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def hold(self) -> None:
+        """Keep other processes out.
+
+        Raises:
+            TrainingError: Another process has been at work there since ``found`` was read.
+            FileError: Another process is, or the folder cannot be made.
+        """
+        self._lock.enter_context(locked(self.run.root))
+        if self.found != (self.run.manifest() if self.run.manifest_file.is_file() else {}):
             raise TrainingError(
-                f"{run.root}: another process has been at work there meanwhile.",
+                f"{self.run.root}: another process has been at work there meanwhile.",
                 remedy="Look at what it left; then add --resume, or choose another --out.",
             )
-        yield
 
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Keep settings and manifest, with the process that is at work.
 
-@contextmanager
-def recorded(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
-    """Keep settings and manifest, with the process that is at work on a run, then what came of it.
+        What a killed process left half written is removed.
 
-    What a killed process left half written is removed; nobody else may be at work there.
+        Raises:
+            FileError: The folder cannot be written.
+        """
+        write_text(self.run.config_file, yaml.safe_dump(manifest["config"], sort_keys=False))
+        for place in (self.run.root, self.run.checkpoints):
+            remove_parts(place)
+        process = psutil.Process()
+        who = {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+        begun = {name: value for name, value in manifest.items() if name != "outcome"}
+        begun["process"] = who
+        write_json(self.run.manifest_file, begun)
+        self._begun = begun
 
-    Yields:
-        What to call with the outcome, as plain data, before the block ends.
+    def end(self, **outcome: Any) -> None:
+        """Keep what came of the run, as plain data."""
+        if self._begun:
+            write_json(self.run.manifest_file, self._begun | {"outcome": outcome})
 
-    Raises:
-        FileError: The folder cannot be written.
-    """
-    write_text(run.config_file, yaml.safe_dump(manifest["config"], sort_keys=False))
-    for place in (run.root, run.checkpoints):
-        remove_parts(place)
-    process = psutil.Process()
-    who = {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
-    begun = {name: value for name, value in manifest.items() if name != "outcome"}
-    begun["process"] = who
-
-    def end(**outcome: Any) -> None:
-        write_json(run.manifest_file, begun | {"outcome": outcome})
-
-    write_json(run.manifest_file, begun)
-    try:
-        yield end
-    except LaminaError as error:
-        with suppress(FileError):  # such as a full disk, which is why the run failed
-            end(state="failed", why=error.message)
-        raise
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._lock:
+            if isinstance(error, LaminaError):
+                with suppress(FileError):  # such as a full disk, which is why the run failed
+                    self.end(state="failed", why=error.message)

@@ -101,8 +101,8 @@ class _Work:
 
 def study(
     name: str,
-    work: Path | None = None,
-    out: Path | None = None,
+    work: str | Path | None = None,
+    out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     *,
     recipe: str | None = None,
@@ -111,7 +111,7 @@ def study(
     folds: Sequence[int] | None = (0,),
     time_budget_s: float | None = None,
     epochs: int | None = None,
-    unseen: Path | None = None,
+    unseen: str | Path | None = None,
     cluster: str | None = None,
     cpus: float = 1,
     gpus: float | None = None,
@@ -151,6 +151,7 @@ def study(
             scans or patients of ``work``; ``out`` holds other files.
         ClusterError: The cluster cannot be started or reached.
     """
+    work, out, unseen = (Path(place) if place else None for place in (work, out, unseen))
     chosen = read_study(name)
     counts = {key: counted(chosen, row) for key, row in chosen.runnable.items()}
     if work is None or not any(column.is_scored for column in chosen.columns):
@@ -192,7 +193,7 @@ def _printed(study: Study, counts: Mapping[str, Any], out: Path | None) -> Studi
 
 def _check(study: Study, out: Path | None, unseen: Path | None) -> None:
     if out is None:
-        raise ConfigError("--out: a folder for runs, scores and the table is needed.")
+        raise ConfigError("out: a folder for runs, scores and the table is needed.")
     if study.unseen and unseen is None:
         raise ConfigError(
             f"{study.name}: its networks are scored on another dataset, {study.unseen}.",

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lamina.config import layered, load_recipe
+from lamina.config import layered
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError, LaminaError, UnknownNameError
 from lamina.files import read_json
@@ -18,12 +18,9 @@ from lamina.models.complexity import complexity
 from lamina.study.schema import Row, Study
 from lamina.training.config import TrainConfig
 from lamina.training.processes import require_one_process
-from lamina.workflows.steps.assembly import (
-    completed,
-    configured,
-    network_and_loss,
-    network_of,
-)
+from lamina.workflows import recipes
+from lamina.workflows.steps.assembly import network_and_loss, network_of
+from lamina.workflows.steps.settings import completed, run_settings
 from lamina.workflows.study.runs import StudyRun, side_of
 
 _SHORTEST_S = 1.0
@@ -52,10 +49,10 @@ def plan_runs(
         if key not in chosen:
             raise ConfigError(f"{study.name}: {key} cannot be trained: {study.rows[key].missing}")
     if "seed" in given:
-        raise ConfigError("seed: a study takes its seeds from --seeds.")
+        raise ConfigError("seed: a study takes its seeds from the list of seeds.")
     if len({*seeds}) < len(seeds) or len({*folds}) < len(folds):
-        raise ConfigError("--seeds, --fold: one comes twice.")
-    base = load_recipe(recipe) if recipe else {}
+        raise ConfigError("seeds, folds: one comes twice.")
+    base = recipes.recipe(recipe) if recipe else {}
     return [
         StudyRun(
             row=key,
@@ -90,7 +87,7 @@ def settings_of(
 def refusal(folder: WorkFolder, run: StudyRun) -> str:
     """Return why a run cannot be trained on prepared scans; nothing where it can."""
     try:
-        config, plan = _config(folder, run), folder.plan()
+        config, plan = run_settings(folder, run.fold, run.settings), folder.plan()
         require_one_process(config, "study")
         network, _ = network_and_loss(config, plan)
         transformer_for(folder, network, run.fold)
@@ -131,7 +128,7 @@ def length_of(folder: WorkFolder, run: StudyRun) -> dict[str, Any]:
 
     The estimate is the planned network's time per step, by the operations of both.
     """
-    config, plan = _config(folder, run), folder.plan()
+    config, plan = run_settings(folder, run.fold, run.settings), folder.plan()
     if config.time_budget_s is not None:
         return {"seconds": config.time_budget_s}
     assert config.epochs is not None
@@ -143,13 +140,6 @@ def length_of(folder: WorkFolder, run: StudyRun) -> dict[str, Any]:
         return told
     times = _operations(config, plan) / _operations(completed(TrainConfig(), plan), plan)
     return told | {"estimated_seconds": round(steps * step_s * times)}
-
-
-def _config(folder: WorkFolder, run: StudyRun) -> TrainConfig:
-    plan = folder.plan()
-    given = configured(run.settings, plan)
-    num_cases = len(folder.fold(run.fold, given.training_share).train)
-    return completed(given, plan, num_cases)
 
 
 def _operations(config: TrainConfig, plan: Plan) -> float:

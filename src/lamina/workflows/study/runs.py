@@ -8,10 +8,9 @@ from typing import Any
 
 from lamina.bundle import load_bundle
 from lamina.data.cache import open_cases
-from lamina.data.case import patient_of
 from lamina.evaluation.metrics import METRICS
 from lamina.files import read_json, sha256, write_json
-from lamina.folders.evaluation import SCORES, read_evaluation
+from lamina.folders.evaluation import SCORES, patients_of, read_evaluation
 from lamina.folders.prediction import read_record
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
@@ -19,7 +18,7 @@ from lamina.signals import ENDING
 from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict
+from lamina.workflows.predict import predict_prepared
 from lamina.workflows.study.unseen import unseen_cases
 from lamina.workflows.train import finish_run
 
@@ -104,13 +103,12 @@ def train_and_score(
     theirs = sorted(asked - {*METRICS, CHANNELS})
     cases = unseen_cases(work, unseen) if unseen else ()
     side = None if cases else side_of(study, WorkFolder(work), run.fold)
-    predict(
+    predict_prepared(
         run.run.root,
         out=run.scores,
+        settings=run.settings,
         split=side,
         cases=cases,
-        device=run.settings.get("device"),
-        resample_oblique=True,  # a scan that was not to be was not prepared
         resume=True,
     )
     if theirs:
@@ -135,7 +133,7 @@ def read_scored(run: StudyRun, numbers: Mapping[str, str]) -> Scored:
     values = dict(found.values)
     if (run.scores / _AS_PAPER).is_dir():
         values |= read_evaluation(run.scores / _AS_PAPER).values
-    patients = {case: found.patients.get(case) or patient_of(case) for case in found.cases}
+    patients = patients_of(found.cases, found.patients)
     file = run.scores.parent / f"{run.name}.{_CHANNELS_FILE}"
     if file.is_file():
         content = read_json(file)
@@ -158,13 +156,11 @@ def _channels(work: Path, run: StudyRun) -> dict[str, Any]:
     from lamina.bundle.model import build_network
     from lamina.inference.backend import TorchNetwork
     from lamina.inference.predictor import segment_prepared
-    from lamina.models import input_channels
     from lamina.study.redundancy import watched
 
     folder, bundle = WorkFolder(work), load_bundle(run.run.bundle_file)
     network = build_network(bundle)
-    config: Any = network.config if hasattr(network, "config") else None
-    maps = bool(config) and input_channels(config) > config.in_channels
+    maps = bundle.config.attention_maps > 0
     patients = {case.case_id: case.group for case in folder.cohort().cases}
     shares = {}
     for case in open_cases(folder.cache, folder.fold(run.fold).val, maps):
