@@ -140,6 +140,19 @@ def test_failures_are_listed_whole_and_set_the_status(terminal):
     made.failures({}, "Failed")
 
 
+def test_of_many_alike_failures_the_first_are_told_and_all_counted(terminal):
+    made = terminal()
+    gone = {f"case_{i}": f"/images/case_{i}.nii: does not exist." for i in range(9)}
+    with pytest.raises(typer.Exit):
+        made.failures({"x": "x.nii: is empty."} | gone, "Left out")
+    shown = made.err.file.getvalue()
+    assert shown.startswith("Left out: 10\n")
+    assert shown.count("does not exist.") == 3
+    others = "and 6 more for the same reason: case_3, case_4, case_5, case_6, case_7, case_8"
+    assert others in " ".join(shown.split())
+    assert "x.nii: is empty." in shown
+
+
 def test_results_are_json_that_knows_no_nan(terminal, capsys):
     terminal(as_json=True).result({"a": float("nan"), "b": [float("inf"), 1.5], "c": "é"})
     out = capsys.readouterr().out

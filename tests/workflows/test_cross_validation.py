@@ -383,7 +383,9 @@ def test_the_command_shows_scores_and_exits_well(cli, tested_work, tmp_path):
     assert done.exit_code == 0, done.stderr
     assert "Best validation Dice by fold: 0: 0." in done.stdout
     assert "Scores of 4 cases" in done.stdout
-    assert done.stdout.endswith(f"Model: {run / 'model.lamina'}, the ensemble of 2\n")
+    assert f"Model: {run / 'model.lamina'}, the ensemble of 2\nNext: lamina predict" in done.stdout
+    told_on_the_way = [line for line in done.stderr.splitlines() if "of all folds: epoch 1" in line]
+    assert [line.split()[0] for line in told_on_the_way] == ["25%", "75%"]  # of two folds of two
     again = cli("train", tested_work, *options, "--resume", "--json")
     told = json.loads(again.stdout)
     assert (told["out"], told["failures"]) == (str(run), {})

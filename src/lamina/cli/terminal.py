@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ from rich.table import Column
 from rich.text import Text
 
 from lamina.cli.units import spoken
-from lamina.errors import LaminaError, ResourceError
+from lamina.errors import LaminaError, ResourceError, some
 from lamina.signals import INTERRUPTED
 
 FAILED = 1
@@ -26,6 +27,8 @@ FAILED = 1
 REFUSED = 2
 """Exit status when nothing could be done as asked."""
 
+_ALIKE = 3
+"""Cases of one failure that are told in full."""
 _AGAIN_S = 60
 """After which a program that goes on for days says the same again."""
 _BROUGHT_BY = {"ignite": "pytorch-ignite", "skimage": "scikit-image", "starlette": "fastapi"}
@@ -92,8 +95,14 @@ class Terminal:
             return
         if not self.as_json:
             self._say(what, f"{len(found)}", "bold red")
+            alike: dict[str, list[str]] = defaultdict(list)
             for name, why in found.items():
-                self._say("", why if name in why else f"{name}: {why}")
+                alike[why.replace(name, "")].append(name)
+            for names in alike.values():
+                for name in names[:_ALIKE]:
+                    self._say("", found[name] if name in found[name] else f"{name}: {found[name]}")
+                if others := names[_ALIKE:]:
+                    self._say("", f"and {len(others)} more for the same reason: {some(others)}")
         raise typer.Exit(FAILED)
 
     @contextmanager

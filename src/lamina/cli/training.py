@@ -26,7 +26,7 @@ from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
 from lamina.cli.terminal import Terminal, is_follower
 from lamina.cli.units import duration, millimetres
 from lamina.cli.units import fold as fold_or_all
-from lamina.cli.watch import on_bar, watching
+from lamina.cli.watch import on_bar, on_lines, watching
 
 if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
@@ -196,8 +196,10 @@ def train(
         given: dict[str, Any] = {"resume": resume, "start": start}
         if fold == "all":
             with terminal.bar() as show:
+                moves = terminal.err.is_terminal
+                listeners = on_bar(show, _dice) if moves else on_lines(terminal, _dice)
                 whole = cross_validation.cross_validate(
-                    work, out, settings, soup=soup, progress=show, **given, **on_bar(show, _dice)
+                    work, out, settings, soup=soup, progress=show, **given, **listeners
                 )
             terminal.result(whole.as_dict(), *views.cross_validation(whole))
             terminal.failures(whole.all_failures, "Failed")

@@ -132,6 +132,7 @@ def cross_validation(result: "CrossValidation") -> tuple[RenderableType, ...]:
         *([_soup(result.soup)] if result.soup else []),
         f"Segmentations, out of fold: {result.run / 'out_of_fold'}",
         f"Model: {result.bundle}, the ensemble of {len(result.best_dice)}",
+        f"Next: lamina predict --model {quote(str(result.run))} --input SCANS --out SEGMENTATIONS",
     )
 
 

@@ -183,6 +183,25 @@ def on_bar(show: Callable[..., None], tell: Callable[[Any], str]) -> dict[str, A
     return {"on_epoch": on_epoch, "on_step": on_step}
 
 
+def on_lines(terminal: Terminal, tell: Callable[[Any], str]) -> dict[str, Any]:
+    """Return what the training of several folds calls, as one line per epoch.
+
+    Args:
+        terminal: Where to write.
+        tell: Says an epoch in a few words.
+    """
+    done = 0.0
+
+    def on_epoch(report: Any) -> None:
+        terminal.tell(f"{done:3.0%} of all folds: epoch {report.epoch + 1}, {tell(report)}")
+
+    def on_step(step: int, progress: float, loss: float, to_go: float | None) -> None:
+        nonlocal done
+        done = progress
+
+    return {"on_epoch": on_epoch, "on_step": on_step}
+
+
 def _by_structure(scores: Mapping[str, float]) -> dict[str, float]:
     return {n.removeprefix("dice/"): d for n, d in scores.items() if n.startswith("dice/")}
 
