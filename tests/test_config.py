@@ -89,7 +89,7 @@ def test_what_shape_a_setting_has_is_said_in_plain_words():
     lines = _faults({"optimizer": "sgd", "spacing": "1,2"})
     assert sorted(lines) == [
         "  - optimizer = 'sgd': has settings of its own: optimizer.lr, optimizer.betas",
-        "  - spacing = '1,2': must be a list, such as [1, 2]",
+        "  - spacing = '1,2': must be a list, in brackets",
     ]
 
 

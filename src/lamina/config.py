@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _PRESET = "preset"
 _WANTED = {
-    "tuple_type": "must be a list, such as [1, 2]",
+    "tuple_type": "must be a list, in brackets",
     "dict_type": "must be settings with names, such as {name: value}",
 }
 """What a setting must be, by pydantic's name for what it is not."""

@@ -112,14 +112,6 @@ class LabelSet:
         return replace(term, colour=term.colour or default_colour(self.names.index(name)))
 
     @property
-    def draws_regions(self) -> bool:
-        """Whether there are regions, and label maps follow from them (:attr:`region_drawing`)."""
-        try:
-            return bool(self.region_drawing)
-        except LabelError:
-            return False
-
-    @property
     def region_drawing(self) -> tuple[tuple[int, int], ...]:
         """How class indices follow from regions: pairs (position of the region, class to draw).
 

@@ -67,10 +67,11 @@ def test_cases_are_found_by_their_names(tmp_path):
     assert cohort.cases[1].label == folder / "labelsTr" / "p1_visit2.nii.gz"
 
 
-def test_regions_that_no_map_can_be_drawn_from_are_scored_only(tmp_path):
+def test_regions_that_no_map_can_be_drawn_from_are_scored_only(tmp_path, caplog):
     labels = {"background": 0, "left": [1, 2], "right": [2, 3]}
     cohort = read(raw(tmp_path, labels=labels, regions_class_order=[1, 3]))
     assert not cohort.region_based
+    assert "structures are trained on in place of regions. labels: region" in caplog.text
     assert cohort.labels.regions.keys() == {"left", "right"}
 
 

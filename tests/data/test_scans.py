@@ -112,6 +112,10 @@ def test_the_number_of_the_only_channel_is_not_of_the_name(tmp_path):
     whole = ["a", "frame_0000", "frame_0001", "twice", "twice_0000", "year_2024"]
     assert ids(tmp_path) == whole
     assert ids(tmp_path / "a_0000.nii.gz") == ["a"]
+    assert ids(tmp_path / "frame_0000.nii.gz") == ["frame_0000"]
+    write_volume(Volume(np.zeros((1, 2, 2, 2)), np.eye(4)), tmp_path / "a_0000.mha")
+    twice = [case.images[0].name for case in scans_in(tmp_path, 1)][:2]
+    assert twice == ["a_0000.mha", "a_0000.nii.gz"]
 
 
 @pytest.mark.parametrize("suffix", [".dcm", ""])

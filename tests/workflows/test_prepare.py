@@ -23,6 +23,7 @@ from lamina.errors import ConfigError, DatasetError, FileError, UnknownNameError
 from lamina.files import read_json, write_json
 from lamina.folders.work import WorkFolder
 from lamina.workflows import prepare as preparation
+from lamina.workflows.doctor import doctor
 from lamina.workflows.steps import preparing
 
 prepare = partial(preparation.prepare, rehearse=False)  # which takes longer than the rest
@@ -571,4 +572,10 @@ def test_a_description_may_ask_for_regions(dataset, tmp_path):
     plan = prepare(dataset, out=tmp_path / "work", num_folds=2).plan
     assert plan.region_based
     assert plan.num_outputs == 2
-    assert "regions_class_order" in plan.reasons["region_based"]
+    assert "description asks for it" in plan.reasons["region_based"]
+    exclusive = prepare(dataset, out=tmp_path / "work3", model="mpunet", num_folds=2).plan
+    assert not exclusive.region_based
+    doctor(dataset, fix=tmp_path / "mended")
+    mended = prepare(tmp_path / "mended", out=tmp_path / "work2", num_folds=2).plan
+    assert mended.region_based
+    assert mended.labels.regions == plan.labels.regions

@@ -190,12 +190,14 @@ def _batch_size(
     """Aim at about 100,000 voxels a step: at equal cost, more steps beat larger ones."""
     wanted = max(2, min(_MAX_BATCH, round(100_000 / prod(patch))))
     fits = int(budget.step_bytes // cost.step_bytes(patch, 1))
-    batch = max(2, min(wanted, fits))
+    batch = most = max(2, min(wanted, fits))
     while batch > 2 and not _in_time(cost.step_s(patch, batch), budget):
         batch -= 1
     total = (budget.program_bytes + cost.step_bytes(patch, batch)) / 2**30
+    why = "many quick steps learn faster than few large ones"
+    if batch < most:
+        why = "more take too long"
     reasons["batch_size"] = (
-        f"{batch} patches a step predict to {total:.2f} GB of {budget.device} in all; many quick "
-        "steps learn faster than few large ones."
+        f"{batch} patches a step predict to {total:.2f} GB of {budget.device} in all; {why}."
     )
     return batch

@@ -1,10 +1,11 @@
 """Scans to segment: a file, a series, or a folder of such, as cases."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -110,14 +111,17 @@ def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
         num_channels: How many the model takes. A file of the only one loses its number, too.
     """
     files: dict[str, dict[int, Path]] = defaultdict(dict)
+    counts: Counter[str] = Counter()
     for case in cases:
         name, number = _numbered(case.case_id, case.images[0])
         files[name][number] = case.images[0]
+        counts[name] += 1
     numbers = range(num_channels)
+    alone = _is_followed if num_channels == 1 else partial(_holds, num_channels=num_channels)
     whole = {
         name
         for name, found in files.items()
-        if found.keys() == {*numbers} and (num_channels == 1 or not _holds(found[0], num_channels))
+        if found.keys() == {*numbers} and counts[name] == num_channels and not alone(found[0])
     }
     joined = []
     for case in cases:
@@ -139,6 +143,11 @@ def _with_channels(file: Path, num_channels: int) -> list[Path]:
     if number != 0 or not all(beside[:-1]) or beside[-1] or _holds(file, num_channels):
         return [file]
     return files[:-1]
+
+
+def _is_followed(file: Path) -> bool:
+    """Tell whether the file of a second channel lies beside that of the first."""
+    return file.with_name(file.name.replace("_0000.", "_0001.")).is_file()
 
 
 def _holds(file: Path, num_channels: int) -> bool:

@@ -32,21 +32,23 @@ def cell(mean: float, std: float, metric: Metric) -> str:
     """Return mean and standard deviation as printed; a dash where the metric never applied."""
     if math.isnan(std):
         return number(mean, metric)
-    return f"{number(mean, metric, std)} ± {number(std, metric, mean).lstrip('+')}"
+    # A mean far below its deviation keeps its sign and two decimals.
+    places = max(decimals(max(abs(mean), std), metric.unit), 2 if abs(mean) < 100 else 0)
+    return f"{number(mean, metric, places)} ± {number(std, metric, places).lstrip('+')}"
 
 
-def number(value: float, metric: Metric, beside: float = 0.0) -> str:
+def number(value: float, metric: Metric, places: int | None = None) -> str:
     """Return a value of a metric with the digits that matter; what rounds to zero has no sign.
 
     Args:
         value: NaN is a dash.
         metric: Its unit and direction count.
-        beside: A value that stands with it; both have the decimals of the larger one.
+        places: Decimals; by default those of :func:`decimals`.
     """
     if math.isnan(value):
         return "–"
     sign = "+" if metric.higher_is_better is None else ""
-    text = f"{value:{sign}.{decimals(max(abs(value), abs(beside)), metric.unit)}f}"
+    text = f"{value:{sign}.{decimals(value, metric.unit) if places is None else places}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
@@ -55,9 +57,9 @@ def decimals(value: float, unit: str) -> int:
 
     These are at least two below 100, and no more than five.
     """
-    size = round(abs(value), _MOST_DECIMALS)
     if not unit:
         return 3
-    if not size:
+    size = round(abs(value), _MOST_DECIMALS)
+    if not size or not math.isfinite(size):
         return 2
     return min(_MOST_DECIMALS, max(2 if size < 100 else 0, 2 - math.floor(math.log10(size))))

@@ -103,9 +103,11 @@ def patients_of(cases: Collection[str], recorded: Mapping[str, str]) -> dict[str
 
 def unrecorded_told(cases: Collection[str], recorded: Mapping[str, str]) -> str:
     """Return what to know of patients of whom no record tells; empty where all are recorded."""
-    if all(map(recorded.get, cases)):
+    unknown = [case for case in cases if not recorded.get(case)]
+    if not unknown:
         return ""
-    return "Patients are told by the names of the cases: no record says whose they are."
+    whose = "the cases" if len(unknown) == len(cases) else f"{len(unknown)} of the cases"
+    return f"Patients are told by the names of {whose}: no record says whose they are."
 
 
 def write_evaluation(

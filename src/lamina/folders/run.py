@@ -115,7 +115,7 @@ class RunFolder:
             (held, writer), (asked, other) = _KINDS[found], _KINDS[wanted]
             raise TrainingError(
                 f"{self.root}: holds {held}, not {asked}.",
-                remedy=f"It is of {writer}; give a folder that {other} wrote.",
+                remedy=f"Go on with it by {writer}, or give a folder that {other} wrote.",
             )
 
     def cases(self, side: str) -> tuple[Case, ...]:

@@ -49,7 +49,13 @@ _META_FIELDS = (
 )
 _META_LAST = "ElementDataFile"
 _UNITS = re.compile(r'"([^"]*)"')
-_UNIT_MM = {"m": 1e3, "cm": 10.0, "um": 1e-3, "\u00b5m": 1e-3, "\u00c2\u00b5m": 1e-3, "nm": 1e-6}
+_UNIT_MM = (
+    dict.fromkeys(("m", "meter", "meters"), 1e3)
+    | dict.fromkeys(("cm", "centimeter", "centimeters"), 10.0)
+    | dict.fromkeys(("um", "\u00b5m", "\u00c2\u00b5m", "micron", "microns"), 1e-3)
+    | dict.fromkeys(("micrometer", "micrometers"), 1e-3)
+    | dict.fromkeys(("nm", "nanometer", "nanometers"), 1e-6)
+)
 """Units other than mm; the letter mu in its two encodings."""
 _LOCAL = ("LOCAL", "Local", "local")
 _VOXELS = "voxels"

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from lamina.evaluation.figures import cell, number, shown_metrics
+from lamina.errors import some
+from lamina.evaluation.figures import cell, decimals, number, shown_metrics
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.evaluation.statistics import LEVEL
@@ -66,9 +67,9 @@ def between(found: Interval | None, metric: Metric) -> str:
     """
     if found is None or found.missing:
         return ""
-    largest = max(abs(found.low), abs(found.high))
+    places = decimals(max(abs(found.low), abs(found.high)), metric.unit)
     ends = (found.mean, found.low, found.high)
-    mean, low, high = (number(value, metric, largest) for value in ends)
+    mean, low, high = (number(value, metric, places) for value in ends)
     return f"n {found.n}: {mean}, {low} to {high}"
 
 
@@ -108,16 +109,17 @@ def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
 
 def _fewer(scores: Scores) -> Iterator[str]:
     """Yield which rows rest on fewer cases than were scored, and on how many."""
-    summary, titles = scores.summary(), defaultdict[str, list[str]](list)
+    summary, titles = scores.summary(), defaultdict[tuple[str, ...], list[str]](list)
+    labels = occurring(scores)
     for metric in shown_metrics(scores):
-        counts = {label: summary[label][metric.name].n for label in occurring(scores)}
+        counts = {label: summary[label][metric.name].n for label in labels}
         if len(scores.labels.foreground) > 1 and metric.higher_is_better is not None:
             counts[MEAN] = len(scores.case_means(metric.name))
         rows = [f"{label} {n}" for label, n in counts.items() if n < len(scores.cases)]
-        titles[", ".join(rows)].append(metric.title)
+        titles[tuple(rows)].append(metric.title)
     for rows_told, of_metrics in titles.items():
         if rows_told:
-            yield f"fewer for {', '.join(of_metrics)}: {rows_told}"
+            yield f"fewer for {', '.join(of_metrics)}: {some(rows_told)}"
 
 
 def markdown_table(scores: Scores, intervals: Intervals | None = None, caution: str = "") -> str:

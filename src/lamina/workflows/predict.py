@@ -143,6 +143,11 @@ def predict(
         found = scans_in(inputs, len(batch.model.bundle.plan.channels))
         written = _written(out)
         cases = [each for each in found if not _is_output(each.images[0], out, written)]
+        if not cases:
+            raise DatasetError(
+                f"{inputs}: holds results of earlier predictions only.",
+                remedy="Give the scan or the folder of scans.",
+            )
     _require_own_names(cases)
     if pixel_size is not None:
         cases = sized(cases, pixel_size)

@@ -148,7 +148,7 @@ def prepare(
         model=model,
         spacing=spacing,
         device=where,
-        regions_because=_regions_because(whole, assigned),
+        regions_because=_regions_because(whole, assigned, model),
     )
     plan = planner.decide()
     excluded |= misfits(fingerprint.cases, plan)
@@ -208,10 +208,16 @@ def _without(cohort: Cohort, excluded: dict[str, str]) -> Cohort:
     return replace(cohort, cases=kept)
 
 
-def _regions_because(cohort: Cohort, assigned: Assignment | None) -> str:
-    """Say why the network answers for regions, where that of the paper or the description does."""
+def _regions_because(cohort: Cohort, assigned: Assignment | None, model: str) -> str:
+    """Say why the network answers for regions, where that of the paper or the description does.
+
+    A network asked for by name whose classes exclude each other keeps to the structures.
+    """
     if assigned is None:
-        asked = "regions_class_order asks for it" if cohort.region_based else ""
+        size = len(cohort.channels), cohort.labels.num_classes
+        exclusive = model != AUTO and NETWORKS.get(model)(*size).exclusive_classes
+        asks = cohort.region_based and not exclusive
+        asked = "the dataset's description asks for it" if asks else ""
     else:
         asked = f"{assigned.paper} has it" if assigned.protocol.region_based else ""
     return f"Yes or no to each region, as {asked}; regions may overlap." if asked else ""

@@ -247,6 +247,7 @@ def _description(cohort: Cohort, labels: LabelSet) -> dict[str, Any]:
         "modality": {str(i): name for i, name in enumerate(cohort.channels)},
         "labels": values,
         "regions": {name: list(members) for name, members in labels.regions.items()},
+        "region_based": cohort.region_based,
         "terms": {name: term.as_dict() for name, term in labels.terms.items()},
     }
 

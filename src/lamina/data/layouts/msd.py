@@ -1,5 +1,6 @@
 """Medical Segmentation Decathlon: a ``dataset.json`` that lists pairs of image and label."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import index
@@ -15,6 +16,8 @@ from lamina.files import read_json
 from lamina.io import strip_suffix
 from lamina.labels import LabelSet
 from lamina.terminology import read_terms
+
+_log = logging.getLogger(__name__)
 
 
 def lists_cases(folder: Path) -> bool:
@@ -52,8 +55,8 @@ def read_task(description: Path) -> dict[str, Any]:
     """Read what a ``dataset.json`` says of the task.
 
     Returns:
-        Fields of a :class:`Cohort`: ``name``, ``licence``, ``source``, and ``channels`` and
-        ``labels`` where they are declared.
+        Fields of a :class:`Cohort`: ``name``, ``licence``, ``source``, and ``channels``,
+        ``labels`` and ``region_based`` where they are declared.
 
     Raises:
         DatasetError: Something is not of the form that these files have.
@@ -71,9 +74,20 @@ def read_task(description: Path) -> dict[str, Any]:
         if "labels" in data:
             labels = label_set(data["labels"], data.get("regions"))
             task["labels"] = replace(labels, terms=read_terms(data.get("terms", {})))
+            asked = data.get("region_based") is True
+            task["region_based"] = asked and draws_regions(labels, description)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{description}: cannot be understood: {error!r}.") from error
     return task
+
+
+def draws_regions(labels: LabelSet, description: Path) -> bool:
+    """Tell whether label maps follow from the regions; where there are any, say why not."""
+    try:
+        return bool(labels.region_drawing)
+    except LabelError as error:
+        _log.warning("%s: structures are trained on in place of regions. %s", description, error)
+        return False
 
 
 def label_set(

@@ -21,7 +21,7 @@ from lamina.data.case import Case, patient_of
 from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
 from lamina.data.layouts.listing import check_listed, inside
-from lamina.data.layouts.msd import label_set, lists_cases
+from lamina.data.layouts.msd import draws_regions, label_set, lists_cases
 from lamina.data.layouts.pairing import Unpaired, check_channels, find_unpaired
 from lamina.data.layouts.table import has_table
 from lamina.errors import DatasetError, LabelError, LaminaError
@@ -79,7 +79,7 @@ def read(folder: Path) -> Cohort:
         name=str(data.get("name") or folder.name),
         channels=channels,
         labels=labels,
-        region_based="regions_class_order" in data and labels.draws_regions,
+        region_based="regions_class_order" in data and draws_regions(labels, path),
         cases=cases,
         licence=str(data.get("licence") or data.get("license") or ""),
         source=str(data.get("reference") or ""),

@@ -24,7 +24,6 @@ Config = NetworkConfig | ViTConfig
 """Of a network that segments, or of the transformer that draws attention maps."""
 
 _WRAPPERS = re.compile(r"^((module|backbone)\.)+")
-"""Names listed of each kind of misfit."""
 
 
 @dataclass(frozen=True, kw_only=True)

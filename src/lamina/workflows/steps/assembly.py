@@ -69,7 +69,8 @@ def network_of(config: TrainConfig, plan: Plan) -> NetworkConfig:
     if plan.region_based and preset.exclusive_classes:
         raise ConfigError(
             f"model = {config.model!r}: its classes exclude each other, the plan is region_based.",
-            remedy="Choose another network, or run lamina prepare without --protocol.",
+            remedy="Choose another network, or prepare again without what asks for regions: "
+            "--protocol, or regions_class_order or region_based in dataset.json.",
         )
     own = preset.spatial_dims
     if own < dims and "spatial_dims" not in config.model_options:
