@@ -96,7 +96,7 @@ def test_seeds_are_grouped_by_list_or_pattern(cli, scores, pattern):
         (["--group", "better=seed_0"], "two methods have this name"),
         ([], "at least two methods"),
         (["better/scores/scores.json", "--names", "a,b"], "given twice"),
-        (["seed_0", "--metric", "hd95"], "--metric hd95: is not in"),
+        (["seed_0", "--metric", "hd95"], "metric hd95: is not in"),
         (["seed_0", "better/scores/"], "better/scores: given twice. Give each"),
         (["nowhere"], "no such file or folder"),
     ],

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from lamina.models import configure
+from lamina.models import NetworkConfig, configure
 from lamina.models.complexity import complexity
 
 
@@ -22,7 +22,7 @@ class Small(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallConfig:
+class SmallConfig(NetworkConfig):
     size_divisor: ClassVar[int] = 1
     in_channels: int = 3
     num_classes: int = 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.models import configure
+from lamina.models import NetworkConfig, configure
 from lamina.training.cost import measure_cost
 
 
@@ -22,7 +22,7 @@ class Scale(nn.Module):
 
 
 @dataclass(frozen=True)
-class ScaleConfig:
+class ScaleConfig(NetworkConfig):
     in_channels: int = 3
     num_classes: int = 3
     spatial_dims: int = 3

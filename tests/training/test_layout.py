@@ -63,7 +63,7 @@ def test_each_process_has_a_gpu_of_its_own():
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
-        ({"devices": 3}, "--device cuda:2: torch finds 2 GPUs here"),
+        ({"devices": 3}, "device cuda:2: torch finds 2 GPUs here"),
         ({"sharded": True}, "sharded: needs several GPUs"),
         ({"sharded": True, "devices": 2, "device": "cpu"}, "sharded: needs several GPUs"),
         ({"device": "cuda:1", "devices": 2}, "device = 'cuda:1': is one GPU, for one process"),

@@ -114,7 +114,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     check_writable(path, volume.unit)
     file_format = format_of(path)[1]
     assert file_format.write is not None
-    storable = replace(volume, array=_storable(volume.array, path))
+    storable = replace(volume, array=_storable(volume.array))
     with atomic_path(path) as part:
         file_format.write(storable, part)
 
@@ -174,10 +174,8 @@ def _read(path: Path, reader_of: Callable[[Format], Callable[[Path], Volume]]) -
     return volume
 
 
-def _storable(array: NDArray[Any], path: Path) -> NDArray[Any]:
+def _storable(array: NDArray[Any]) -> NDArray[Any]:
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind not in "biuf":
-        raise FileError(f"{path}: values of type {array.dtype} cannot be written.")
     dtype = array.dtype.newbyteorder("=")
     if kind == "b":
         dtype = np.dtype(np.uint8)
