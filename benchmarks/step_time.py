@@ -52,7 +52,7 @@ def measure(name: str, threads: int | None) -> dict[str, Any]:
 
     from lamina.losses import build_loss
     from lamina.losses.deep_supervision import DeepSupervision
-    from lamina.models import configure, input_channels
+    from lamina.models import configure
 
     if threads:
         torch.set_num_threads(threads)
@@ -61,7 +61,7 @@ def measure(name: str, threads: int | None) -> dict[str, Any]:
     layout = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     network = config.build().to(memory_format=layout)
-    image = torch.randn(1, input_channels(config), *size).contiguous(memory_format=layout)
+    image = torch.randn(1, config.input_channels, *size).contiguous(memory_format=layout)
     target = torch.randint(0, CLASSES, (1, *size), dtype=torch.uint8)
     loss = DeepSupervision(build_loss("dice_ce"))
 

@@ -242,11 +242,11 @@ class TestNothingIsWrittenOver:
 
     def test_predictions_that_are_now_scans(self, scans, tiny_run, tmp_path):
         predict(tiny_run, scans, out=tmp_path / "out")
-        with pytest.raises(DatasetError, match="would be written over"):
+        with pytest.raises(DatasetError, match="results of earlier predictions only"):
             predict(tiny_run, tmp_path / "out", out=tmp_path / "out")
         linked = tmp_path / "link"
         linked.symlink_to(tmp_path / "out")
-        with pytest.raises(DatasetError, match="would be written over"):
+        with pytest.raises(DatasetError, match="results of earlier predictions only"):
             predict(tiny_run, tmp_path / "out", out=linked)
 
     def test_an_earlier_prediction_is_made_anew(self, scans, tiny_run, tmp_path):
@@ -453,7 +453,7 @@ def test_a_scan_too_large_for_the_memory_does_not_stop_the_others(scans, tiny_ru
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("{'a_large.nii': '")
+    assert done.stdout.startswith("{'a_large': '")
     assert "emory" in done.stdout or "allocate" in done.stdout
     assert names(tmp_path / "out") == ["ball_000.nii.gz", "prediction.json"]
 

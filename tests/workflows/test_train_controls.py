@@ -182,7 +182,7 @@ def test_a_recipe_trains_from_the_command_line(cli, tiny_work, short, tmp_path):
     ("options", "fault"),
     [
         (["--strict-paper"], "--strict-paper: needs a --recipe"),
-        (["--strict-paper", "--recipe", "auto"], "has no section strict_paper"),
+        (["--strict-paper", "--recipe", "auto"], "strict_paper: recipe 'auto' has no such section"),
         (["--recipe", "lightmedsec-acdc"], "did you mean lightmedseg-acdc"),
     ],
 )
