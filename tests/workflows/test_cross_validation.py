@@ -360,7 +360,7 @@ def test_prepared_slanted_scans_are_segmented_and_on_the_device_of_the_training(
         devices.append(device)
         return predict(*arguments, device=device, **options)
 
-    monkeypatch.setattr("lamina.workflows.predict.predict", noted)
+    monkeypatch.setattr("lamina.workflows.own_scans.predict", noted)
     run = tmp_path / "run"
     result = cross_validate(slanted_work, run, SETTINGS | {"device": "cpu"}, soup=True)
     assert result.all_failures == {}

@@ -6,7 +6,7 @@ from lamina.evaluation.statistics.means import intervals_of
 from lamina.files import write_json
 from lamina.labels import LabelSet
 from lamina.workflows.cross_validation.ensembles import metrics_of
-from lamina.workflows.predict import device_of
+from lamina.workflows.own_scans import device_of
 
 
 def test_a_device_that_is_not_here_any_more_is_not_asked_for():

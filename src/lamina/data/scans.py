@@ -1,7 +1,7 @@
 """Scans to segment: a file, a series, or a folder of such, as cases."""
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -110,27 +110,23 @@ def _by_channel(cases: Sequence[Case], num_channels: int) -> tuple[Case, ...]:
         cases: Of one file each; those of which a channel is missing stay as they are.
         num_channels: How many the model takes. A file of the only one loses its number, too.
     """
-    files: dict[str, dict[int, Path]] = defaultdict(dict)
-    counts: Counter[str] = Counter()
+    files: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for case in cases:
         name, number = _numbered(case.case_id, case.images[0])
-        files[name][number] = case.images[0]
-        counts[name] += 1
-    numbers = range(num_channels)
-    alone = _is_followed if num_channels == 1 else partial(_holds, num_channels=num_channels)
-    whole = {
-        name
-        for name, found in files.items()
-        if found.keys() == {*numbers} and counts[name] == num_channels and not alone(found[0])
-    }
+        files[name].append((number, case.images[0]))
+    keeps_name = _is_followed if num_channels == 1 else partial(_holds, num_channels=num_channels)
+    channels: dict[str, tuple[Path, ...]] = {}
+    for name, found in files.items():
+        numbers, images = zip(*sorted(found), strict=True)
+        if numbers == tuple(range(num_channels)) and not keeps_name(images[0]):
+            channels[name] = images
     joined = []
     for case in cases:
         name, number = _numbered(case.case_id, case.images[0])
-        if name not in whole:
+        if name not in channels:
             joined.append(case)
         elif number == 0:
-            images = tuple(files[name][number] for number in numbers)
-            joined.append(replace(case, case_id=name, images=images))
+            joined.append(replace(case, case_id=name, images=channels[name]))
     return tuple(joined)
 
 

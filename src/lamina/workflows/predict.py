@@ -16,7 +16,6 @@ from lamina.folders.model import Model, load
 from lamina.folders.prediction import RECORD, Outcome, read_record
 from lamina.folders.run import RunFolder
 from lamina.io.dicom_series import holds_series
-from lamina.training.device import is_here
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.batch import Batch, names_of
 from lamina.workflows.steps.cluster import Cluster
@@ -163,50 +162,6 @@ def predict(
         finally:
             remove_parts(out)
     return Prediction(out=out, outcomes=outcomes)
-
-
-def predict_prepared(
-    model: Path, *, out: Path, settings: Mapping[str, Any], **which: Any
-) -> Prediction:
-    """Segment scans as they were prepared, on the device of a training where it is here.
-
-    Args:
-        model: As for :func:`predict`.
-        out: As for :func:`predict`.
-        settings: Of the training.
-        **which: Scans, and what else :func:`predict` takes.
-    """
-    return predict(
-        model,
-        out=out,
-        device=device_of(settings),
-        resample_oblique=True,  # a scan that was not to be was not prepared
-        **which,
-    )
-
-
-def device_of(settings: Mapping[str, Any]) -> str | None:
-    """Return the device that a training was told to take, where this machine has it."""
-    device: str | None = settings.get("device")
-    return device if device and is_here(device) else None
-
-
-def predict_validation(run: RunFolder, out: Path, progress: Progress) -> None:
-    """Segment the scans a fold was validated on, unless this very model has done so already."""
-    model, cases = sha256(run.bundle_file), {case.case_id for case in run.cases("val")}
-    entries = read_record(out)["cases"]
-    ours = {e["case_id"]: e for e in entries if e.get("model") == model and e["segmentation"]}
-    files = {case: out / e["segmentation"] for case, e in ours.items()}
-    whole = {c for c, file in files.items() if file.is_file() and sha256(file) == ours[c]["sha256"]}
-    if not whole >= cases:
-        predict_prepared(
-            run.root,
-            out=out,
-            settings=run.manifest()["config"],
-            split="val",
-            beside_others=True,
-            progress=progress,
-        )
 
 
 def _batch(

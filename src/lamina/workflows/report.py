@@ -31,7 +31,7 @@ from lamina.report.slices import is_ct
 from lamina.report.tables import latex_table, markdown_table
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict_validation
+from lamina.workflows.own_scans import predict_validation
 from lamina.workflows.steps.reported_cases import (
     are_scored,
     flags_of,

@@ -28,7 +28,7 @@ from lamina.workflows.cross_validation import record
 from lamina.workflows.cross_validation.ensembles import cook_soup, ensemble, metrics_of
 from lamina.workflows.cross_validation.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict_validation
+from lamina.workflows.own_scans import predict_validation
 from lamina.workflows.train import Training, train
 
 log = logging.getLogger(__name__)

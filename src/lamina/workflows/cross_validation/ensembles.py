@@ -28,7 +28,7 @@ from lamina.folders.prediction import read_record, write_record
 from lamina.folders.run import RunFolder
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict_prepared
+from lamina.workflows.own_scans import predict_prepared
 
 SOUP_MARGIN = 0.001
 """Difference of mean Dice on the test scans up to which soup and ensemble are equally good."""

@@ -18,7 +18,7 @@ from lamina.signals import ENDING
 from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.predict import predict_prepared
+from lamina.workflows.own_scans import predict_prepared
 from lamina.workflows.study.unseen import unseen_cases
 from lamina.workflows.train import finish_run
 
