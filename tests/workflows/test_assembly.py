@@ -7,7 +7,7 @@ import pytest
 from lamina.errors import ConfigError
 from lamina.files import read_json
 from lamina.folders.work import WorkFolder
-from lamina.models import NETWORKS, own_precision
+from lamina.models import NETWORKS, usual
 from lamina.training.config import TrainConfig
 from lamina.workflows.steps import rehearsal
 from lamina.workflows.steps.assembly import loss_of, network_and_loss, network_of
@@ -65,8 +65,8 @@ def test_steps_that_are_passes_stay_open_until_the_cases_are_known(plan):
 
 
 def test_glims_keeps_to_full_precision_unless_told_otherwise(plan):
-    assert {own_precision(name) for name in NETWORKS if name.startswith("glims")} == {"fp32"}
-    assert own_precision("lightmedseg") is None
+    assert {usual(name).precision for name in NETWORKS if name.startswith("glims")} == {"fp32"}
+    assert usual("lightmedseg").precision is None
     planned = replace(plan, network="glims", precision="bf16")
     for asked, taken in (("auto", "fp32"), ("bf16", "bf16")):
         config = TrainConfig(device="cpu", precision=asked)

@@ -274,6 +274,13 @@ def test_a_run_takes_the_planned_format_and_layout_unless_told_otherwise(work):
         ({"model": "mpunet", "optimiser": {"weight_decay": 0.1}}, 1e-4),
         ({"model": "mpunet", "optimiser": {"lr": 3e-4}}, 3e-4),
         ({"model": "mpunet", "optimiser": {"lr": Optimiser().lr}}, Optimiser().lr),
+        ({"model": "lgmsnet_2d"}, 2e-3),
+        ({"model": "lgmsnet_3d"}, Optimiser().lr),
+        ({"model": "cmunext_s"}, 2e-3),
+        ({"model": "unet_lms"}, 2e-3),
+        ({"model": "dainet_unet"}, 2e-3),
+        ({"model": "unext"}, Optimiser().lr),
+        ({"model": "lgmsnet_2d", "optimiser": {"lr": 0.01}}, 0.01),
     ],
 )
 def test_a_network_has_its_own_learning_rate_unless_told_otherwise(work, settings, rate):

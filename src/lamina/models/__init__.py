@@ -30,9 +30,6 @@ class NetworkConfig(ABC):
         ConfigError: Values out of range, all of them at once.
     """
 
-    learning_rate: ClassVar[float | None] = None
-    """The highest rate that suits the network where the usual one does not, found by trying some on
-    a few datasets."""
     precision: ClassVar[Literal["fp32"] | None] = None
     """The number format to keep to where none is asked for: half precision changes it too much."""
     exclusive_classes: ClassVar[bool] = False
@@ -61,6 +58,11 @@ class NetworkConfig(ABC):
     @abstractmethod
     def size_divisor(self) -> int:
         """Sizes that are multiples of it cost no padding; the network accepts every size."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The highest rate that suits it where the usual one does not, as trying some showed."""
+        return None
 
     @property
     def attention_maps(self) -> int:
@@ -103,22 +105,13 @@ def preset(name: str, published: Published | None = None) -> Callable[[Preset], 
     return add
 
 
-def own_learning_rate(name: str) -> float | None:
-    """Return ``learning_rate`` of preset ``name``.
+def usual(name: str) -> NetworkConfig:
+    """Return the configuration of preset ``name`` for one channel and two classes.
 
     Raises:
         UnknownNameError: No preset is called ``name``.
     """
-    return NETWORKS.get(name)(1, 2).learning_rate
-
-
-def own_precision(name: str) -> Literal["fp32"] | None:
-    """Return ``precision`` of preset ``name``.
-
-    Raises:
-        UnknownNameError: No preset is called ``name``.
-    """
-    return NETWORKS.get(name)(1, 2).precision
+    return NETWORKS.get(name)(1, 2)
 
 
 def configure(name: str, *, in_channels: int, num_classes: int, **options: Any) -> NetworkConfig:

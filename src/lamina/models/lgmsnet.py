@@ -64,6 +64,11 @@ class LGMSNetConfig(NetworkConfig):
     """Normalisation of the convolutional branch of GMS; "instance" where batches are of one case
     (ours), for batch statistics of training are then far from the running ones of evaluation."""
 
+    @property
+    def learning_rate(self) -> float | None:
+        """Of images less than the usual one, as trying some showed; of volumes the usual one."""
+        return 2e-3 if self.spatial_dims == 2 else None
+
     def _constraints(self) -> Constraints:
         channels_fit = len(self.channels) == 5 and min(self.channels) >= 1
         lms_fits = all(c % len(KERNELS) == 0 for c in self.channels[:2])

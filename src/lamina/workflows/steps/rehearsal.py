@@ -19,7 +19,7 @@ from lamina.errors import ResourceError
 from lamina.inference.backend import TorchNetwork
 from lamina.inference.memory import peak_bytes
 from lamina.inference.predictor import segment_prepared
-from lamina.models import own_precision
+from lamina.models import usual
 from lamina.training.config import Precision, TrainConfig
 from lamina.training.device import has_bf16
 from lamina.training.fit import fit
@@ -130,7 +130,7 @@ def rehearse(
 
     try:
         taken: dict[Precision, float] = {config.precision: step_s(config.precision)}
-        if device == "cpu" and has_bf16() and own_precision(plan.network) is None:
+        if device == "cpu" and has_bf16() and usual(plan.network).precision is None:
             taken["bf16"] = step_s("bf16")
         images = device == "cpu" and len(plan.seen_axes) == 2
         pixel_by_pixel_s = step_s(_worthwhile(taken), channels_last=True) if images else None

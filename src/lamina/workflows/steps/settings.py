@@ -11,10 +11,9 @@ from lamina.data.plan import Plan
 from lamina.errors import ConfigError
 from lamina.folders.run import RunFolder
 from lamina.folders.work import WorkFolder
-from lamina.models import own_learning_rate, own_precision
+from lamina.models import usual
 from lamina.training.config import TrainConfig
-from lamina.training.device import chosen_device, require_device
-from lamina.training.fit import resolve_precision
+from lamina.training.device import chosen_device, require_device, resolve_precision
 from lamina.workflows.steps.run_record import MAY_CHANGE, unchanged
 
 REGION_LOSS = "region_dice_ce"
@@ -47,7 +46,7 @@ def configured(settings: Mapping[str, Any], plan: Plan) -> TrainConfig:
         UnknownNameError: There is no such network.
     """
     config = resolve(TrainConfig, settings)
-    rate = own_learning_rate(config.model or plan.network)
+    rate = usual(config.model or plan.network).learning_rate
     return config if rate is None else resolve(TrainConfig, {"optimiser": {"lr": rate}}, settings)
 
 
@@ -60,6 +59,7 @@ def completed(config: TrainConfig, plan: Plan) -> TrainConfig:
         ConfigError: Settings and plan differ in axes, one has slices and the other volumes, or the
             device is not here.
     """
+    model = config.model or plan.network
     for name in ("patch_size", "roi_size"):
         sides = getattr(config, name)
         if sides and len(sides) != plan.spatial_dims:
@@ -69,7 +69,7 @@ def completed(config: TrainConfig, plan: Plan) -> TrainConfig:
                 f"{name} = {sides}: is of volumes; the plan cuts slices across axis "
                 f"{plan.slice_axis}.",
                 remedy="A network asked for by name is planned in volumes where it can see them: "
-                f"lamina plan WORK --model {config.model or plan.network}.",
+                f"lamina plan WORK --model {model}.",
             )
     axes, num_axes = config.augmentation.mirror_axes or (), len(plan.seen_axes)
     if any(axis >= num_axes for axis in axes):
@@ -80,18 +80,18 @@ def completed(config: TrainConfig, plan: Plan) -> TrainConfig:
     timed = config.time_budget_s is not None
     by_default = config.loss == TrainConfig.loss
     rehearsed = config.model in (None, plan.network) and device == "cpu"
-    usual = own_precision(config.model or plan.network) or (plan.precision if rehearsed else "auto")
+    precision = usual(model).precision or (plan.precision if rehearsed else "auto")
     layout = config.channels_last
     return replace(
         config,
-        model=config.model or plan.network,
+        model=model,
         loss=REGION_LOSS if plan.region_based and by_default else config.loss,
         patch_size=config.patch_size or plan.patch_size,
         batch_size=config.batch_size or plan.batch_size,
         steps_per_epoch=config.steps_per_epoch or planned_steps,
         epochs=config.epochs or (None if timed else plan.epochs),
         precision=resolve_precision(
-            usual if config.precision == "auto" else config.precision, device
+            precision if config.precision == "auto" else config.precision, device
         ),
         channels_last=rehearsed and plan.channels_last if layout is None else layout,
     )
