@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from results_page import RECORDS, dice_of, groups_of, interval_of, read_records
+from results_page import RECORDS, called, dice_of, groups_of, interval_of, read_records
 
 from lamina.report.comparison_pictures import BLUE, DPI, FAINT, INK, MUTED
 
@@ -40,7 +39,6 @@ def draw(panels: dict[str, list[dict[str, Any]]]) -> Figure:
     """Return one panel for each title, networks as points: seconds a scan, and Dice."""
     rows = ceil(len(panels) / _COLUMNS)
     figure = Figure(figsize=(_COLUMNS * _PANEL[0], rows * _PANEL[1]), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for ax, (title, records) in zip(axes, panels.items(), strict=False):
         _panel(ax, title, records)
@@ -74,7 +72,7 @@ def _name(ax: "Axes", records: list[dict[str, Any]], best: list[dict[str, Any]])
     heights = [(dice_of(record) - bottom) / (top - bottom) for record in upwards]
     for record, level in zip(upwards, spread(heights), strict=True):
         ax.annotate(
-            f"{record['network']}, {record['model_mb']:.0f} MB",
+            f"{called(record)}, {record['model_mb']:.0f} MB",
             _place(record),
             (1.03, level),
             textcoords="axes fraction",

@@ -41,6 +41,12 @@ and among the others, are at equal time. Heavy networks take few steps in it. At
 rate MPU-Net diverged and SegResNet found nothing; they were given the rates of their own that are
 their defaults now.
 
+Tables of pictures and slices at equal time or steps, except where they say otherwise, were made at
+0.006, the usual learning rate, for all networks. LGMSNet 2D learns better at 0.002, as the tables
+of BUSI and Kvasir show; so did CMUNeXt, U-Net and DAI-Net's U-Net in short trials that are not
+shown here, and UNeXt and TinyU-Net did not. 0.002 is the default now of LGMSNet 2D, CMUNeXt, U-Net
+and DAI-Net.
+
 Tables under a heading of their own hold networks that had the same time, or as many steps, on the
 same prepared data: what each reaches early on one core, and no more. Below, their Dice beside the
 time of a prediction; bars are the intervals, the line joins those that no other beats in both.
@@ -150,7 +156,7 @@ def _table(records: list[dict[str, Any]]) -> list[str]:
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     compared = _against_first(records)
     lines += [_row(record, text) for record, text in zip(records, compared, strict=True)]
-    notes = [f"- {_called(record)}: {record['note']}" for record in records]
+    notes = [f"- {called(record)}: {record['note']}" for record in records]
     if len(records) > 1 and len({record["note"] for record in records}) == 1:
         notes = [f"Each: {records[0]['note']}."]
     return [*lines, "", *notes, ""]
@@ -182,7 +188,7 @@ def _row(record: dict[str, Any], compared: str) -> str:
     dice = f"**{interval.mean:.3f}**"
     dice += "" if interval.missing else f" [{interval.low:.3f}, {interval.high:.3f}]"
     dice += f", n {interval.n}"
-    cells = [_called(record), _validated_on(record), dice, _iou(record), _hd95(record), compared]
+    cells = [called(record), _validated_on(record), dice, _iou(record), _hd95(record), compared]
     cells += [*_cost(record), _prediction(record), _training(record), _size(record)]
     return f"| {' | '.join(cells)} |"
 
@@ -192,7 +198,8 @@ def interval_of(record: dict[str, Any]) -> Interval:
     return mean_interval(_of_patients(record, "dice"))
 
 
-def _called(record: dict[str, Any]) -> str:
+def called(record: dict[str, Any]) -> str:
+    """Return the network and what tells the record from others of it."""
     return ", ".join([record["network"], *filter(None, [record.get("variant")])])
 
 
@@ -248,7 +255,7 @@ def with_table(readme: str, sets: dict[str, list[dict[str, Any]]]) -> str:
     ]
     alone = {name: groups_of(records).get("", []) for name, records in sets.items()}
     for name, (best, *_) in [(name, records) for name, records in alone.items() if records]:
-        cells = [name, _called(best), _validated_on(best)]
+        cells = [name, called(best), _validated_on(best)]
         cells += [f"**{dice_of(best):.3f}**", _iou(best), _hd95(best)]
         lines.append(f"| {' | '.join([*cells, _training(best), _size(best)])} |")
     head, _, rest = readme.partition(BEGIN)
