@@ -30,6 +30,7 @@ from scipy.ndimage import find_objects
 from lamina.evaluation.metrics import METRICS
 from lamina.evaluation.scores import score_case
 from lamina.labels import LabelSet
+from lamina.workflows.bench.record import processor
 
 SHAPE, SPACING = (512, 512, 200), (0.8, 0.8, 1.5)
 CENTRES_AND_RADII = (
@@ -194,13 +195,6 @@ def confusion(name: str, maps: list[torch.Tensor]) -> object:
     metric = monai.metrics.ConfusionMatrixMetric(metric_name=name)
     metric(*maps)
     return metric.aggregate()
-
-
-def processor() -> str:
-    """Return the name of the processor, where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
 def seconds(job: Callable[[], object]) -> float:

@@ -112,21 +112,17 @@ def _lines(scan: dict[str, Any]) -> Iterator[str]:
 
 
 def _keep(out: Path, scans: dict[str, Any]) -> None:
+    from lamina.workflows.bench.record import processor
+
     known = json.loads(out.read_text("utf-8"))["scans"] if out.is_file() else {}
     record = {
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": 1,
         "packages": {name: version(name) for name in PACKAGES},
         "scans": {name: scan for name in TASKS if (scan := (known | scans).get(name))},
     }
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
 if __name__ == "__main__":

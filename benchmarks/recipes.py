@@ -2,7 +2,7 @@
 
 Shows that each paper's settings run on data of the kind they were written for, what steps and a
 validation cost, and which share of the time training waits for data. Prints a line of JSON for each
-and, with --out, keeps a record, of which tools/training.py makes the table. What was prepared and
+and, with --out, keeps a record, of which tools/sections.py makes the table. What was prepared and
 trained stays in --scratch, and is not done again.
 """
 

@@ -102,20 +102,16 @@ def _in_a_child(name: str, threads: int | None) -> dict[str, Any]:
 
 
 def _keep(out: Path, rows: dict[str, Any]) -> None:
+    from lamina.workflows.bench.record import processor
+
     known = json.loads(out.read_text("utf-8")) if out.is_file() else {"rows": {}}
     record = {
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "repeats": REPEATS,
         "rows": dict(sorted((known["rows"] | rows).items())),
     }
     out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    return next((s.partition(":")[2].strip() for s in lines if s.startswith("model name")), "")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina.config import layered, load_yaml, resolve
+from lamina.config import flat, layered, load_yaml, nested, resolve
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError
 
@@ -150,6 +150,14 @@ def test_keys_that_are_no_text_and_branches_that_are_no_mapping_are_refused():
 def test_layers_are_merged_name_by_name():
     merged = layered({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}}, {"d": {"e": 6}})
     assert merged == {"a": {"b": 5, "c": 2}, "d": {"e": 6}}
+
+
+def test_dotted_names_and_nested_settings_say_the_same():
+    settings = {"optimiser": {"betas": [0.9, 0.99], "decay": {"bias": 0}}, "fade": {}, "epochs": 3}
+    named = {"optimiser.betas": [0.9, 0.99], "optimiser.decay.bias": 0, "fade": {}, "epochs": 3}
+    assert flat(settings) == named
+    assert layered(*(nested(name, value) for name, value in named.items())) == settings
+    assert nested(".epochs", 5) == {"": {"epochs": 5}}  # for the reader of settings to refuse
 
 
 def test_yaml_files_are_read(tmp_path):

@@ -88,26 +88,13 @@ def test_the_network_of_the_manual_keeps_the_contract_as_it_stands(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_page_of_the_server_shows_its_record():
-    """Made by ``tools/serving.py``; run it again where this fails."""
-    with_section = runpy.run_path(str(ROOT / "tools" / "serving.py"))["with_section"]
-    record = json.loads((ROOT / "docs" / "serving.json").read_text("utf-8"))
-    shown = (ROOT / "docs" / "serving.md").read_text("utf-8")
-    assert shown == with_section(shown, record)
+SECTIONS = runpy.run_path(str(ROOT / "tools" / "sections.py"))
 
 
-def test_the_page_of_statistics_shows_its_record():
-    """Made by ``tools/interval_coverage.py``; run it again where this fails."""
-    with_section = runpy.run_path(str(ROOT / "tools" / "interval_coverage.py"))["with_section"]
-    record = json.loads((ROOT / "docs" / "interval_coverage.json").read_text("utf-8"))
-    shown = (ROOT / "docs" / "statistics.md").read_text("utf-8")
-    assert shown == with_section(shown, record)
-
-
-def test_the_pages_of_training_show_their_records():
-    """Made by ``tools/training.py``; run it again where this fails."""
-    tool = runpy.run_path(str(ROOT / "tools" / "training.py"))
-    for name, page in tool["PAGES"].items():
-        record = json.loads((ROOT / "docs" / f"{name}.json").read_text("utf-8"))
-        shown = (ROOT / "docs" / page).read_text("utf-8")
-        assert shown == tool["with_section"](shown, name, record)
+@pytest.mark.parametrize("name", SECTIONS["PAGES"])
+def test_sections_of_pages_show_their_records(name):
+    """Made by ``tools/sections.py``; run it again where this fails."""
+    page, _ = SECTIONS["PAGES"][name]
+    record = json.loads((ROOT / "docs" / f"{name}.json").read_text("utf-8"))
+    shown = (ROOT / "docs" / page).read_text("utf-8")
+    assert shown == SECTIONS["with_section"](shown, name, record)

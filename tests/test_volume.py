@@ -62,3 +62,12 @@ def test_a_volume_does_not_move_afterwards():
     assert volume.spacing == (1, 1, 1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         volume.affine = affine
+
+
+def test_volumes_on_different_grids_are_told_by_their_files():
+    scan = Volume(np.zeros((2, 4, 5, 6)), np.eye(4), "scan.nii")
+    label = Volume(np.zeros((1, 4, 5, 6)), np.eye(4), "label.nii")
+    scan.check_grid_of(label)
+    moved = dataclasses.replace(label, affine=affine_from((1, 1, 1), (0, 0, 1)))
+    with pytest.raises(GeometryError, match=r"^scan\.nii and label\.nii: positions differ by 1 mm"):
+        scan.check_grid_of(moved)

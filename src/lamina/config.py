@@ -19,7 +19,12 @@ T = TypeVar("T")
 _PRESET = "preset"
 _WANTED = {
     "tuple_type": "must be a list, in brackets",
-    "dict_type": "must be settings with names, such as {name: value}",
+    "dict_type": "must be settings with names, such as {{name: value}}",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be above {gt:.10g}",
+    "greater_than_equal": "must be at least {ge:.10g}",
+    "less_than": "must be below {lt:.10g}",
+    "less_than_equal": "must be at most {le:.10g}",
 }
 """What a setting must be, by pydantic's name for what it is not."""
 
@@ -45,6 +50,23 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def nested(name: str, value: Any) -> dict[str, Any]:
+    """Return one setting by its dotted name as nested settings: ``a.b`` as ``{a: {b: ...}}``."""
+    outer, dot, inner = name.rpartition(".")
+    return nested(outer, {inner: value}) if dot else {inner: value}
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Lay nested settings over each other, later ones winning.
 
@@ -59,9 +81,9 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def resolve(schema: type[T], *layers: Any) -> T:
     """Build ``schema`` (a dataclass, possibly of dataclasses) from layers, later ones winning.
 
-    Settings classes check themselves in ``__post_init__`` and raise ``ConfigError`` or
-    ``ValueError`` there. A nested class with a method ``named`` has presets: it may be given as a
-    name, or as a mapping that has one under ``preset``.
+    Types of fields may have ranges; settings classes check other rules in ``__post_init__`` and
+    raise ``ConfigError`` or ``ValueError`` there. A nested class with a method ``named`` has
+    presets: it may be given as a name, or as a mapping that has one under ``preset``.
 
     Raises:
         ConfigError: Unknown keys, wrong types, values out of range: all of them, one line each; or
@@ -119,7 +141,9 @@ def _describe(fault: Mapping[str, Any], known: Sequence[str]) -> str:
     path = ".".join(str(part) for part in loc)
     if fault["type"] in ("unexpected_keyword_argument", "invalid_key"):
         return f"{path}: unknown; {_offer(loc, known)}"
-    message = _WANTED.get(fault["type"], str(fault["msg"]).removeprefix("Value error, "))
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if wanted := _WANTED.get(fault["type"]):
+        message = wanted.format(**fault.get("ctx", {}))
     if fault["type"] == "dataclass_type":
         parts = [name for name in known if name.startswith(f"{path}.")]
         message = f"has settings of its own: {some(parts, 4)}"

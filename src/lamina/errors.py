@@ -5,7 +5,12 @@ what to do about it. The command line prints both and nothing else; ``--json`` p
 :meth:`LaminaError.as_dict`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+_NAMES = 100
+"""Known names that an error lists."""
 
 
 class LaminaError(Exception):
@@ -97,6 +102,25 @@ def some(items: Iterable[object], most: int = 8, *, separator: str = ", ") -> st
     return separator.join(texts[:most]) + rest
 
 
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return at most five of the names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)[:5]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for a name that there is not: it offers near ones, or those that are."""
+    names = list(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    offer = f"Did you mean {' or '.join(near)}?" if near else f"Known: {some(names, _NAMES)}."
+    return UnknownNameError(f"Unknown {what} {name!r}.", remedy=offer)
+
+
 def reasons(cases: Mapping[str, str]) -> str:
     """Say why the first few of many cases, by case id, are as they are."""
     return some((f"{case}: {why}" for case, why in cases.items()), 3, separator="; ")
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says first; of one that says nothing, what it is."""
+    nothing = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+    return str(error).partition("\n")[0] or nothing

@@ -26,6 +26,9 @@ SAME_SPACING = 1e-4
 _BEYOND_MM = 1e12
 """Numbers this large are damage; their squares would overflow."""
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""World coordinates of DICOM and ITK, whose x and y point the other way, as ours."""
+
 _AXES = ("LR", "PA", "IS")
 
 
@@ -69,6 +72,16 @@ def voxel_volume(affine: Affine, spatial_dims: int = 3) -> float:
     """
     sides = np.linalg.qr(affine[:3, :spatial_dims]).R.diagonal()
     return float(np.abs(sides.prod()))
+
+
+def size_unit(unit: str, spatial_dims: int) -> tuple[float, str]:
+    """Return how many mm³, or mm² of an image, make the unit of structures' sizes, and its name.
+
+    Where lengths are in ``px`` that is one pixel.
+    """
+    if unit == "px":
+        return 1.0, "px"
+    return (1000.0, "ml") if spatial_dims == 3 else (100.0, "cm²")
 
 
 def is_sheared(affine: Affine) -> bool:

@@ -3,10 +3,9 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import Generic, TypeVar
 
-from lamina.errors import UnknownNameError
+from lamina.errors import unknown
 
 T = TypeVar("T")
 
@@ -52,9 +51,7 @@ class Registry(Generic[T]):
         self._scan()
         if name in self._members:
             return self._members[name]
-        near = get_close_matches(name, self._members, n=3, cutoff=0.5)
-        offer = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(self)}."
-        raise UnknownNameError(f"Unknown {self.family} {name!r}.", remedy=offer)
+        raise unknown(self.family, name, self)
 
     def __iter__(self) -> Iterator[str]:
         self._scan()

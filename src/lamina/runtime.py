@@ -18,7 +18,7 @@ from lamina.data.case import Case
 from lamina.data.scans import scan_of
 from lamina.data.slices import slice_axis
 from lamina.data.workers import num_cores
-from lamina.errors import BundleError, ConfigError, FileError, LaminaError
+from lamina.errors import BundleError, ConfigError, FileError, LaminaError, first_line
 from lamina.export.attention import MapDrawer
 from lamina.export.container import Exported, read_exported
 from lamina.export.targets import ATTENTION, MODEL, TARGETS, Precision
@@ -176,7 +176,7 @@ def main(given: Sequence[str] | None = None) -> None:
         missing = LaminaError(f"{error.name} is not installed.", remedy="Install it.")
         _refuse(missing, arguments.json)
     except (MemoryError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0] or "out of memory"
+        reason = first_line(error)
         _refuse(LaminaError(f"Cannot be segmented on this machine: {reason}."), arguments.json)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -13,6 +13,7 @@ from lamina.geometry import (
     Affine,
     affine_from,
     check_affine,
+    check_same_grid,
     corners,
     orientation_of,
     spacing_of,
@@ -97,6 +98,20 @@ class Volume:
     def laid_on(self, other: "Volume") -> "Volume":
         """Return the same voxels where ``other``, of the same shape, has its own."""
         return replace(self, affine=other.affine, unit=other.unit)
+
+    def check_grid_of(self, other: "Volume") -> None:
+        """Check that another volume lies on the grid of this one.
+
+        Raises:
+            GeometryError: As :func:`lamina.geometry.check_same_grid`.
+        """
+        check_same_grid(
+            self.affine,
+            self.spatial_shape,
+            other.affine,
+            other.spatial_shape,
+            f"{self.source} and {other.source}",
+        )
 
     @property
     def voxel_volume(self) -> float:

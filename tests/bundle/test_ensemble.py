@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lamina.bundle import (
-    averaged,
     build_network,
     joined,
     load_bundle,
@@ -117,14 +116,6 @@ def test_postprocessing_of_another_shape_is_refused(bundle, repack, tmp_path, st
     record = json.loads(content["bundle.json"]) | {"postprocessing": steps}
     with pytest.raises(BundleError, match=re.escape("postprocessing must be a list of mappings")):
         load_bundle(repack({**content, "bundle.json": json.dumps(record).encode()}))
-
-
-def test_mean_weights_are_the_mean_and_counts_are_the_firsts():
-    ours = {"a": torch.tensor([1.0, 2.0]), "seen": torch.tensor(4)}
-    theirs = {"a": torch.tensor([3.0, 6.0]), "seen": torch.tensor(9)}
-    found = averaged([ours, theirs])
-    assert torch.equal(found["a"], torch.tensor([2.0, 4.0]))
-    assert torch.equal(found["seen"], torch.tensor(4))
 
 
 def archived(path):

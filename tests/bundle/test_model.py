@@ -24,6 +24,12 @@ def test_network_owns_its_weights(bundle):
     assert torch.equal(bundle.weights[first], before)
 
 
+@pytest.mark.parametrize("provenance", [{}, {"dataset": None}, {"dataset": "hearts"}])
+def test_records_without_a_dataset_tell_nothing_of_it(bundle, provenance):
+    assert replace(bundle, provenance={"dataset": {"name": "hearts"}}).dataset["name"] == "hearts"
+    assert not replace(bundle, provenance=provenance).dataset
+
+
 def test_building_leaves_the_random_state(bundle):
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -224,6 +224,7 @@ class TestWords:
         assert "sed: unknown; did you mean seed?" in done.stderr
         assert "optimiser.learning_rate: unknown" in done.stderr
         assert "oversample_foreground = 'lots'" in done.stderr
+        assert "epochs = -3: must be above 0" in done.stderr
         assert not (tmp_path / "run").exists()
 
     def test_flags_win_over_the_recipe_and_set_over_flags(self, cli, tiny_work, tmp_path):

@@ -53,6 +53,17 @@ def test_an_error_is_its_message_and_its_remedy(terminal):
     assert error_of(terminal(quiet=True), error) == shown
 
 
+def test_one_that_is_hushed_says_nothing_but_errors(terminal, capsys):
+    hushed = terminal(as_json=True)
+    hushed.hush()
+    hushed.result({"dice": 0.9}, "Dice 0.9")
+    hushed.tell("Epoch 1 of 2")
+    logging.getLogger("lamina").warning("The disk is slow.")
+    assert (capsys.readouterr().out, hushed.out.file.getvalue()) == ("", "")
+    error = DatasetError("odd.nii: is empty.")
+    assert error_of(hushed, error) == (REFUSED, "Error: odd.nii: is empty.\n")
+
+
 def test_a_missing_package_is_told_with_the_extra_that_declares_it(terminal):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

@@ -3,8 +3,7 @@
 import pytest
 import typer
 
-from lamina.cli.units import duration, memory, millimetres, names, pause, spoken
-from lamina.errors import ConfigError
+from lamina.cli.units import duration, folds, memory, millimetres, names, numbers, pause, spoken
 
 
 @pytest.mark.parametrize(
@@ -73,15 +72,22 @@ def test_a_pause_is_a_time_or_none():
 
 
 def test_names_are_words_with_commas_between():
-    assert names("--rows", "A, b c ,D") == ["A", "b c", "D"]
+    assert names("A, b c ,D") == ["A", "b c", "D"]
     for wrong in ("", "A,", " ,A"):
-        with pytest.raises(ConfigError, match="--rows .*: must be names"):
-            names("--rows", wrong)
+        with pytest.raises(typer.BadParameter, match="must be names"):
+            names(wrong)
+
+
+def test_folds_are_whole_numbers_with_commas_between_or_all():
+    assert numbers("0, 12") == folds("0, 12") == [0, 12]
+    assert folds("all") is None
+    for wrong in ("", "0,", "-1", "1.5", "²", "all,0"):
+        with pytest.raises(typer.BadParameter, match="must be whole numbers"):
+            folds(wrong)
 
 
 def test_sizes_of_voxels_are_numbers_with_commas_between():
-    assert millimetres("--spacing", None) is None
-    assert millimetres("--spacing", "1, 1,2.5") == [1.0, 1.0, 2.5]
+    assert millimetres("1, 1,2.5") == [1.0, 1.0, 2.5]
     for wrong in ("", "1,", "1x1", "-1,1", "nan,1"):
-        with pytest.raises(ConfigError, match="--spacing"):
-            millimetres("--spacing", wrong)
+        with pytest.raises(typer.BadParameter, match="must be sizes in mm"):
+            millimetres(wrong)

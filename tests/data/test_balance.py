@@ -60,9 +60,15 @@ def test_cases_without_structures_can_be_cut(prepared_cases):
     assert all(0 <= low <= 4 for low in start)
 
 
-def test_balanced_by_case_a_place_is_that_of_its_two_halves(prepared_cases):
-    sampler = sampler_of(prepared_cases, "case", share=0.5, patch_size=(10, 10, 10))
-    for step in range(20):
-        case = sampler.case_for(step, 0)
-        start = sampler.start_for(case, random_for(3, step, 0))
-        assert sampler.place_for(step, 0, random_for(3, step, 0)) == (case, start)
+@pytest.mark.parametrize(
+    ("balance", "places"),
+    [
+        ("case", ["1 -3 0 4", "0 -2 8 8", "3 -4 0 8", "2 0 2 0", "0 -1 6 4"]),
+        ("class", ["1 -3 0 4", "0 -3 8 8", "3 -4 0 8", "0 -2 8 8", "0 -3 8 8"]),
+    ],
+)
+def test_places_are_drawn_as_ever_so_that_runs_of_before_go_on(uneven_cases, balance, places):
+    sampler = sampler_of(uneven_cases, balance, share=0.5, patch_size=(16, 4, 4))
+    drawn = [sampler.place_for(step, 0, random_for(3, step, 0)) for step in range(5)]
+    shown = [" ".join([case.case_id[-1], *map(str, start)]) for case, start in drawn]
+    assert shown == places

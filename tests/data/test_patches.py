@@ -237,7 +237,7 @@ def test_attention_maps_move_with_the_image_and_keep_their_values(stored):
     )
     for number in range(5):
         rng = random_for(3, number, 0)
-        start = sampler.start_for(case, rng)
+        _, start = sampler.place_for(number, 0, rng)
         motion = draw_motion(dataset.augmentation, (12, 10, 8), SPACING, (0,), rng)
         still, _ = cut_moved(case, start, (12, 10, 8), motion)
         both, _ = dataset[number]

@@ -11,7 +11,6 @@ from lamina.data.datasets import load_description
 from lamina.data.protocols import apply_protocol, follow, match, used_by
 from lamina.errors import DatasetError, UnknownNameError
 from lamina.labels import LabelSet
-from lamina.workflows.datasets import list_datasets
 
 
 def cohort_of(ids, values=(1, 2, 3), licence="") -> Cohort:
@@ -230,10 +229,3 @@ def test_the_licence_of_the_download_goes_before_ours():
     assert assigned(livers(), "lits", "mpunet").cohort.licence == "see the site"
     given = cohort_of(["BRATS_001", "BRATS_058"], licence="as given")
     assert assigned(given, "msd_task01", "lightmedseg").cohort.licence == "as given"
-
-
-def test_datasets_are_listed_by_name():
-    assert [found.name for found in list_datasets(["lits", "acdc"])] == ["lits", "acdc"]
-    assert len(list_datasets()) == 16
-    with pytest.raises(UnknownNameError, match="Did you mean lits"):
-        list_datasets(["lit"])

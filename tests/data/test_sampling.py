@@ -25,8 +25,13 @@ def sampler(prepared_cases) -> PatchSampler:
 
 
 def choice(sampler, step, slot):
-    case = sampler.case_for(step, slot)
-    return case.case_id, sampler.start_for(case, random_for(sampler.seed, step, slot))
+    case, start = sampler.place_for(step, slot, random_for(sampler.seed, step, slot))
+    return case.case_id, start
+
+
+def starts_in(case, sampler, count):
+    alone = replace(sampler, cases=[case])
+    return [alone.place_for(step, 0, random_for(sampler.seed, step, 0))[1] for step in range(count)]
 
 
 @settings(deadline=None)
@@ -75,8 +80,7 @@ def test_foreground_patches_hold_their_structure(prepared_cases):
     )
     held = Counter()
     for case in prepared_cases[:-1]:
-        for step in range(40):
-            start = sampler.start_for(case, random_for(0, step, 0))
+        for start in starts_in(case, sampler, 40):
             window = tuple(slice(low, low + 6) for low in start)
             patch = case.label[0][window]
             assert np.isin(patch, (1, 2)).any()
@@ -89,12 +93,12 @@ def test_foreground_patches_are_centred_on_structures_large_and_small_alike(prep
     sampler = PatchSampler(
         cases=[case], patch_size=(4, 4, 4), batch_size=1, seed=0, oversample_foreground=1.0
     )
-    starts = [sampler.start_for(case, random_for(0, step, 0)) for step in range(300)]
+    starts = starts_in(case, sampler, 300)
     free = [start for start in starts if (np.array(start) < (16, 14, 8)).all()]
     centres = [int(case.label[0][tuple(low + 2 for low in start)]) for start in free]
     assert set(centres) == {1, 2}
     single = replace(sampler, patch_size=(1, 1, 1))
-    starts = [single.start_for(case, random_for(0, step, 0)) for step in range(300)]
+    starts = starts_in(case, single, 300)
     drawn = Counter(int(case.label[0][start]) for start in starts)
     assert drawn[1] / 300 == pytest.approx(0.5, abs=0.1)
     assert drawn[1] + drawn[2] == 300
@@ -105,7 +109,7 @@ def test_a_case_smaller_than_the_patch_lies_anywhere_in_it(prepared_cases):
     sampler = PatchSampler(
         cases=[case], patch_size=(16, 8, 8), batch_size=1, seed=0, oversample_foreground=1.0
     )
-    starts = [sampler.start_for(case, random_for(0, step, 0)) for step in range(100)]
+    starts = starts_in(case, sampler, 100)
     assert {start[0] for start in starts} == set(range(-7, 1))
 
 
@@ -120,7 +124,7 @@ def test_the_share_of_foreground_is_kept(prepared_cases):
             seed=1,
             oversample_foreground=wanted,
         )
-        starts = [sampler.start_for(case, random_for(1, step, 0)) for step in range(300)]
+        starts = starts_in(case, sampler, 300)
         windows = [tuple(slice(low, low + 2) for low in start) for start in starts]
         shares[wanted] = np.mean([np.isin(case.label[0][w], (1, 2)).any() for w in windows])
     assert shares[1.0] == 1
@@ -136,7 +140,7 @@ def test_a_case_without_structures_is_cut_anywhere(prepared_cases):
         seed=0,
         oversample_foreground=1.0,
     )
-    starts = [sampler.start_for(prepared_cases[-1], random_for(0, s, 0)) for s in range(60)]
+    starts = starts_in(prepared_cases[-1], sampler, 60)
     for axis in range(3):
         assert {start[axis] for start in starts} == {0, 1, 2, 3, 4}
 
@@ -150,14 +154,13 @@ def test_a_case_without_structures_is_cut_anywhere(prepared_cases):
 )
 def test_a_patch_covers_the_case_or_lies_within_it(prepared_cases, patch, case, number, share):
     sampler = PatchSampler(
-        cases=prepared_cases,
+        cases=prepared_cases[case : case + 1],
         patch_size=patch,
         batch_size=2,
         seed=0,
         oversample_foreground=share,
     )
-    chosen = prepared_cases[case]
-    start = sampler.start_for(chosen, random_for(0, *number))
+    chosen, start = sampler.place_for(*number, random_for(0, *number))
     for low, length, size in zip(start, patch, chosen.label.shape[1:], strict=True):
         if length <= size:
             assert 0 <= low <= size - length

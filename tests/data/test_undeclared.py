@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lamina.data.case import Case
+from lamina.data.doctor.reading import read_label_map
 from lamina.data.layouts import read_cohort
 from lamina.data.layouts.undeclared import found_labels, guess_channels
 from lamina.errors import DatasetError, LabelError
@@ -110,7 +111,7 @@ def test_doubts_of_the_readers_are_left_to_who_examines_the_files(tmp_path, capl
     with caplog.at_level(logging.WARNING, "lamina"):
         cohort = read_cohort(folder)
         assert caplog.text == ""
-        cohort.cases[0].read_stored_label(cohort.labels)
+        read_label_map(cohort.cases[0], cohort.labels)
     assert "stored as JPEG" in caplog.text
 
 

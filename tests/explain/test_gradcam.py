@@ -118,5 +118,5 @@ def test_an_unknown_layer_is_named_with_its_like():
     assert find_layer(layers, "decoder.1").stride == (4, 4)
     with pytest.raises(UnknownNameError, match="decodr.1.*Did you mean decoder.1"):
         find_layer(layers, "decodr.1")
-    with pytest.raises(UnknownNameError, match="There are"):
+    with pytest.raises(UnknownNameError, match="Known: "):
         find_layer(layers, "#")

@@ -1,11 +1,11 @@
-"""Attention maps drawn from arrays are those that torch draws, but for rounding."""
+"""AttentionGraph maps drawn from arrays are those that torch draws, but for rounding."""
 
 import numpy as np
 import pytest
 import torch
 
 from lamina.export.attention import MapDrawer
-from lamina.export.graphs import AttentionMaps
+from lamina.export.graphs import AttentionGraph
 from lamina.inference.attention_maps import make_maker
 from lamina.inference.backend import TorchNetwork
 from small_bundles import small_vit
@@ -22,7 +22,7 @@ def test_maps_are_those_of_torch(shape, axis, upsample):
     image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     image[..., : shape[-1] // 2] += 3
     expected = maker.draw(image, axis)
-    drawn = MapDrawer.of(told, TorchNetwork(AttentionMaps(maker.vit)), axis)(image)
+    drawn = MapDrawer.of(told, TorchNetwork(AttentionGraph(maker.vit)), axis)(image)
     assert drawn.shape == expected.shape == (2, *shape[1:])
     assert drawn.dtype == np.uint8
     assert np.abs(drawn.astype(int) - expected).max() <= 1

@@ -10,7 +10,7 @@ from lamina.files import read_json, sha256
 from lamina.folders.run import RunFolder, read_history
 from lamina.training.checkpoints import BEST, read_checkpoint
 from lamina.training.config import TrainConfig
-from lamina.training.fit import resolve_precision
+from lamina.training.device import resolve_precision
 
 
 @pytest.fixture

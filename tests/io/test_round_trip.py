@@ -1,11 +1,10 @@
-"""What is written is read back the same; other readers find each value at the same place."""
+"""What is written is read back the same, whatever its type and its shear."""
 
 import itertools
 
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -17,7 +16,6 @@ from lamina.volume import Volume
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), *[(1, -1)] * 3))
-RAS_TO_LPS = np.array([-1, -1, 1])
 
 each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
 thorough = settings(
@@ -38,9 +36,9 @@ def affines(draw):
 
 
 @st.composite
-def arrays(draw, spatial_dims, max_channels=4):
-    """Values over the whole range of any type that files can hold."""
-    shape = draw(st.tuples(st.integers(1, max_channels), *[st.integers(1, 6)] * spatial_dims))
+def images(draw):
+    """``(C, *S)`` in a plane: values over the whole range of any type that files can hold."""
+    shape = draw(st.tuples(st.integers(1, 4), *[st.integers(1, 6)] * 2))
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return random.integers(0, 256, (*shape, dtype.itemsize), np.uint8).view(dtype)[..., 0]
@@ -60,61 +58,12 @@ def _assert_same_place(found, volume):
     np.testing.assert_allclose(found.affine[:, used], volume.affine[:, used], atol=tolerance)
 
 
-@each_suffix
-@thorough
-@given(array=arrays(3), affine=affines())
-def test_volumes_come_back_exactly(tmp_path, suffix, array, affine):
-    volume = Volume(array, affine)
-    _assert_same_place(_round_trip(volume, tmp_path / f"scan{suffix}"), volume)
-
-
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @thorough
-@given(array=arrays(2), affine=affines())
+@given(array=images(), affine=affines())
 def test_images_in_any_plane_come_back_exactly_from_nifti(tmp_path, suffix, array, affine):
     volume = Volume(array, affine)
     _assert_same_place(_round_trip(volume, tmp_path / f"image{suffix}"), volume)
-
-
-@each_suffix
-@thorough
-@given(array=arrays(2), angle=st.floats(-3.2, 3.2), origin=st.tuples(*[st.floats(-150, 150)] * 2))
-def test_flat_images_come_back_exactly(tmp_path, suffix, array, angle, origin):
-    affine = np.diag([0.4, -2.5, 1, 1])
-    affine[:3, :3] = Rotation.from_euler("z", angle).as_matrix() @ affine[:3, :3]
-    affine[:2, 3] = origin
-    volume = Volume(array, affine)
-    _assert_same_place(_round_trip(volume, tmp_path / f"image{suffix}"), volume)
-
-
-@each_suffix
-@thorough
-@given(array=arrays(3, max_channels=1), affine=affines(), data=st.data())
-def test_simpleitk_finds_each_voxel_at_the_same_place(tmp_path, suffix, array, affine, data):
-    path = tmp_path / f"scan{suffix}"
-    volume = Volume(array, affine)
-    write_volume(volume, path)
-    image = sitk.ReadImage(path)
-    index = [data.draw(st.integers(0, size - 1)) for size in volume.spatial_shape]
-    there = (volume.affine @ [*index, 1])[:3]
-    np.testing.assert_allclose(
-        image.TransformIndexToPhysicalPoint(index), there * RAS_TO_LPS, atol=1e-3
-    )
-    np.testing.assert_equal(image[index], volume.array[0][tuple(index)])
-
-
-@thorough
-@given(array=arrays(3), affine=affines())
-def test_nibabel_reads_the_same_from_nifti(tmp_path, array, affine):
-    path = tmp_path / "scan.nii.gz"
-    volume = Volume(array, affine)
-    write_volume(volume, path)
-    image = nibabel.load(path)
-    np.testing.assert_allclose(image.affine, affine, atol=1e-4 * min(volume.spacing))
-    np.testing.assert_allclose(image.header.get_zooms()[:3], volume.spacing, rtol=1e-6)
-    assert image.header.get_xyzt_units()[0] == "mm"
-    expected = np.moveaxis(array, 0, -1) if len(array) > 1 else array[0]
-    np.testing.assert_array_equal(np.asanyarray(image.dataobj), expected)
 
 
 @thorough

@@ -25,9 +25,10 @@ for package in ("jinja2", "matplotlib", "skimage", "trimesh", "fast_simplificati
     pytest.importorskip(package)
 
 from lamina.report.agreement import agreement_chart  # noqa: E402
-from lamina.report.cases import Pair, colours_of, ranked, ranked_by  # noqa: E402
+from lamina.report.cases import Pair, ranked, ranked_by  # noqa: E402
 from lamina.report.charts import curve_chart  # noqa: E402
 from lamina.report.facts import data_facts  # noqa: E402
+from lamina.report.overlay import css_colours  # noqa: E402
 from lamina.report.reliability import reliability_chart  # noqa: E402
 from lamina.report.results import Results, curve_charts, save_pdf, save_report  # noqa: E402
 from lamina.report.sections import draw_sections  # noqa: E402
@@ -369,7 +370,7 @@ def test_names_of_lines_are_whole_and_leave_them_room(count):
         reliability_chart(dict.fromkeys(names, bins), {}),
     ):
         figure = chart.figure
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         (axes,) = figure.axes
         legend = axes.get_legend() or figure.legends[0]
         shown = [text.get_text().rstrip("…") for text in legend.get_texts()]
@@ -385,7 +386,7 @@ def test_structures_have_their_colours_in_the_chart_of_training_too(results):
     lines = [{"epoch": 0, "loss": 1.0, "dice": 0.7} | {f"dice/{n}": 0.7 for n in LABELS.values}]
     *_, chart = curve_charts(replace(results, histories={"run": lines}))
     drawn = [line.get_color() for line in chart.figure.axes[0].get_lines()]
-    assert drawn[1:3] == [colours_of(LABELS)[name] for name in LABELS.values]
+    assert drawn[1:3] == [css_colours(LABELS)[name] for name in LABELS.values]
 
 
 def test_contours_of_fine_pixels_keep_their_points():

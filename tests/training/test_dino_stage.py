@@ -14,6 +14,7 @@ from lightning.fabric.plugins import MixedPrecision
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
+from lamina.config import resolve
 from lamina.data.cache import open_cases
 from lamina.data.views import ViewDataset, Views, find_slices
 from lamina.errors import ConfigError, TrainingError
@@ -275,12 +276,18 @@ def test_a_timed_run_ends_with_its_time(new_run):
 
 
 def test_wrong_settings_are_all_listed():
-    with pytest.raises(ConfigError, match=r"lr = 0.*warmup = 1.*batch_size = 1: must be at least"):
-        DINOConfig(lr=0, warmup=1, batch_size=1)
-    with pytest.raises(ConfigError, match="num_outputs = 1: must be at least 2"):
-        DINOConfig(num_outputs=1)
+    wrong = {"num_outputs": 1, "lr": 0, "warmup": 1, "weight_decay": [0.04, -1]}
+    with pytest.raises(ConfigError, match="4 settings are wrong") as caught:
+        resolve(DINOConfig, wrong)
+    for fault in (
+        "num_outputs = 1: must be at least 2",
+        "lr = 0: must be above 0",
+        "warmup = 1: must be below 1",
+        "weight_decay.1 = -1: must be at least 0",
+    ):
+        assert fault in caught.value.message
     with pytest.raises(ConfigError, match="set drop_path in its place"):
-        DINOConfig(vit={"drop_path": 0.5})
+        resolve(DINOConfig, {"vit": {"drop_path": 0.5}})
 
 
 def test_longer_gradients_are_shortened_to_the_limit(new_run):

@@ -15,7 +15,7 @@ from lamina.errors import ConfigError, FileError
 from lamina.training import fit as fit_module
 from lamina.training.checkpoints import BEST, LAST, read_checkpoint
 from lamina.training.config import Optimiser
-from lamina.training.fit import resolve_precision
+from lamina.training.device import resolve_precision
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimiser": Optimiser(ema_decay=0)}])

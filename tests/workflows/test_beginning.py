@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
@@ -16,7 +17,7 @@ from lamina.workflows.evaluate import evaluate
 from lamina.workflows.prepare import prepare
 from lamina.workflows.pretrain import pretrain
 from lamina.workflows.steps.assembly import net_of
-from lamina.workflows.steps.run_record import check_unchanged
+from lamina.workflows.steps.run_record import unchanged
 from lamina.workflows.sweep import sweep
 from lamina.workflows.train import train
 
@@ -173,9 +174,21 @@ def test_a_run_that_goes_on_has_its_own_weights(tiny_work, tiny_run, tmp_path):
 
 def test_all_settings_that_differ_are_told_but_those_that_may():
     then, run = {"lr": 1, "seed": 0, "epochs": 2}, RunFolder(LABELS)
-    check_unchanged(run, then, then | {"epochs": 9}, ["epochs"])
+
+    def asked(**settings):
+        return unchanged(run, then, settings, ["epochs"], lambda known: Settings(**known))
+
+    assert asked(epochs=9) == Settings(1, 0, 9, None)
     with pytest.raises(TrainingError, match=r"labelsTr: lr, seed cannot change.*Only epochs can"):
-        check_unchanged(run, then, {"lr": 2, "seed": 1, "epochs": 9}, ["epochs"])
+        asked(lr=2, seed=1, epochs=9)
+
+
+@dataclass
+class Settings:
+    lr: float
+    seed: int
+    epochs: int
+    device: str | None
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 1, "st', "7", "{}", '{"epoch": 1, "step": "x"}'])

@@ -61,7 +61,7 @@ def test_other_networks_of_a_record_stay_and_other_machines_are_refused(measured
 
     _, out = measured
     assert "tinyunet" in records.read_benchmarks(out)["networks"]
-    monkeypatch.setattr(records, "_processor", lambda: "another")
+    monkeypatch.setattr(records, "processor", lambda: "another")
     with pytest.raises(ConfigError, match="another machine"):
         records.read_benchmarks(out)
 

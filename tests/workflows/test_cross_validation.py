@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from lamina.bundle import averaged, build_network, load_bundle, save_bundle
+from lamina.bundle import build_network, load_bundle, save_bundle
 from lamina.errors import BundleError, ConfigError, DatasetError, TrainingError
 from lamina.files import read_json, sha256, write_json
 from lamina.folders.model import load
@@ -21,7 +21,7 @@ from lamina.folders.run import RunFolder, read_history
 from lamina.inference.postprocess import postprocess
 from lamina.io import read_labels
 from lamina.workflows import cross_validation
-from lamina.workflows.cross_validation import cross_validate, ensembles
+from lamina.workflows.cross_validation import cross_validate
 from lamina.workflows.predict import predict
 from lamina.workflows.train import train
 
@@ -244,8 +244,6 @@ def test_wrong_settings_are_refused_before_anything_is_written(tiny_work, tmp_pa
     for settings in ({"epoch": 3}, {"model_options": {"depth": 9}}, {"loss_options": {"a": 1}}):
         with pytest.raises(ConfigError):
             cross_validate(tiny_work, tmp_path / "run", SETTINGS | settings)
-    with pytest.raises(ConfigError, match="soup: cannot be measured: every scan was seen"):
-        cross_validate(tiny_work, tmp_path / "run", SETTINGS, soup=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -308,49 +306,6 @@ def test_a_bundle_with_unknown_steps_is_refused(whole, tmp_path):
         load(tmp_path / "x.lamina")
 
 
-@pytest.mark.parametrize(("margin", "offered"), [(1.0, True), (-2.0, False)])
-def test_a_soup_is_measured_on_test_scans_and_kept_if_it_holds_up(
-    tested_work, tmp_path, monkeypatch, margin, offered
-):
-    monkeypatch.setattr(ensembles, "SOUP_MARGIN", margin)
-    run = tmp_path / "run"
-    result = cross_validate(tested_work, run, SETTINGS, soup=True)
-    assert result.soup["offered"] is offered
-    for name, folder in (("ensemble", run / "test"), ("soup", run / "soup" / "test")):
-        scores = read_json(folder / "scores.json")
-        assert {row["case"] for row in scores["rows"]} == {"ball_004", "ball_005"}
-        assert result.soup["test_dice"][name] == scores["mean_foreground"]["dice"]
-    assert min(result.soup["test_dice"].values()) > 0
-    assert (run / "soup" / "model.lamina").exists() is offered
-    if offered:
-        soup = load_bundle(run / "soup" / "model.lamina")
-        folds = [load_bundle(run / f"fold_{n}" / "model.lamina").weights for n in (0, 1)]
-        assert all(torch.equal(soup.weights[n], x) for n, x in averaged(folds).items())
-        assert soup.metrics["mean_dice"] == result.soup["test_dice"]["soup"]
-        assert load(run / "soup")
-        record = read_json(run / "soup" / "test" / "prediction.json")
-        delivered = sha256(run / "soup" / "model.lamina")
-        assert record["model"] == {"file": "model.lamina", "sha256": delivered}
-        assert {case["model"] for case in record["cases"]} == {delivered}
-
-
-def test_a_soup_whose_measuring_breaks_off_is_no_model(tested_work, tmp_path, monkeypatch):
-    run, whole = tmp_path / "run", ensembles.evaluate
-
-    def broken(predictions, **options):
-        if predictions == run / "soup" / "test":
-            raise KeyboardInterrupt
-        return whole(predictions, **options)
-
-    monkeypatch.setattr(ensembles, "evaluate", broken)
-    with pytest.raises(KeyboardInterrupt):
-        cross_validate(tested_work, run, SETTINGS, soup=True)
-    assert load(run)
-    assert list((run / "soup").rglob("*.lamina")) == []
-    with pytest.raises(BundleError, match="holds neither a model nor a checkpoint"):
-        load(run / "soup")
-
-
 def test_prepared_slanted_scans_are_segmented_and_on_the_device_of_the_training(
     slanted_work, tmp_path, monkeypatch
 ):
@@ -362,17 +317,10 @@ def test_prepared_slanted_scans_are_segmented_and_on_the_device_of_the_training(
 
     monkeypatch.setattr("lamina.workflows.own_scans.predict", noted)
     run = tmp_path / "run"
-    result = cross_validate(slanted_work, run, SETTINGS | {"device": "cpu"}, soup=True)
+    result = cross_validate(slanted_work, run, SETTINGS | {"device": "cpu"})
     assert result.all_failures == {}
     assert len(result.scores.cases) == 4
-    for folder in (run / "test", run / "soup" / "test"):
-        assert read_json(folder / "scores.json")["num_cases"] == 2
-    assert devices == ["cpu"] * 4
-
-
-def test_a_soup_holds_up_where_it_is_equal_or_better():
-    pairs = [(0.9, 0.91), (0.9, 0.8995), (0.9, 0.895), (0.0, 0.0), (0.9, float("nan"))]
-    assert [ensembles.holds_up(*pair) for pair in pairs] == [True, True, False, False, False]
+    assert devices == ["cpu"] * 2
 
 
 def test_the_command_shows_scores_and_exits_well(cli, tested_work, tmp_path):
@@ -391,7 +339,6 @@ def test_the_command_shows_scores_and_exits_well(cli, tested_work, tmp_path):
     assert (told["out"], told["failures"]) == (str(run), {})
     assert told["out_of_fold"]["num_cases"] == 4
     assert cli("predict", "-m", run, "--split", "test", "-o", tmp_path / "test").exit_code == 0
-    for wrong, said in ((["--fold", "some"], "from 0 nor 'all'"), (["--soup"], "needs --fold all")):
-        done = cli("train", tested_work, "--out", tmp_path / "x", *wrong)
-        assert done.exit_code == 2
-        assert said in " ".join(done.stderr.replace("│", " ").split())
+    done = cli("train", tested_work, "--out", tmp_path / "x", "--fold", "some")
+    assert done.exit_code == 2
+    assert "from 0 nor 'all'" in " ".join(done.stderr.replace("│", " ").split())

@@ -5,11 +5,11 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sqlite3
 import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,13 @@ from lamina.files import atomic_path, locked
 from lamina.folders.model import load
 from lamina.io.pacs import Access, Series, WebArchive, address_of, archive_at
 from lamina.workflows.pacs import loop, transfer
+from lamina.workflows.pacs import watch as verb
 from lamina.workflows.pacs.loop import Pace, Watcher
 from lamina.workflows.pacs.rule import Rule
 from lamina.workflows.pacs.state import LONGEST_DELAY_S, State
-from lamina.workflows.pacs.watch import SeriesSegmenter, _archives, status, watch
+from lamina.workflows.pacs.watch import _archives, segment_series, status, watch
 from lamina.workflows.steps.output import output_of
+from lamina.workflows.steps.quality import CheckedModel
 from small_bundles import small_bundle
 
 pydicom = pytest.importorskip("pydicom")
@@ -55,7 +57,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segment(model):
-    return SeriesSegmenter(model=load(model), sha256="f" * 64, output=output_of("seg"))
+    return partial(segment_series, CheckedModel.of(load(model)), output_of("seg"), "f" * 64)
 
 
 class Stop(Exception):
@@ -148,9 +150,9 @@ def test_a_series_is_segmented_and_stored_once(ward, segment):
 
 
 def test_a_scan_unlike_those_of_training_is_told_of(ward):
-    model = load(Path("hippocampus"))
+    model = CheckedModel.of(load(Path("hippocampus")))
     ward.arrives()
-    (entry,) = ward.once(SeriesSegmenter(model=model, sha256="f" * 64, output=output_of("seg")))
+    (entry,) = ward.once(partial(segment_series, model, output_of("seg"), "f" * 64))
     assert entry.status == "stored"
     assert "in training" in entry.flags
     assert any("unlike the scans of training" in line for line in ward.lines)
@@ -369,7 +371,7 @@ def test_an_archive_that_refuses_is_not_waited_for_at_the_start(ward, segment):
 
 
 KILLS = [
-    *((State, "begin"), (WebArchive, "fetch"), (SeriesSegmenter, "__call__")),
+    *((State, "begin"), (WebArchive, "fetch"), (verb, "segment_series")),
     *((State, "segmented"), (WebArchive, "store"), (State, "stored")),
 ]
 """After each of these the program may be killed; the fifth is between store and record."""
@@ -666,15 +668,15 @@ def test_the_pause_before_a_further_try_grows_to_a_day_and_is_kept(tmp_path):
 
 
 def test_the_table_survives_a_write_that_breaks_off(tmp_path):
-    def half(table):
-        with table._transaction():
-            table.connection.execute("DELETE FROM about")
-            raise Stop
+    def one_only():
+        about = {"study": "", "modality": "CT", "description": "", "body_part": ""}
+        yield Series(uid="1.2", instances=3, **about), 3
+        raise Stop
 
     with closing(State(tmp_path, "seg")) as table, pytest.raises(Stop):
-        half(table)
-    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as raw:
-        assert raw.execute("SELECT form FROM about").fetchall() == [("seg",)]
+        table.see(one_only(), 0)
+    with closing(State(tmp_path, "seg")) as table:
+        assert table.entries() == []
 
 
 class One(Empty):

@@ -216,9 +216,7 @@ def test_the_folds_of_a_cross_validation_are_its_runs(make):
     for fold in (0, 1):
         run = make(f"cv/fold_{fold}", fold=fold)
     whole = run.root.parent
-    for folder in (whole, whole / "soup"):
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "manifest.json", {"fold": "all", "trained": {"0": 0.7}})
+    write_json(whole / "manifest.json", {"fold": "all", "trained": {"0": 0.7}})
     for place, above in ((whole, ""), (whole.parent, "cv/")):
         found = compare_runs([place])
         assert not found.unreadable

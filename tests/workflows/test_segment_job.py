@@ -25,7 +25,7 @@ from lamina.report.structures import describe_structures
 from lamina.serve.jobs import Cancelled, Work
 from lamina.volume import Volume
 from lamina.workflows.predict import predict
-from lamina.workflows.serve import described, find_models, read_token
+from lamina.workflows.serve import find_models, read_token
 from lamina.workflows.serve import segmenter as job
 from lamina.workflows.serve.segmenter import Segmenter
 
@@ -44,7 +44,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segmenter(models):
-    return Segmenter(find_models(models))
+    return Segmenter({name: file for name, (file, _) in find_models(models).items()})
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_models_are_found_by_name_and_damaged_ones_left_out(models, tmp_path, ca
 
 
 def test_a_model_is_described_by_its_bundle(models):
-    told = described("volumes", models / "volumes.lamina")
+    _, told = find_models(models)["volumes"]
     assert [(label.name, label.value) for label in told.labels] == [("rim", 3), ("core", 7)]
     assert (told.network, told.channels, told.spatial_dims) == ("lightmedseg", ["channel 0"], 3)
     assert told.scores == {"mean_dice": 0.5}
@@ -314,8 +314,8 @@ def test_errors_do_not_tell_where_models_lie(pair, tmp_path):
 
 
 def test_the_models_that_come_along_can_be_served():
-    assert "hippocampus" in find_models(FOLDER)
-    assert described("hippocampus", find_models(FOLDER)["hippocampus"]).labels
+    _, told = find_models(FOLDER)["hippocampus"]
+    assert told.labels
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha", "dicom"])
@@ -334,7 +334,7 @@ def test_a_scan_that_claims_more_than_is_granted_is_refused_unread(
         path = folder / f"00000{suffix}"
         write_volume(Volume(np.zeros((1, 512, 512, 4), np.int16), np.eye(4)), path)
         files = {path: f"mine{suffix}"}
-    segmenter = Segmenter(find_models(models), ram_bytes=1e12)
+    segmenter = Segmenter({"volumes": models / "volumes.lamina"}, ram_bytes=1e12)
     segmenter._model("volumes")
     monkeypatch.setattr(Case, "read_image", lambda *_: pytest.fail("it was read"))
     size = 512 * 512 * 4 * 2  # bytes

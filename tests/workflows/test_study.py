@@ -104,7 +104,7 @@ def test_what_is_finished_is_left_alone_and_more_can_be_asked_for(
     shutil.copytree(studied.out, out)
     trained = []
     monkeypatch.setattr(runs, "finish_run", noted(trained))
-    monkeypatch.setattr(runs, "predict_prepared", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(runs, "predict", lambda *_, **__: pytest.fail("scored again"))
     again = study(TABLE, tiny_work, out, SETTINGS, seeds=[1], **ASKED)
     assert (trained, again.failures) == ([], {})
     monkeypatch.undo()

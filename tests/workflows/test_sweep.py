@@ -166,7 +166,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
         ({"grid": {"optimizer.lr": [0.01]}}, "did you mean optimiser"),
         ({"grid": {"seed": [1, 2]}}, "takes its seeds from the list"),
         ({"seeds": [1, 1]}, "seed=1_fold=0: comes twice"),
-        ({"seeds": [0, -1]}, "seed = -1: must be 0"),
+        ({"seeds": [0, -1]}, "seed = -1: must be at least 0"),
         (
             {"grid": {"optimiser.lr": ["1e-3", 0.001]}},
             "lr=0.001_.*: comes twice: optimiser.lr=1e-3",
@@ -211,9 +211,9 @@ def test_on_the_command_line(cli, tiny_work, tmp_path):
     assert (told["out"], told["failures"]) == (str(out), {})
     done = cli("sweep", tiny_work, "--seeds", "one", "--out", out)
     assert done.exit_code == 2
-    assert "--seeds 'one': must be whole numbers such as 0,1,2." in done.stderr
+    assert "'--seeds': 'one': must be whole numbers such as 0,1,2." in done.stderr
     write_json(base, SETTINGS | {"strict_paper": {"optimiser": {"lr": -1}}})
     done = cli("sweep", tiny_work, "--recipe", base, "--strict-paper", "--out", tmp_path / "strict")
-    assert "lr = -1.0: must be above 0" in done.stderr
+    assert "optimiser.lr = -1: must be above 0" in done.stderr
     done = cli("sweep", tiny_work, "--strict-paper", "--out", tmp_path / "strict")
     assert "--strict-paper: needs a --recipe" in done.stderr

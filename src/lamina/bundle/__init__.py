@@ -1,7 +1,7 @@
 """The portable model: one file that holds a trained network and all that is needed to use it."""
 
 from lamina.bundle.card import model_card
-from lamina.bundle.ensemble import Ensemble, averaged, joined, parted
+from lamina.bundle.ensemble import Ensemble, joined, parted
 from lamina.bundle.format import load_bundle, save_bundle
 from lamina.bundle.model import VIT, Bundle, build_network, own_weights, transformer_weights
 
@@ -9,7 +9,6 @@ __all__ = [
     "VIT",
     "Bundle",
     "Ensemble",
-    "averaged",
     "build_network",
     "joined",
     "load_bundle",

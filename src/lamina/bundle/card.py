@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from lamina.bundle.markdown import ITEMS_SHOWN, escape, listing, product, table, text, words
-from lamina.bundle.model import Bundle, build_network
+from lamina.bundle.model import Bundle, build_network, mapping_of
 from lamina.bundle.wording import Wording, how_to_use, orientation, wording
 from lamina.data.plan import Plan
 from lamina.data.ranges import KEY, Ranges, ranges_of
+from lamina.geometry import size_unit
 from lamina.labels import LabelSet
 
 _NOTHING = "Not recorded."
@@ -98,7 +99,7 @@ def _needs(plan: Plan) -> str:
 
 def _data(bundle: Bundle) -> str:
     """Say what it was trained on, as far as that is recorded."""
-    dataset, hashes = (_mapping(bundle.provenance, name) for name in ("dataset", "hashes"))
+    dataset, hashes = bundle.dataset, mapping_of(bundle.provenance, "hashes")
     training, scans = bundle.training, f"{wording(bundle.plan).scan.capitalize()}s"
     told = {
         "Name": dataset.get("name"),
@@ -112,16 +113,10 @@ def _data(bundle: Bundle) -> str:
     return table(("Property", "Value"), rows) if rows else _NOTHING
 
 
-def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an entry that should be a mapping, or none: records of others may hold anything."""
-    found = data.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
 def _range(plan: Plan, ranges: Ranges) -> str:
     """Tabulate what was seen in training, and what is flagged beyond it."""
-    dims, unit, called = plan.spatial_dims, ranges.unit, wording(plan)
-    scale, of_sizes = (1.0, "px") if unit == "px" else (10.0**-dims, called.size)
+    unit, called = ranges.unit, wording(plan)
+    whole, of_sizes = size_unit(unit, plan.spatial_dims)
     sized = {"Extent": ranges.extent}
     if unit == "mm":  # a pixel measures one pixel
         sized = {called.voxel.capitalize(): ranges.spacing} | sized
@@ -135,7 +130,7 @@ def _range(plan: Plan, ranges: Ranges) -> str:
     ):
         scaled = "" if how.scheme == "ct" else ", deviations from the mean"
         rows += [(f"{escape(channel)}, {_LEVELS[n]}{scaled}", r, 1.0) for n, r in levels.items()]
-    rows += [(f"{escape(n)}, {of_sizes}", each, scale) for n, each in ranges.size.items()]
+    rows += [(f"{escape(n)}, {of_sizes}", each, 1 / whole) for n, each in ranges.size.items()]
     cells = [
         (name, _span(each.low, each.high, k), _span(each.least, each.most, k))
         for name, each, k in rows
@@ -203,7 +198,7 @@ def _scores(bundle: Bundle) -> str:
     means = {name: f"mean_{name}" for name in tabulated if f"mean_{name}" in metrics}
     used = {*tabulated, *means.values()}
     others = {name: value for name, value in metrics.items() if name not in used}
-    intervals = _mapping(bundle.metrics, _INTERVALS)
+    intervals = mapping_of(bundle.metrics, _INTERVALS)
     parts = [_score_table(tabulated, metrics, means, intervals)] if tabulated else []
     if tabulated and "measured_on" not in metrics and "fold" in bundle.training:
         scan, fold = wording(bundle.plan).scan, bundle.training["fold"]

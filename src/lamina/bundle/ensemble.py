@@ -56,16 +56,3 @@ def parted(weights: Weights, num_members: int) -> list[dict[str, Tensor]]:
         else:
             members[0][name] = tensor
     return members
-
-
-def averaged(members: Sequence[Weights]) -> dict[str, Tensor]:
-    """Return the mean of the weights of networks of one kind; whole numbers are the first's.
-
-    Source: Wortsman et al., Model soups (ICML 2022), section 2, the uniform soup.
-    """
-    return {
-        name: torch.stack([weights[name].double() for weights in members]).mean(0).to(tensor.dtype)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in members[0].items()
-    }

@@ -1,4 +1,4 @@
-"""Pieces of the model card in Markdown, whatever the names in it are made of."""
+"""Pieces of Markdown, for model cards and tables, whatever the names in them are made of."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

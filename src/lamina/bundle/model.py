@@ -1,5 +1,6 @@
 """A trained model in memory: weights and everything needed to use, judge and trace them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,11 @@ class Bundle:
     def num_members(self) -> int:
         """Networks whose logits are averaged; 1 for an ordinary model."""
         return int(self.network.get("members", 1))
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """What is known of the training data, such as ``name`` and ``licence``; may be empty."""
+        return mapping_of(self.provenance, "dataset")
 
     @property
     def config(self) -> NetworkConfig:
@@ -148,3 +154,9 @@ def _check_fit(
             f"{'; '.join(listed)}.",
             remedy="Use a bundle whose weights and network belong together.",
         )
+
+
+def mapping_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an entry that should be a mapping, or none: records of others may hold anything."""
+    found = data.get(name)
+    return found if isinstance(found, Mapping) else {}

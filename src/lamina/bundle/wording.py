@@ -18,19 +18,15 @@ class Wording:
     file: str
     """A name to put in place of a user's own."""
     axes: tuple[str, ...]
-    size: str
-    """Unit of structures where lengths are in mm."""
 
 
 _VOLUMES = Wording(
     *("scan", "voxel", "scanner", "SCAN.nii.gz"),
     axes=("side to side", "front to back", "head to foot"),
-    size="ml",
 )
 _IMAGES = Wording(
     *("image", "pixel", "device", "IMAGE.png"),
     axes=("across", "down"),
-    size="cm²",
 )
 
 _USE = """\

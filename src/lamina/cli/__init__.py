@@ -1,4 +1,4 @@
-"""The command line: it parses, calls one workflow, and prints. It decides nothing."""
+"""The command line: it parses, calls one workflow or list, and prints. It decides nothing."""
 
 import sys
 

@@ -1,25 +1,23 @@
 """The verb that measures what predictions cost here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lamina.cli.options import OUT
-from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, verb
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import duration, numbers
-from lamina.cli.units import names as names_of
+from lamina.cli.units import duration, names, numbers
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@app.command(
-    epilog="Example: lamina bench lightmedseg --threads 1,2 --out benchmarks",
-    rich_help_panel=MODELS,
-)
+@verb("lamina bench lightmedseg --threads 1,2 --out benchmarks", panel=MODELS)
 def bench(
+    terminal: Terminal,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -27,11 +25,20 @@ def bench(
             help="Ten networks by default; ./NAME: a model that is called like a network.",
         ),
     ] = None,
-    size: Annotated[str, typer.Option(help="Window in voxels, such as 96,96,96.")] = "",
-    threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1,2",
+    size: Annotated[
+        Sequence[int] | None,
+        typer.Option(parser=numbers, metavar="N,N,N", help="Window in voxels, such as 96,96,96."),
+    ] = None,
+    threads: Annotated[
+        Sequence[int],
+        typer.Option(parser=numbers, metavar="N,N", help="Numbers of threads, such as 1,2."),
+    ] = "1,2",  # type: ignore[assignment]
     forms: Annotated[
-        str, typer.Option(help="Forms to measure, such as fast,onnx; all by default.")
-    ] = "",
+        Sequence[str] | None,
+        typer.Option(
+            parser=names, metavar="A,B", help="Forms to measure, such as fast,onnx; all by default."
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds after the first, cold one.")] = 5,
     timeout: Annotated[
         float, typer.Option(parser=duration, metavar="TIME", help="Longest time for one step.")
@@ -42,29 +49,24 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(*OUT, help="Folder for benchmarks.json and benchmarks.md.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Measure networks in each form that can run them: time, memory, share of the machine."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows.bench import FORMS, SCANS, BenchSettings
-        from lamina.workflows.bench import bench as workflow
+    from lamina.workflows.bench import FORMS, SCANS, BenchSettings
+    from lamina.workflows.bench import bench as workflow
 
-        settings = BenchSettings(
-            size=tuple(numbers("--size", size)) if size else None,
-            threads=tuple(numbers("--threads", threads)),
-            forms=tuple(names_of("--forms", forms)) if forms else tuple(FORMS),
-            repeats=repeats,
-            timeout_s=timeout,
-            scans=SCANS if whole_scan else {},
-        )
-        with terminal.bar() as progress:
-            record = workflow(names or (), settings, out=out, progress=progress)
-        shown = [_table(name, facts) for name, facts in record["networks"].items()]
-        where = [f"Written: {out / 'benchmarks.md'}"] if out else []
-        terminal.result({"out": out and str(out), **record}, *shown, *where)
+    settings = BenchSettings(
+        size=tuple(size) if size else None,
+        threads=tuple(threads),
+        forms=tuple(forms or FORMS),
+        repeats=repeats,
+        timeout_s=timeout,
+        scans=SCANS if whole_scan else {},
+    )
+    with terminal.bar() as progress:
+        record = workflow(names or (), settings, out=out, progress=progress)
+    shown = [_table(name, facts) for name, facts in record["networks"].items()]
+    where = [f"Written: {out / 'benchmarks.md'}"] if out else []
+    terminal.result({"out": out and str(out), **record}, *shown, *where)
 
 
 def _table(name: str, facts: dict[str, Any]) -> "Table":

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from lamina.cli.blocks import Blocks
 from lamina.cli.options import OUT
-from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.program import RESULTS, verb
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import names as names_of
+from lamina.cli.units import names
 from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,11 +27,9 @@ _GENERIC = {"scores", "out_of_fold"}
 """Folders whose own names say nothing of a method."""
 
 
-@app.command(
-    epilog="Example: lamina compare scores/unet scores/glims --out comparison",
-    rich_help_panel=RESULTS,
-)
+@verb("lamina compare scores/unet scores/glims --out comparison", panel=RESULTS)
 def compare(
+    terminal: Terminal,
     places: Annotated[
         list[Path] | None,
         typer.Argument(metavar="SCORES...", help="Folders of evaluate --out or train --fold all."),
@@ -43,7 +41,8 @@ def compare(
         ),
     ] = None,
     names: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="What to call the methods, in order.")
+        Sequence[str] | None,
+        typer.Option(parser=names, metavar="A,B,C", help="What to call the methods, in order."),
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Metric to compare; Dice by default.")] = None,
     structure: Annotated[
@@ -52,43 +51,37 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(*OUT, help="Folder for figures, tables and pictures.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Tell whether methods that were scored on the same cases differ: intervals, tests, ranks."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import compare as workflow
+    from lamina.workflows import compare as workflow
 
-        methods = _named(places or [], names)
-        for name, paths in map(_group, group or []):
-            if name in methods:
-                raise ConfigError(f"--group {name}: two methods have this name.")
-            methods[name] = paths
-        found = workflow.compare(methods, out, metric=metric, structure=structure)
-        where = [f"Figures, tables, pictures: {out}"] if out else []
-        terminal.result({"out": out and str(out), **found.as_dict()}, *_shown(found), *where)
+    methods = _named(places or [], names)
+    for name, paths in map(_group, group or []):
+        if name in methods:
+            raise ConfigError(f"--group {name}: two methods have this name.")
+        methods[name] = paths
+    found = workflow.compare(methods, out, metric=metric, structure=structure)
+    where = [f"Figures, tables, pictures: {out}"] if out else []
+    terminal.result({"out": out and str(out), **found.as_dict()}, *_shown(found), *where)
 
 
-def _named(places: Sequence[Path], names: str | None) -> dict[str, list[Path]]:
+def _named(places: Sequence[Path], names: Sequence[str] | None) -> dict[str, list[Path]]:
     """Return the methods by given names, else by those of their folders where these differ."""
     for place in places:
         if places.count(place) > 1:
             raise ConfigError(f"{place}: given twice.", remedy="Give each set of scores once.")
-    if names is not None:
-        given = names_of("--names", names)
-        if len(given) != len(places) or len(set(given)) < len(given):
-            raise ConfigError(
-                f"--names {names!r}: must be {len(places)} different names, one for each SCORES."
-            )
-    else:
-        given = [_own_name(place) for place in places]
-        given = [
-            name if given.count(name) == 1 else str(place)
-            for name, place in zip(given, places, strict=True)
+    if names is None:
+        own = [_own_name(place) for place in places]
+        names = [
+            name if own.count(name) == 1 else str(place)
+            for name, place in zip(own, places, strict=True)
         ]
-    return {name: [place] for name, place in zip(given, places, strict=True)}
+    elif len(names) != len(places) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"--names {','.join(names)!r}: must be {len(places)} different names, one for each "
+            "SCORES."
+        )
+    return {name: [place] for name, place in zip(names, places, strict=True)}
 
 
 def _own_name(place: Path) -> str:

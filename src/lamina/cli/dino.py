@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lamina.cli.options import OUT, Device, Work
-from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.options import OUT, Config, Device, Work
+from lamina.cli.program import MODELS, verb
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, spoken
 from lamina.cli.watch import on_bar
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from lamina.workflows.pretrain import Pretraining
 
 
-@app.command(
-    epilog="Example: lamina pretrain work --out vit --small --time-budget 2h",
-    rich_help_panel=MODELS,
-)
+@verb("lamina pretrain work --out vit --small --time-budget 2h", panel=MODELS)
 def pretrain(
+    terminal: Terminal,
     work: Work,
     out: Annotated[Path, typer.Option(*OUT, help="Folder to write.")],
     start: Annotated[
@@ -47,48 +45,44 @@ def pretrain(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     device: Device = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    config: Config = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="One setting, such as views.multicrop=true."),
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Train a vision transformer on the slices of prepared scans, without their labels (DINO).
 
     Ctrl-C stops after the current step with a usable transformer; --resume goes on from there.
     """
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli.settings import settings_from
-        from lamina.config import layered
-        from lamina.training.dino_config import SMALL
-        from lamina.workflows import pretrain as workflow
+    from lamina.cli.settings import settings_from
+    from lamina.config import layered
+    from lamina.training.dino_config import SMALL
+    from lamina.workflows import pretrain as workflow
 
-        flags = {"epochs": epochs, "time_budget_s": time_budget, "seed": seed, "device": device}
-        settings = layered(
-            SMALL if small else {},
-            {"epochs": None} if small and time_budget else {},
-            settings_from(config=config, flags=flags, overrides=set_),
+    flags = {"epochs": epochs, "time_budget_s": time_budget, "seed": seed, "device": device}
+    settings = layered(
+        SMALL if small else {},
+        {"epochs": None} if small and time_budget else {},
+        settings_from(config=config, flags=flags, overrides=set_),
+    )
+    with terminal.bar() as show:
+        result = workflow.pretrain(
+            work,
+            out,
+            settings,
+            start=start,
+            fold=fold,
+            resume=resume,
+            progress=show,
+            **on_bar(show, _features),
         )
-        with terminal.bar() as show:
-            result = workflow.pretrain(
-                work,
-                out,
-                settings,
-                start=start,
-                fold=fold,
-                resume=resume,
-                progress=show,
-                **on_bar(show, _features),
-            )
-        terminal.result(result.as_dict(), *_pretrained(result, work))
+    terminal.result(result.as_dict(), *_pretrained(result, work))
 
 
-@app.command(epilog="Example: lamina attention-maps work --vit vit", rich_help_panel=MODELS)
+@verb("lamina attention-maps work --vit vit", panel=MODELS)
 def attention_maps(
+    terminal: Terminal,
     work: Work,
     vit: Annotated[
         Path, typer.Option(help="Folder that pretrain wrote, or file of import-weights.")
@@ -100,25 +94,20 @@ def attention_maps(
         bool, typer.Option("--smooth", help="Interpolate between tokens instead of squares.")
     ] = False,
     device: Device = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Keep a transformer's attention maps beside the prepared scans, for DAI-Net to read."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows.attention_maps import draw_maps
+    from lamina.workflows.attention_maps import draw_maps
 
-        with terminal.bar() as progress:
-            result = draw_maps(
-                work,
-                vit,
-                size=size,
-                upsample="bilinear" if smooth else "nearest",
-                device=device,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), *_mapped(result))
+    with terminal.bar() as progress:
+        result = draw_maps(
+            work,
+            vit,
+            size=size,
+            upsample="bilinear" if smooth else "nearest",
+            device=device,
+            progress=progress,
+        )
+    terminal.result(result.as_dict(), *_mapped(result))
 
 
 def _features(report: "DINOReport") -> str:

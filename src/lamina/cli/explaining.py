@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lamina.cli.options import OUT, Device, Model, ResampleOblique
-from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.options import OUT, Device, Model, PixelSize, ResampleOblique
+from lamina.cli.program import RESULTS, verb
 from lamina.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ _WHOLE = 100
 """Sizes from here on are told without decimals."""
 
 
-@app.command(epilog="Example: lamina explain -m run -i ct.nii.gz -o why", rich_help_panel=RESULTS)
+@verb("lamina explain -m run -i ct.nii.gz -o why", panel=RESULTS)
 def explain(
+    terminal: Terminal,
     model: Model,
     scan: Annotated[Path, typer.Option("--input", "-i", help="A scan.")],
     out: Annotated[Path, typer.Option(*OUT, help="Folder for maps and picture.")],
@@ -33,35 +34,27 @@ def explain(
         list[str] | None,
         typer.Option(help="Only this structure, for gradcam; may be given again."),
     ] = None,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="Side of a pixel in mm, of pictures that do not tell it."),
-    ] = None,
+    pixel_size: PixelSize = None,
     resample_oblique: ResampleOblique = False,
     device: Device = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Show what a model looked at in a scan, or how sure it is, as maps on the scan's grid."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import explain as workflow
+    from lamina.workflows import explain as workflow
 
-        with terminal.bar() as progress:
-            result = workflow.explain(
-                model,
-                scan,
-                out,
-                method=method,
-                layer=layer,
-                structures=structure or (),
-                pixel_size=pixel_size,
-                resample_oblique=resample_oblique,
-                device=device,
-                progress=progress,
-            )
-        terminal.result({"out": str(out), **result.as_dict()}, *_shown(result))
+    with terminal.bar() as progress:
+        result = workflow.explain(
+            model,
+            scan,
+            out,
+            method=method,
+            layer=layer,
+            structures=structure or (),
+            pixel_size=pixel_size,
+            resample_oblique=resample_oblique,
+            device=device,
+            progress=progress,
+        )
+    terminal.result({"out": str(out), **result.as_dict()}, *_shown(result))
 
 
 def _shown(result: "Explanation") -> Iterator[str]:

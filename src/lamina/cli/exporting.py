@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lamina.cli.options import OUT, Model
-from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.options import OUT, Model, PixelSize
+from lamina.cli.program import RESULTS, verb
 from lamina.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from lamina.workflows.export import Export
 
 
-@app.command(
-    epilog="Example: lamina export -m run/model.lamina --to onnx -o model-onnx",
-    rich_help_panel=RESULTS,
-)
+@verb("lamina export -m run/model.lamina --to onnx -o model-onnx", panel=RESULTS)
 def export(
+    terminal: Terminal,
     model: Model,
     target: Annotated[str, typer.Option("--to", help="onnx, openvino, torch or monai.")],
     out: Annotated[Path, typer.Option(*OUT, help="Folder to write.")],
@@ -26,38 +24,30 @@ def export(
         Path | None,
         typer.Option(help="Scans, or a folder of prepare, to compare segmentations on."),
     ] = None,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="Side of a pixel in mm, of pictures to check that do not tell it."),
-    ] = None,
+    pixel_size: PixelSize = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise, if it costs at most 0.5 points of Dice.")
     ] = False,
     calibrate: Annotated[
         Path | None, typer.Option(help="Folder that prepare wrote, for --int8.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Write a model for another runtime, with preparation, labels and a report of its exactness."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import export as workflow
+    from lamina.workflows import export as workflow
 
-        with terminal.bar() as progress:
-            result = workflow.export(
-                model,
-                target,
-                out,
-                check=check,
-                pixel_size=pixel_size,
-                int8=int8,
-                calibrate=calibrate,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), *_exported(result))
-        terminal.failures(result.failures, "Not compared")
+    with terminal.bar() as progress:
+        result = workflow.export(
+            model,
+            target,
+            out,
+            check=check,
+            pixel_size=pixel_size,
+            int8=int8,
+            calibrate=calibrate,
+            progress=progress,
+        )
+    terminal.result(result.as_dict(), *_exported(result))
+    terminal.failures(result.failures, "Not compared")
 
 
 def _exported(result: "Export") -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """Options that several verbs have, each written once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from lamina.cli.units import duration, memory
+from lamina.cli.units import duration, folds, memory, millimetres, names, numbers
 from lamina.errors import ConfigError
 
 OUT = ("--out", "--output", "-o")
@@ -40,6 +40,29 @@ TimeBudget = Annotated[
     float | None,
     typer.Option(parser=duration, metavar="TIME", help="Time that training may take: 2h."),
 ]
+Recipe = Annotated[
+    str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
+]
+StrictPaper = Annotated[
+    bool, typer.Option("--strict-paper", help="The recipe as its paper has it, slips included.")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML file of settings.")]
+SetOfAll = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="One setting that all runs have."),
+]
+Seeds = Annotated[
+    Sequence[int],
+    typer.Option(
+        parser=numbers, metavar="N,N", help="Each row, or combination, is trained with each."
+    ),
+]
+Folds = Annotated[
+    Sequence[int] | None,
+    typer.Option(
+        "--fold", parser=folds, metavar="N,N|all", help="Likewise: which splits of splits.json."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU if there is one.")]
 Devices = Annotated[
     int | None, typer.Option(min=1, help="Processes, or GPUs, that share each step; 1 by default.")
@@ -48,9 +71,20 @@ Nodes = Annotated[
     int | None, typer.Option(min=1, help="Machines, each with --devices; 1 by default.")
 ]
 Spacing = Annotated[
-    str | None,
-    typer.Option(metavar="MM,MM,MM", help="Voxel size to work at, in the plan's place."),
+    Sequence[float] | None,
+    typer.Option(
+        parser=millimetres, metavar="MM,MM,MM", help="Voxel size to work at, in the plan's place."
+    ),
 ]
+PixelSize = Annotated[
+    float | None, typer.Option(help="Side of a pixel in mm, of pictures that do not tell it.")
+]
+Backend = Annotated[str, typer.Option(help="torch, onnx, openvino; auto: what is quickest here.")]
+Precision = Annotated[
+    Literal["fp32", "bf16"],
+    typer.Option(help="bf16: faster where the machine has it, less exact."),
+]
+Tta = Annotated[bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")]
 NoRehearse = Annotated[
     bool,
     typer.Option("--no-rehearse", help="Estimate what a run takes rather than try a few steps."),
@@ -79,10 +113,11 @@ Gpus = Annotated[
     ),
 ]
 Metrics = Annotated[
-    list[str] | None,
+    list[Any] | None,  # of lists of names
     typer.Option(
         "--metrics",
         "--metric",
+        parser=names,
         metavar="NAME,...",
         help="Only these; all: show everything that is measured.",
     ),

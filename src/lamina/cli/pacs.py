@@ -1,17 +1,19 @@
 """The verbs that speak with a PACS."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lamina.cli.options import OUT, Device, Model, RamLimit, ResampleOblique
-from lamina.cli.program import HOSPITAL, Json, Quiet, Verbose, app
+from lamina.cli.options import OUT, Backend, Device, Model, RamLimit, ResampleOblique, Tta
+from lamina.cli.program import HOSPITAL, app, verb
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, pause
 
 if TYPE_CHECKING:
     from lamina.io.pacs import Access
+    from lamina.workflows.pacs.rule import Rule
 
 pacs = typer.Typer(
     help="Series from a PACS, objects to it, and the loop that segments what arrives.",
@@ -51,31 +53,27 @@ MaxSlices = Annotated[int | None, typer.Option(min=1, help="Largest number of sl
 Days = Annotated[int | None, typer.Option(min=1, help="Only studies of the last so many days.")]
 
 
-@pacs.command(epilog="Example: lamina pacs echo --url https://pacs.example/dicom-web")
+@verb("lamina pacs echo --url https://pacs.example/dicom-web", group=pacs)
 def echo(
+    terminal: Terminal,
     url: Url,
     user: User = "",
     secret: Secret = "",
     ca: Ca = None,
     timeout: Timeout = TIMEOUT,
     aet: Aet = "LAMINA",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Ask whether an archive answers and lets us in."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows.pacs import transfer
+    from lamina.workflows.pacs import transfer
 
-        name = transfer.echo(url, _access(user, secret, ca, timeout, aet))
-        terminal.result({"archive": name}, f"{name} answers.")
+    name = transfer.echo(url, _access(user, secret, ca, timeout, aet))
+    terminal.result({"archive": name}, f"{name} answers.")
 
 
-@pacs.command(
-    epilog="Example: lamina pacs pull --url https://pacs.example/dicom-web --modality CT -o scans"
-)
+@verb("lamina pacs pull --url https://pacs.example/dicom-web --modality CT -o scans", group=pacs)
 def pull(
+    terminal: Terminal,
+    context: typer.Context,
     url: WebUrl,
     out: Annotated[
         Path, typer.Option(*OUT, help="Folder to write; each series gets its own in it.")
@@ -95,35 +93,29 @@ def pull(
     secret: Secret = "",
     ca: Ca = None,
     timeout: Timeout = TIMEOUT,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Copy series out of an archive, each into a folder of its own."""
-    given = _rule_options(locals())
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import pacs_views as views
-        from lamina.workflows.pacs import transfer
-        from lamina.workflows.pacs.rule import rule_of
+    from lamina.cli import pacs_views as views
+    from lamina.workflows.pacs import transfer
 
-        with terminal.bar() as progress:
-            result = transfer.pull(
-                url,
-                out,
-                rule_of(rule, given),
-                access=_access(user, secret, ca, timeout),
-                study=study,
-                series=series,
-                patient=patient,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), views.pulled(result))
-        terminal.failures(result.failures, "Failed")
+    with terminal.bar() as progress:
+        result = transfer.pull(
+            url,
+            out,
+            _rule(context),
+            access=_access(user, secret, ca, timeout),
+            study=study,
+            series=series,
+            patient=patient,
+            progress=progress,
+        )
+    terminal.result(result.as_dict(), views.pulled(result))
+    terminal.failures(result.failures, "Failed")
 
 
-@pacs.command(epilog="Example: lamina pacs push seg.dcm --url dicom://ORTHANC@pacs.example:4242")
+@verb("lamina pacs push seg.dcm --url dicom://ORTHANC@pacs.example:4242", group=pacs)
 def push(
+    terminal: Terminal,
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
     url: Url,
     user: User = "",
@@ -131,27 +123,26 @@ def push(
     ca: Ca = None,
     timeout: Timeout = TIMEOUT,
     aet: Aet = "LAMINA",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Send DICOM files to an archive."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows.pacs import transfer
+    from lamina.workflows.pacs import transfer
 
-        access = _access(user, secret, ca, timeout, aet)
-        with terminal.bar() as progress:
-            result = transfer.push(url, paths, access=access, progress=progress)
-        terminal.result(result.as_dict(), f"{result.stored} objects stored in {result.archive}.")
-        terminal.failures(result.failures, "Failed")
+    access = _access(user, secret, ca, timeout, aet)
+    with terminal.bar() as progress:
+        result = transfer.push(url, paths, access=access, progress=progress)
+    terminal.result(result.as_dict(), f"{result.stored} objects stored in {result.archive}.")
+    terminal.failures(result.failures, "Failed")
 
 
-@pacs.command(
-    epilog="Example: lamina pacs watch -m liver.lamina --url https://pacs.example/dicom-web "
-    "--state watched --modality CT"
+@verb(
+    "lamina pacs watch -m liver.lamina --url https://pacs.example/dicom-web "
+    "--state watched --modality CT",
+    group=pacs,
+    lasting=True,
 )
 def watch(
+    terminal: Terminal,
+    context: typer.Context,
     model: Model,
     url: WebUrl,
     state: Annotated[Path, typer.Option(help="Folder that remembers what was done.")],
@@ -201,65 +192,52 @@ def watch(
     aet: Aet = "LAMINA",
     ram: RamLimit = None,
     device: Device = None,
-    backend: Annotated[
-        str, typer.Option(help="torch, onnx, openvino; auto: what is quickest here.")
-    ] = "torch",
-    tta: Annotated[bool, typer.Option("--tta", help="Look at mirror images too.")] = False,
+    backend: Backend = "torch",
+    tta: Tta = False,
     resample_oblique: ResampleOblique = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Segment each new series of an archive that fits, and store what was found."""
-    given = _rule_options(locals())
-    terminal = Terminal(json, quiet, verbose, lasting=True)
-    with terminal.guard():
-        from lamina.cli import pacs_views as views
-        from lamina.workflows.pacs import watch as workflow
-        from lamina.workflows.pacs.loop import Pace
-        from lamina.workflows.pacs.rule import rule_of
+    from lamina.cli import pacs_views as views
+    from lamina.workflows.pacs import watch as workflow
+    from lamina.workflows.pacs.loop import Pace
 
-        result = workflow.watch(
-            model,
-            url,
-            state,
-            rule_of(rule, given),
-            access=_access(user, secret, ca, timeout, aet),
-            pace=Pace(every=every, settle=settle, tries=tries),
-            output_format=output_format,
-            store_url=store_url,
-            store_access=_access(store_user, store_secret, ca, timeout, aet),
-            anonymise=anonymise,
-            once=once,
-            retry_failed=retry_failed,
-            tell=terminal.tell,
-            device=device,
-            backend=backend,
-            tta=tta,
-            ram_bytes=ram,
-            resample_oblique=resample_oblique,
-        )
-        tried = [entry for entry in result.entries if entry.number in result.tried]
-        terminal.result(result.as_dict(), *(views.listed(tried) or ("Nothing was to be done.",)))
-        terminal.failures(result.failures, "Failed")
+    result = workflow.watch(
+        model,
+        url,
+        state,
+        _rule(context),
+        access=_access(user, secret, ca, timeout, aet),
+        pace=Pace(every=every, settle=settle, tries=tries),
+        output_format=output_format,
+        store_url=store_url,
+        store_access=_access(store_user, store_secret, ca, timeout, aet),
+        anonymise=anonymise,
+        once=once,
+        retry_failed=retry_failed,
+        tell=terminal.tell,
+        device=device,
+        backend=backend,
+        tta=tta,
+        ram_bytes=ram,
+        resample_oblique=resample_oblique,
+    )
+    tried = [entry for entry in result.entries if entry.number in result.tried]
+    terminal.result(result.as_dict(), *(views.listed(tried) or ("Nothing was to be done.",)))
+    terminal.failures(result.failures, "Failed")
 
 
-@pacs.command(epilog="Example: lamina pacs status watched")
+@verb("lamina pacs status watched", group=pacs)
 def status(
+    terminal: Terminal,
     state: Annotated[Path, typer.Argument(help="Folder that watch was given by --state.")],
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Show what became of each series that watch has seen."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import pacs_views as views
-        from lamina.workflows.pacs.watch import status as workflow
+    from lamina.cli import pacs_views as views
+    from lamina.workflows.pacs.watch import status as workflow
 
-        result = workflow(state)
-        none = "No series that the rule means has been seen yet."
-        terminal.result(result.as_dict(), *(views.listed(result.entries) or (none,)))
+    result = workflow(state)
+    none = "No series that the rule means has been seen yet."
+    terminal.result(result.as_dict(), *(views.listed(result.entries) or (none,)))
 
 
 def _access(
@@ -270,10 +248,9 @@ def _access(
     return Access(user=user, secret=secret, ca=ca, timeout=timeout, title=aet)
 
 
-def _rule_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Return those options of a verb that are settings of a rule."""
-    names = (
-        *("modality", "description", "not_description", "body_part"),
-        *("min_slices", "max_slices", "days"),
-    )
-    return {name: given[name] for name in names}
+def _rule(context: typer.Context) -> "Rule":
+    """Return the rule of --rule and of the options that are called as its settings are."""
+    from lamina.workflows.pacs.rule import Rule, rule_of
+
+    given = context.params
+    return rule_of(given["rule"], {field.name: given.get(field.name) for field in fields(Rule)})

@@ -5,17 +5,14 @@ from typing import Annotated
 import typer
 
 from lamina.cli.options import Device, NoRehearse, Ram, Spacing, TimeBudget, Vram, Work, Workers
-from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.program import MAIN, verb
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import millimetres
 from lamina.errors import ConfigError
 
 
-@app.command(
-    epilog="Example: lamina plan work --time-budget 30m --ram 8G --device cpu --explain",
-    rich_help_panel=MAIN,
-)
+@verb("lamina plan work --time-budget 30m --ram 8G --device cpu --explain", panel=MAIN)
 def plan(
+    terminal: Terminal,
     work: Work,
     explain: Annotated[
         bool, typer.Option("--explain", help="Give the reasons, and what was given up.")
@@ -30,36 +27,31 @@ def plan(
     device: Device = None,
     no_rehearse: NoRehearse = False,
     workers: Workers = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Show how a prepared dataset is to be trained on, or decide it again by what is given."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows.plan import read_plan, replan
+    from lamina.cli import views
+    from lamina.workflows.plan import read_plan, replan
 
-        given = (model, spacing, ram, vram, time_budget, device, no_rehearse or None)
-        if all(value is None for value in given):
-            if workers is not None:
-                raise ConfigError(
-                    "--workers: is for a plan that is decided again.",
-                    remedy="Say by what, such as --model or --ram.",
-                )
-            result = read_plan(work)
-        else:
-            with terminal.bar() as progress:
-                result = replan(
-                    work,
-                    model=model,
-                    spacing=millimetres("--spacing", spacing),
-                    ram_bytes=ram,
-                    vram_bytes=vram,
-                    time_budget_s=time_budget,
-                    device=device,
-                    rehearse=not no_rehearse,
-                    workers=workers,
-                    progress=progress,
-                )
-        terminal.result(result.as_dict(), *views.planned(result, explain))
+    given = (model, spacing, ram, vram, time_budget, device, no_rehearse or None)
+    if all(value is None for value in given):
+        if workers is not None:
+            raise ConfigError(
+                "--workers: is for a plan that is decided again.",
+                remedy="Say by what, such as --model or --ram.",
+            )
+        result = read_plan(work)
+    else:
+        with terminal.bar() as progress:
+            result = replan(
+                work,
+                model=model,
+                spacing=spacing,
+                ram_bytes=ram,
+                vram_bytes=vram,
+                time_budget_s=time_budget,
+                device=device,
+                rehearse=not no_rehearse,
+                workers=workers,
+                progress=progress,
+            )
+    terminal.result(result.as_dict(), *views.planned(result, explain))

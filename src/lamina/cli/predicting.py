@@ -1,14 +1,25 @@
 """The verbs that segment scans, and score segmentations."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lamina.cli.options import OUT, Cluster, Device, Metrics, Model, RamLimit, ResampleOblique
-from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.options import (
+    OUT,
+    Backend,
+    Cluster,
+    Device,
+    Metrics,
+    Model,
+    PixelSize,
+    Precision,
+    RamLimit,
+    ResampleOblique,
+    Tta,
+)
+from lamina.cli.program import MAIN, verb
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import names as names_of
 from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,10 +29,9 @@ _FLAGS = 20
 """Unusual things that are listed; the record has all."""
 
 
-@app.command(
-    epilog="Example: lamina predict -m run -i scans/ -o segmentations/", rich_help_panel=MAIN
-)
+@verb("lamina predict -m run -i scans/ -o segmentations/", panel=MAIN)
 def predict(
+    terminal: Terminal,
     model: Model,
     out: Annotated[Path, typer.Option(*OUT, help="Folder for the segmentations.")],
     inputs: Annotated[
@@ -41,23 +51,12 @@ def predict(
     anonymise: Annotated[
         bool, typer.Option("--anonymise", help="Leave the patient out of DICOM objects.")
     ] = False,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="Side of a pixel in mm, of pictures that do not tell it."),
-    ] = None,
+    pixel_size: PixelSize = None,
     ram: RamLimit = None,
     device: Device = None,
-    backend: Annotated[
-        str,
-        typer.Option(help="torch, onnx, openvino; auto: what is quickest here."),
-    ] = "torch",
-    precision: Annotated[
-        Literal["fp32", "bf16"],
-        typer.Option(help="bf16: faster where the machine has it, less exact."),
-    ] = "fp32",
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Look at mirror images too: better, and slower.")
-    ] = False,
+    backend: Backend = "torch",
+    precision: Precision = "fp32",
+    tta: Tta = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write probabilities beside each segmentation.")
     ] = False,
@@ -66,38 +65,33 @@ def predict(
     ] = False,
     resample_oblique: ResampleOblique = False,
     cluster: Cluster = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Segment scans, each on its own grid, with the values its training labels had."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows import predict as workflow
+    from lamina.cli import views
+    from lamina.workflows import predict as workflow
 
-        with terminal.bar() as progress:
-            result = workflow.predict(
-                model,
-                inputs,
-                out=out,
-                split=split,
-                output_format=output_format,
-                anonymise=anonymise,
-                pixel_size=pixel_size,
-                device=device,
-                backend=backend,
-                precision=precision,
-                resample_oblique=resample_oblique,
-                tta=tta,
-                ram_bytes=ram,
-                probabilities=probabilities,
-                resume=resume,
-                cluster=cluster,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), views.prediction(result), *_unusual(result))
-        terminal.failures(result.failures, "Failed")
+    with terminal.bar() as progress:
+        result = workflow.predict(
+            model,
+            inputs,
+            out=out,
+            split=split,
+            output_format=output_format,
+            anonymise=anonymise,
+            pixel_size=pixel_size,
+            device=device,
+            backend=backend,
+            precision=precision,
+            resample_oblique=resample_oblique,
+            tta=tta,
+            ram_bytes=ram,
+            probabilities=probabilities,
+            resume=resume,
+            cluster=cluster,
+            progress=progress,
+        )
+    terminal.result(result.as_dict(), views.prediction(result), *_unusual(result))
+    terminal.failures(result.failures, "Failed")
 
 
 def _unusual(result: "Prediction") -> list[str]:
@@ -110,11 +104,9 @@ def _unusual(result: "Prediction") -> list[str]:
     return ["Unlike the training scans:", *(f"  {line}" for line in found[:_FLAGS]), *rest]
 
 
-@app.command(
-    epilog="Example: lamina evaluate -p segmentations/ -r labelsTr/ --out scores",
-    rich_help_panel=MAIN,
-)
+@verb("lamina evaluate -p segmentations/ -r labelsTr/ --out scores", panel=MAIN)
 def evaluate(
+    terminal: Terminal,
     predictions: Annotated[
         Path, typer.Option("--predictions", "-p", help="Folder of segmentations, or one.")
     ],
@@ -134,30 +126,25 @@ def evaluate(
     probabilities: Annotated[
         Path | None, typer.Option(help="Folder of CASE_probabilities.npy, for ece and brier.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Score segmentations against references, per case and structure."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli.scores import render_scores
-        from lamina.workflows import evaluate as workflow
+    from lamina.cli.scores import render_scores
+    from lamina.workflows import evaluate as workflow
 
-        names = [name for given in metrics or () for name in names_of("--metrics", given)]
-        if "all" in names and len(names) > 1:
-            raise ConfigError(f"--metrics {','.join(names)}: all must stand alone.")
-        with terminal.bar() as progress:
-            scores = workflow.evaluate(
-                predictions,
-                references,
-                out=out,
-                metrics=None if names in ([], ["all"]) else names,
-                protocol=protocol,
-                probabilities=probabilities,
-                progress=progress,
-            )
-        where = [f"Scores: {out / 'scores.csv'}"] if out else []
-        told = {"out": out and str(out), **scores.as_dict()}
-        terminal.result(told, render_scores(scores, every=bool(names)), *where)
-        terminal.failures(scores.failures, "Failed")
+    names = [name for given in metrics or () for name in given]
+    if "all" in names and len(names) > 1:
+        raise ConfigError(f"--metrics {','.join(names)}: all must stand alone.")
+    with terminal.bar() as progress:
+        scores = workflow.evaluate(
+            predictions,
+            references,
+            out=out,
+            metrics=None if names in ([], ["all"]) else names,
+            protocol=protocol,
+            probabilities=probabilities,
+            progress=progress,
+        )
+    where = [f"Scores: {out / 'scores.csv'}"] if out else []
+    told = {"out": out and str(out), **scores.as_dict()}
+    terminal.result(told, render_scores(scores, every=bool(names)), *where)
+    terminal.failures(scores.failures, "Failed")

@@ -1,14 +1,16 @@
 """The program that the verbs belong to, and the options that all of them have."""
 
+import functools
+import inspect
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from lamina.cli.terminal import write_json
+from lamina.cli.terminal import Terminal, write_json
 
 MAIN, RESULTS, HOSPITAL, DATA, MODELS = GROUPS = (
     "The main job",
@@ -62,9 +64,41 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Debugging messages too.")]
+OF_ALL = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+    for name, option in {
+        "json": Annotated[bool, typer.Option("--json", help="Print one JSON document.")],
+        "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors.")],
+        "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Debugging messages too.")],
+    }.items()
+]
+"""Options of every verb."""
+
+
+def verb(
+    example: str, *, panel: str | None = None, group: typer.Typer = app, lasting: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a verb of a function, whose first argument is the terminal that all verbs have.
+
+    Args:
+        example: A command line that uses it.
+        panel: Its group in the help, of ``GROUPS``.
+        group: What it belongs to.
+        lasting: As for :class:`~lamina.cli.terminal.Terminal`.
+    """
+
+    def register(work: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(work)
+        def command(*, json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
+            terminal = Terminal(json, quiet, verbose, lasting=lasting)
+            with terminal.guard():
+                work(terminal, **given)
+
+        _, *own = inspect.signature(work).parameters.values()
+        command.__signature__ = inspect.Signature([*own, *OF_ALL])  # type: ignore[attr-defined]
+        return group.command(epilog=f"Example: {example}", rich_help_panel=panel)(command)
+
+    return register
 
 
 @app.callback(invoke_without_command=True)

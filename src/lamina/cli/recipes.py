@@ -1,5 +1,6 @@
 """The verb that shows recipes."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, verb
 from lamina.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -16,21 +17,17 @@ if TYPE_CHECKING:
 _UNITS = {"dice": " %", "iou": " %", "hd95": " mm"}
 
 
-@app.command(epilog="Example: lamina recipes glims-brats", rich_help_panel=MODELS)
+@verb("lamina recipes glims-brats", panel=MODELS)
 def recipes(
+    terminal: Terminal,
     names: Annotated[list[str] | None, typer.Argument(help="Recipes; all by default.")] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """List training recipes: the papers' settings and scores, and where we depart from them."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows.recipes import list_recipes
+    from lamina.workflows.recipes import list_recipes
 
-        found = list_recipes(names)
-        shown = [_table(found)] if not names else map(_page, found)
-        terminal.result({"recipes": [recipe.as_dict() for recipe in found]}, *shown)
+    found = list_recipes(names)
+    shown = [_table(found)] if not names else map(_page, found)
+    terminal.result({"recipes": [recipe.as_dict() for recipe in found]}, *shown)
 
 
 def _table(found: list["Recipe"]) -> Table:
@@ -69,8 +66,8 @@ def _page(recipe: "Recipe") -> Table:
         "source": origin.source,
         "metrics": ", ".join(origin.metrics),
         "scans": origin.preparation,
-        "settings": "\n".join(_lines(recipe.settings)),
-        "--strict-paper": "\n".join(_lines(recipe.strict_paper or {})),
+        "settings": _lines(recipe.settings),
+        "--strict-paper": _lines(recipe.strict_paper or {}),
         "departs": "\n".join(f"- {departure}" for departure in origin.departures),
     }
     for name, value in rows.items():
@@ -79,12 +76,8 @@ def _page(recipe: "Recipe") -> Table:
     return table
 
 
-def _lines(settings: Any, prefix: str = "") -> list[str]:
+def _lines(settings: Mapping[str, Any]) -> str:
     """Return nested settings as lines ``a.b = value``."""
-    lines = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            lines += _lines(value, f"{prefix}{name}.")
-        else:
-            lines.append(f"{prefix}{name} = {value}")
-    return lines
+    from lamina.config import flat
+
+    return "\n".join(f"{name} = {value}" for name, value in flat(settings).items())

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from lamina.cli.options import OUT
-from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.program import RESULTS, verb
 from lamina.cli.terminal import Terminal
 
 
-@app.command(epilog="Example: lamina report run -o report.html", rich_help_panel=RESULTS)
+@verb("lamina report run -o report.html", panel=RESULTS)
 def report(
+    terminal: Terminal,
     place: Annotated[
         Path, typer.Argument(metavar="RUN|EVAL", help="Folder that train or evaluate wrote.")
     ],
@@ -26,31 +27,27 @@ def report(
     markdown: Annotated[Path | None, typer.Option(help="Table of the scores for a paper.")] = None,
     latex: Annotated[Path | None, typer.Option(help="The same for LaTeX.")] = None,
     pdf: Annotated[Path | None, typer.Option(help="The charts for print.")] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Write one page about a run or an evaluation, to be opened in any browser."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import report as workflow
+    from lamina.workflows import report as workflow
 
-        with terminal.bar() as progress:
-            result = workflow.report(
-                place,
-                out,
-                scores=scores,
-                markdown=markdown,
-                latex=latex,
-                pdf=pdf,
-                progress=progress,
-            )
-        shown = (f"Report: {result.page}", *map(str, result.others))
-        terminal.result(result.as_dict(), *shown)
+    with terminal.bar() as progress:
+        result = workflow.report(
+            place,
+            out,
+            scores=scores,
+            markdown=markdown,
+            latex=latex,
+            pdf=pdf,
+            progress=progress,
+        )
+    shown = (f"Report: {result.page}", *map(str, result.others))
+    terminal.result(result.as_dict(), *shown)
 
 
-@app.command(epilog="Example: lamina mesh liver.nii.gz -o liver.glb", rich_help_panel=RESULTS)
+@verb("lamina mesh liver.nii.gz -o liver.glb", panel=RESULTS)
 def mesh(
+    terminal: Terminal,
     segmentation: Annotated[Path, typer.Argument(metavar="SEG", help="Label map of a volume.")],
     out: Annotated[Path, typer.Option(*OUT, help="A .glb, .obj or .stl file.")],
     structure: Annotated[
@@ -65,26 +62,21 @@ def mesh(
     lps: Annotated[
         bool, typer.Option("--lps", help="Axes to left, back and head, as in DICOM, not RAS.")
     ] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Turn a segmentation into closed surfaces in patient millimetres, RAS by default."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import mesh as workflow
+    from lamina.workflows import mesh as workflow
 
-        result = workflow.mesh(
-            segmentation,
-            out,
-            structures=structure,
-            smooth=smooth,
-            max_faces=faces,
-            space="LPS" if lps else "RAS",
-        )
-        shown = [
-            f"{surface.name}: {len(surface.faces):,} triangles around {surface.volume_ml:.4g} ml"
-            for surface in result.surfaces
-        ]
-        where = [f"Surfaces in mm, {result.space}: {file}" for file in result.files]
-        terminal.result(result.as_dict(), *shown, *where)
+    result = workflow.mesh(
+        segmentation,
+        out,
+        structures=structure,
+        smooth=smooth,
+        max_faces=faces,
+        space="LPS" if lps else "RAS",
+    )
+    shown = [
+        f"{surface.name}: {len(surface.faces):,} triangles around {surface.volume_ml:.4g} ml"
+        for surface in result.surfaces
+    ]
+    where = [f"Surfaces in mm, {result.space}: {file}" for file in result.files]
+    terminal.result(result.as_dict(), *shown, *where)

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.program import MODELS, verb
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import spoken
 from lamina.cli.watch import TOLERABLE_WAITING
@@ -22,23 +22,19 @@ _SHARED = ("network", "data", "fold")
 """Said once where all runs have the same."""
 
 
-@app.command(epilog="Example: lamina runs results/ --json", rich_help_panel=MODELS)
+@verb("lamina runs results/ --json", panel=MODELS)
 def runs(
+    terminal: Terminal,
     places: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of them.")
     ],
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Compare training runs: what each reached, how far it is, and how their settings differ."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows.runs import compare_runs
+    from lamina.workflows.runs import compare_runs
 
-        result = compare_runs(places)
-        terminal.result(result.as_dict(), *comparison(result))
-        terminal.failures(result.unreadable, "Unreadable")
+    result = compare_runs(places)
+    terminal.result(result.as_dict(), *comparison(result))
+    terminal.failures(result.unreadable, "Unreadable")
 
 
 def comparison(found: "RunTable") -> tuple[RenderableType, ...]:

@@ -2,18 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, RamLimit, ResampleOblique
-from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.options import Backend, Device, Precision, RamLimit, ResampleOblique, Tta
+from lamina.cli.program import MAIN, verb
 from lamina.cli.terminal import Terminal
 from lamina.cli.units import duration, memory
 
 
-@app.command(epilog="Example: lamina serve --models models/", rich_help_panel=MAIN)
+@verb("lamina serve --models models/", panel=MAIN, lasting=True)
 def serve(
+    terminal: Terminal,
     models: Annotated[
         Path | None,
         typer.Option(
@@ -53,46 +54,38 @@ def serve(
     ] = "7d",  # type: ignore[assignment]
     ram: RamLimit = None,
     device: Device = None,
-    backend: Annotated[
-        str, typer.Option(help="torch, onnx, openvino; auto: what is quickest here.")
-    ] = "torch",
-    precision: Annotated[
-        Literal["fp32", "bf16"],
-        typer.Option(help="bf16: faster where the machine has it, less exact."),
-    ] = "fp32",
-    tta: Annotated[bool, typer.Option("--tta", help="Look at mirror images too.")] = False,
+    backend: Backend = "torch",
+    precision: Precision = "fp32",
+    tta: Tta = False,
     resample_oblique: ResampleOblique = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Offer models to a page in the browser, to programs, and to 3D Slicer."""
-    terminal = Terminal(json, quiet, verbose, lasting=True)
-    with terminal.guard():
-        from lamina.workflows import serve as workflow
+    from lamina.workflows import serve as workflow
 
-        def tell(url: str) -> None:
-            terminal.result({"url": url}, f"Open {url}", "Stop with Ctrl-C.")
-            sys.stdout.flush()  # a program that started the server waits for it
+    def tell(url: str) -> None:
+        terminal.result({"url": url}, f"Open {url}", "Stop with Ctrl-C.")
+        sys.stdout.flush()  # a program that started the server waits for it
 
-        workflow.serve(
-            models,
-            tell,
-            token=workflow.read_token(token, token_file, no_token=no_token),
-            data=data or workflow.data_folder(),
-            host=host,
-            port=port,
-            allowed_hosts=tuple(allow_host or ()),
-            workers=workers,
-            max_upload_bytes=int(max_upload),
-            max_queue=max_queue,
-            max_tries=max_tries,
-            job_timeout_s=job_timeout,
-            keep_s=keep,
-            ram_bytes=ram,
-            device=device,
-            backend=backend,
-            precision=precision,
-            tta=tta,
-            resample_oblique=resample_oblique,
-        )
+    workflow.serve(
+        models,
+        tell,
+        token=workflow.read_token(token, token_file, no_token=no_token),
+        data=data or workflow.data_folder(),
+        host=host,
+        port=port,
+        allowed_hosts=tuple(allow_host or ()),
+        workers=workers,
+        max_upload_bytes=int(max_upload),
+        max_queue=max_queue,
+        max_tries=max_tries,
+        job_timeout_s=job_timeout,
+        keep_s=keep,
+        loading={
+            "device": device,
+            "backend": backend,
+            "precision": precision,
+            "tta": tta,
+            "resample_oblique": resample_oblique,
+            "ram_bytes": ram,
+        },
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lamina.config import layered, load_yaml
+from lamina.config import layered, load_yaml, nested
 from lamina.errors import ConfigError
 from lamina.workflows import recipes
 
@@ -54,18 +54,13 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
 
 def _override(setting: str) -> dict[str, Any]:
     path, equals, text = setting.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(path.strip().split(".")):
         raise ConfigError(f"--set {setting!r}: must read name=value, such as optimiser.lr=0.001.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {setting!r}: {text!r} is not a YAML value.") from error
-    *outer, name = keys
-    tree: dict[str, Any] = {name: value}
-    for key in reversed(outer):
-        tree = {key: tree}
-    return tree
+    return nested(path.strip(), value)
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:

@@ -1,6 +1,6 @@
 """The verb that fills the papers' tables with what is measured here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,25 +12,30 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.cli.compare import sheet_table
-from lamina.cli.options import OUT, Cluster, Cpus, Gpus, refuse_without
-from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.options import (
+    OUT,
+    Cluster,
+    Config,
+    Cpus,
+    Folds,
+    Gpus,
+    Seeds,
+    SetOfAll,
+    refuse_without,
+)
+from lamina.cli.program import OF_ALL, RESULTS, verb
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import duration, names, numbers, spoken
+from lamina.cli.units import duration, names, spoken
 from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
     from lamina.study.schema import Study
     from lamina.workflows.study import Studied
 
-_CHARACTERS = 17
-"""Width of a column of figures with an interval."""
 
-
-@app.command(
-    epilog="Example: lamina study glims/table4 --data work --time-budget 2h --out study",
-    rich_help_panel=RESULTS,
-)
+@verb("lamina study glims/table4 --data work --time-budget 2h --out study", panel=RESULTS)
 def study(
+    terminal: Terminal,
     context: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="Such as glims/table4; without it, all are listed.")
@@ -50,12 +55,11 @@ def study(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Length of each run instead of a time.")
     ] = None,
-    seeds: Annotated[str, typer.Option(metavar="N,N", help="Each row is trained with each.")] = "0",
-    fold: Annotated[
-        str, typer.Option(metavar="N,N|all", help="Likewise: which splits of splits.json.")
-    ] = "0",
+    seeds: Seeds = "0",  # type: ignore[assignment]
+    folds: Folds = "0",  # type: ignore[assignment]
     rows: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="Only these rows, by their short names.")
+        Sequence[str] | None,
+        typer.Option(parser=names, metavar="A,B,C", help="Only these rows, by their short names."),
     ] = None,
     unseen: Annotated[
         Path | None,
@@ -65,65 +69,57 @@ def study(
         str | None,
         typer.Option(help="In place of the paper's settings; auto: as the scans are planned."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="One setting that all runs have."),
-    ] = None,
+    config: Config = None,
+    set_: SetOfAll = None,
     cluster: Cluster = None,
     cpus: Cpus = 1,
     gpus: Gpus = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be trained, and for how long.")
     ] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Fill a table of the papers: published, measured here, the difference, and why they differ.
 
     Without --data, networks are counted and nothing is trained. The same command again goes on
     where this one was stopped.
     """
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli.settings import settings_from
-        from lamina.study.schema import list_studies
-        from lamina.workflows import study as workflow
+    from lamina.cli.settings import settings_from
+    from lamina.study.schema import list_studies
+    from lamina.workflows import study as workflow
 
-        _refuse_idle(context)
-        if name is None:
-            found = list_studies()
-            terminal.result({"studies": [_entry(each) for each in found]}, _listed(found))
-            return
-        with terminal.bar() as progress:
-            result = workflow.study(
-                name,
-                data,
-                out,
-                settings_from(config=config, overrides=set_),
-                recipe=recipe,
-                rows=names("--rows", rows) if rows else None,
-                seeds=numbers("--seeds", seeds),
-                folds=None if fold == "all" else numbers("--fold", fold),
-                time_budget_s=time_budget,
-                epochs=epochs,
-                unseen=unseen,
-                cluster=cluster,
-                cpus=cpus,
-                gpus=gpus,
-                dry_run=dry_run,
-                progress=progress,
-            )
-        shown = _outline(result) if dry_run and result.runs else _table(terminal, result)
-        terminal.result(result.as_dict(), *shown)
-        terminal.failures(result.failures, "Failed")
+    _refuse_idle(context)
+    if name is None:
+        found = list_studies()
+        terminal.result({"studies": [_entry(each) for each in found]}, _listed(found))
+        return
+    with terminal.bar() as progress:
+        result = workflow.study(
+            name,
+            data,
+            out,
+            settings_from(config=config, overrides=set_),
+            recipe=recipe,
+            rows=rows,
+            seeds=seeds,
+            folds=folds,
+            time_budget_s=time_budget,
+            epochs=epochs,
+            unseen=unseen,
+            cluster=cluster,
+            cpus=cpus,
+            gpus=gpus,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    shown = _outline(result) if dry_run and result.runs else _table(result)
+    terminal.result(result.as_dict(), *shown)
+    terminal.failures(result.failures, "Failed")
 
 
 def _refuse_idle(context: typer.Context) -> None:
     """Refuse options that would do nothing, for lack of a study, of scans or of a cluster."""
     given = context.params
-    of_all = {"name", "json", "quiet", "verbose"}
+    of_all = {"name", *(option.name for option in OF_ALL)}
     if given["name"] is None:
         refuse_without("the NAME of a study", context, given.keys() - of_all)
     if given["data"] is None:
@@ -159,16 +155,13 @@ def _listed(studies: tuple["Study", ...]) -> Table:
     return table
 
 
-def _table(terminal: Terminal, result: "Studied") -> Iterator[RenderableType]:
-    """Show the table in pieces as wide as the terminal, then what to know of it."""
+def _table(result: "Studied") -> Iterator[RenderableType]:
+    """Show the table, then what to know of it."""
     from lamina.workflows.study.table import heading, legend, sheet
 
     found = result.filled
     yield Text(heading(found))
-    width = terminal.out.width - max(len(row.title) for row in found.rows) - len("difference") - 4
-    step, count = max(1, width // _CHARACTERS), len(found.study.columns)
-    for first in range(0, count, step):
-        yield sheet_table(sheet(found, first, first + step))
+    yield sheet_table(sheet(found))
     for line in legend(found):
         yield Padding(Text(line, style="dim"), (0, 0, 1, 2))
     if notes := list(found.notes()):

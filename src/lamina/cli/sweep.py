@@ -8,20 +8,30 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lamina.cli.options import OUT, Cluster, Cpus, Gpus, Work, refuse_without
-from lamina.cli.program import MODELS, Json, Quiet, Verbose, app
+from lamina.cli.options import (
+    OUT,
+    Cluster,
+    Config,
+    Cpus,
+    Folds,
+    Gpus,
+    Recipe,
+    Seeds,
+    SetOfAll,
+    StrictPaper,
+    Work,
+    refuse_without,
+)
+from lamina.cli.program import MODELS, verb
 from lamina.cli.terminal import Terminal
-from lamina.cli.units import numbers
 
 if TYPE_CHECKING:
     from lamina.workflows.sweep import Sweep
 
 
-@app.command(
-    epilog="Example: lamina sweep work --set-grid optimiser.lr=1e-3,3e-3 --out sweep",
-    rich_help_panel=MODELS,
-)
+@verb("lamina sweep work --set-grid optimiser.lr=1e-3,3e-3 --out sweep", panel=MODELS)
 def sweep(
+    terminal: Terminal,
     context: typer.Context,
     work: Work,
     out: Annotated[Path, typer.Option(*OUT, help="Folder to write the runs to.")],
@@ -29,59 +39,43 @@ def sweep(
         list[str] | None,
         typer.Option("--set-grid", metavar="A.B=C,D", help="Values to try; all combinations are."),
     ] = None,
-    seeds: Annotated[
-        str, typer.Option(metavar="N,N", help="Every combination is trained with each.")
-    ] = "0",
-    fold: Annotated[
-        str, typer.Option(metavar="N,N|all", help="Likewise: which splits of splits.json.")
-    ] = "0",
+    seeds: Seeds = "0",  # type: ignore[assignment]
+    folds: Folds = "0",  # type: ignore[assignment]
     cluster: Cluster = None,
     cpus: Cpus = 1,
     gpus: Gpus = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
-    ] = None,
-    strict_paper: Annotated[
-        bool, typer.Option("--strict-paper", help="The recipe as its paper has it, slips included.")
-    ] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="One setting that all runs have."),
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    recipe: Recipe = None,
+    strict_paper: StrictPaper = False,
+    config: Config = None,
+    set_: SetOfAll = None,
 ) -> None:
     """Train every combination of settings, seeds and folds, and compare their validation Dice.
 
     The same command again goes on where this one was stopped.
     """
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli.settings import parse_grid, settings_from
-        from lamina.workflows import sweep as workflow
+    from lamina.cli.settings import parse_grid, settings_from
+    from lamina.workflows import sweep as workflow
 
-        if cluster is None:
-            refuse_without("--cluster", context, ("cpus", "gpus"))
-        settings = settings_from(
-            recipe=recipe, strict_paper=strict_paper, config=config, overrides=set_
+    if cluster is None:
+        refuse_without("--cluster", context, ("cpus", "gpus"))
+    settings = settings_from(
+        recipe=recipe, strict_paper=strict_paper, config=config, overrides=set_
+    )
+    with terminal.bar() as progress:
+        result = workflow.sweep(
+            work,
+            out,
+            settings,
+            grid=parse_grid(set_grid or []),
+            seeds=seeds,
+            folds=folds,
+            cluster=cluster,
+            cpus=cpus,
+            gpus=gpus,
+            progress=progress,
         )
-        with terminal.bar() as progress:
-            result = workflow.sweep(
-                work,
-                out,
-                settings,
-                grid=parse_grid(set_grid or []),
-                seeds=numbers("--seeds", seeds),
-                folds=None if fold == "all" else numbers("--fold", fold),
-                cluster=cluster,
-                cpus=cpus,
-                gpus=gpus,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), _table(result), f"Runs: {result.out}")
-        terminal.failures(result.failures, "Failed")
+    terminal.result(result.as_dict(), _table(result), f"Runs: {result.out}")
+    terminal.failures(result.failures, "Failed")
 
 
 def _table(result: "Sweep") -> Table:

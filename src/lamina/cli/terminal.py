@@ -71,6 +71,11 @@ class Terminal:
         logging.getLogger("lamina").setLevel(min(level, others))
         logging.captureWarnings(True)
 
+    def hush(self) -> None:
+        """Print no result, and say nothing but errors, or what ``verbose`` shows, from here on."""
+        self.as_json, self.quiet = False, True
+        logging.getLogger("lamina").setLevel(logging.NOTSET)  # as other packages are
+
     def result(self, data: dict[str, Any], *shown: RenderableType) -> None:
         """Print a command's result: ``data`` as JSON, or what is ``shown`` to people.
 

@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 
 from lamina.cli.options import OUT, Dataset, Layout, Workers
-from lamina.cli.program import DATA, MAIN, MODELS, Json, Quiet, Verbose, app
+from lamina.cli.program import DATA, MAIN, MODELS, verb
 from lamina.cli.terminal import FAILED, Terminal
 from lamina.errors import ConfigError
 
 
-@app.command(
-    epilog="Example: lamina doctor Task04_Hippocampus --report report", rich_help_panel=MAIN
-)
+@verb("lamina doctor Task04_Hippocampus --report report", panel=MAIN)
 def doctor(
+    terminal: Terminal,
     dataset: Dataset,
     fix: Annotated[Path | None, typer.Option(help="New folder for a mended copy.")] = None,
     dry_run: Annotated[
@@ -24,33 +23,29 @@ def doctor(
     report: Annotated[Path | None, typer.Option(help="Folder for a page with pictures.")] = None,
     layout: Layout = None,
     workers: Workers = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Examine a dataset, say what is wrong with it, and mend what leaves no doubt."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows import doctor as workflow
+    from lamina.cli import views
+    from lamina.workflows import doctor as workflow
 
-        with terminal.bar() as progress:
-            result = workflow.doctor(
-                dataset,
-                layout=layout,
-                fix=fix,
-                dry_run=dry_run,
-                report=report,
-                workers=workers,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), *views.diagnosis(result))
-        if result.counts["error"] and not result.mended:
-            raise typer.Exit(FAILED)
+    with terminal.bar() as progress:
+        result = workflow.doctor(
+            dataset,
+            layout=layout,
+            fix=fix,
+            dry_run=dry_run,
+            report=report,
+            workers=workers,
+            progress=progress,
+        )
+    terminal.result(result.as_dict(), *views.diagnosis(result))
+    if result.counts["error"] and not result.mended:
+        raise typer.Exit(FAILED)
 
 
-@app.command(epilog="Example: lamina models glims lgmsnet_2d --json", rich_help_panel=MODELS)
+@verb("lamina models glims lgmsnet_2d --json", panel=MODELS)
 def models(
+    terminal: Terminal,
     names: Annotated[
         list[str] | None, typer.Argument(help="Networks, or trained models; all by default.")
     ] = None,
@@ -63,102 +58,81 @@ def models(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="List the trained models that come with Lamina.")
     ] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """List the networks: what they cost, and what their papers say they cost."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import listings
+    from lamina.cli import listings
 
-        if pretrained:
-            from lamina.workflows.shipped import list_shipped
+    if pretrained:
+        from lamina.workflows.shipped import list_shipped
 
-            if in_channels or num_classes:
-                raise ConfigError("--in-channels, --num-classes: not with --pretrained.")
-            models = list_shipped(names)
-            told = {"models": [model.as_dict() for model in models]}
-            terminal.result(told, listings.shipped(models))
-            return
-        from lamina.workflows.models import list_models
+        if in_channels or num_classes:
+            raise ConfigError("--in-channels, --num-classes: not with --pretrained.")
+        models = list_shipped(names)
+        told = {"models": [model.as_dict() for model in models]}
+        terminal.result(told, listings.shipped(models))
+        return
+    from lamina.workflows.models import list_models
 
-        with terminal.bar() as progress:
-            facts = list_models(
-                in_channels=in_channels, num_classes=num_classes, names=names, progress=progress
-            )
-        terminal.result({"models": [fact.as_dict() for fact in facts]}, listings.models(facts))
+    with terminal.bar() as progress:
+        facts = list_models(
+            in_channels=in_channels, num_classes=num_classes, names=names, progress=progress
+        )
+    terminal.result({"models": [fact.as_dict() for fact in facts]}, listings.models(facts))
 
 
-@app.command(epilog="Example: lamina datasets lits acdc", rich_help_panel=DATA)
+@verb("lamina datasets lits acdc", panel=DATA)
 def datasets(
+    terminal: Terminal,
     names: Annotated[list[str] | None, typer.Argument(help="Datasets; all by default.")] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """List public datasets: what they show, who may use them, and how the papers split them."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import listings
-        from lamina.workflows.datasets import list_datasets
+    from lamina.cli import listings
+    from lamina.data.datasets import load_descriptions
 
-        found = list_datasets(names)
-        shown = [listings.datasets(found)] if not names else map(listings.dataset, found)
-        terminal.result({"datasets": [dataset.as_dict() for dataset in found]}, *shown)
+    found = load_descriptions(names)
+    shown = [listings.datasets(found)] if not names else map(listings.dataset, found)
+    terminal.result({"datasets": [dataset.as_dict() for dataset in found]}, *shown)
 
 
-@app.command(epilog="Example: lamina fetch Task04_Hippocampus --out data", rich_help_panel=DATA)
+@verb("lamina fetch Task04_Hippocampus --out data", panel=DATA)
 def fetch(
+    terminal: Terminal,
     task: Annotated[str, typer.Argument(help="Task of the Medical Segmentation Decathlon.")],
     out: Annotated[Path, typer.Option(*OUT, help="Folder to make the task's own folder in.")],
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Download a task of the Medical Segmentation Decathlon, after saying under which licence."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import fetch as workflow
+    from lamina.workflows import fetch as workflow
 
-        source = workflow.source_of(task)
-        if not terminal.quiet:
-            terminal.err.out(f"{task}: {source.licence}; {source.home}\nFrom {source.url}")
-        with terminal.bar() as progress:
-            folder = workflow.fetch(source, out, progress=progress)
-        shown = (f"Fetched: {folder}", f"Next: lamina prepare {quote(str(folder))} --out WORK")
-        terminal.result({"out": str(folder), **source.as_dict()}, *shown)
+    source = workflow.source_of(task)
+    if not terminal.quiet:
+        terminal.err.out(f"{task}: {source.licence}; {source.home}\nFrom {source.url}")
+    with terminal.bar() as progress:
+        folder = workflow.fetch(source, out, progress=progress)
+    shown = (f"Fetched: {folder}", f"Next: lamina prepare {quote(str(folder))} --out WORK")
+    terminal.result({"out": str(folder), **source.as_dict()}, *shown)
 
 
-@app.command(
-    epilog="Example: lamina to-nnunet path/to/dataset Dataset101_Liver", rich_help_panel=DATA
-)
+@verb("lamina to-nnunet path/to/dataset Dataset101_Liver", panel=DATA)
 def to_nnunet(
+    terminal: Terminal,
     dataset: Dataset,
     out: Annotated[Path, typer.Argument(help="New folder, called such as Dataset101_Liver.")],
     layout: Layout = None,
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy files rather than link to them.")
     ] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Write a dataset of any layout as nnU-Net v2 takes it."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows import to_nnunet as workflow
+    from lamina.cli import views
+    from lamina.workflows import to_nnunet as workflow
 
-        result = workflow.to_nnunet(dataset, out, layout=layout, copy=copy)
-        terminal.result(result.as_dict(), *views.converted(result))
+    result = workflow.to_nnunet(dataset, out, layout=layout, copy=copy)
+    terminal.result(result.as_dict(), *views.converted(result))
 
 
-@app.command(
-    epilog="Example: lamina import-weights --from glims model.pt --out glims.lamina",
-    rich_help_panel=MODELS,
-)
+@verb("lamina import-weights --from glims model.pt --out glims.lamina", panel=MODELS)
 def import_weights(
+    terminal: Terminal,
     file: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors.")],
     source: Annotated[str, typer.Option("--from", help="Paper: glims, lgmsnet or dino.")],
     out: Annotated[Path, typer.Option(*OUT, help="Model to write, such as model.lamina.")],
@@ -168,15 +142,10 @@ def import_weights(
             help="What channels and outputs mean: a name or a YAML file; found by itself."
         ),
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Turn a checkpoint that a paper's authors published into a model."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows import import_weights as workflow
+    from lamina.cli import views
+    from lamina.workflows import import_weights as workflow
 
-        result = workflow.import_weights(source, file, out, task=task)
-        terminal.result(result.as_dict(), *views.imported(result))
+    result = workflow.import_weights(source, file, out, task=task)
+    terminal.result(result.as_dict(), *views.imported(result))

@@ -8,6 +8,7 @@ import typer
 from lamina.cli.options import (
     OUT,
     Cluster,
+    Config,
     Dataset,
     Device,
     Devices,
@@ -15,25 +16,27 @@ from lamina.cli.options import (
     Nodes,
     NoRehearse,
     Ram,
+    Recipe,
     ResampleOblique,
     Spacing,
+    StrictPaper,
     TimeBudget,
     Vram,
     Work,
     Workers,
 )
-from lamina.cli.program import MAIN, Json, Quiet, Verbose, app
+from lamina.cli.program import MAIN, verb
 from lamina.cli.terminal import Terminal, is_follower
-from lamina.cli.units import duration, millimetres
-from lamina.cli.units import fold as fold_or_all
+from lamina.cli.units import duration, fold
 from lamina.cli.watch import on_bar, on_lines, watching
 
 if TYPE_CHECKING:
     from lamina.training.callbacks import EpochReport
 
 
-@app.command(epilog="Example: lamina prepare Task04_Hippocampus --out work", rich_help_panel=MAIN)
+@verb("lamina prepare Task04_Hippocampus --out work", panel=MAIN)
 def prepare(
+    terminal: Terminal,
     dataset: Dataset,
     out: Annotated[Path, typer.Option(*OUT, help="Work folder to write.")],
     layout: Layout = None,
@@ -69,63 +72,51 @@ def prepare(
     resample_oblique: ResampleOblique = False,
     workers: Workers = None,
     cluster: Cluster = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Read a dataset, verify it, decide how to train on it, and store it ready for training."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows import prepare as workflow
+    from lamina.cli import views
+    from lamina.workflows import prepare as workflow
 
-        with terminal.bar() as progress:
-            result = workflow.prepare(
-                dataset,
-                out,
-                layout=layout,
-                model=model,
-                spacing=millimetres("--spacing", spacing),
-                ram_bytes=ram,
-                vram_bytes=vram,
-                time_budget_s=time_budget,
-                device=device,
-                rehearse=not no_rehearse,
-                num_folds=folds,
-                splits=splits,
-                protocol=protocol,
-                public=public,
-                allow_leakage=allow_leakage,
-                resample_oblique=resample_oblique,
-                workers=workers,
-                cluster=cluster,
-                progress=progress,
-            )
-        terminal.result(result.as_dict(), *views.preparation(result))
-        terminal.failures(result.excluded, "Left out")
+    with terminal.bar() as progress:
+        result = workflow.prepare(
+            dataset,
+            out,
+            layout=layout,
+            model=model,
+            spacing=spacing,
+            ram_bytes=ram,
+            vram_bytes=vram,
+            time_budget_s=time_budget,
+            device=device,
+            rehearse=not no_rehearse,
+            num_folds=folds,
+            splits=splits,
+            protocol=protocol,
+            public=public,
+            allow_leakage=allow_leakage,
+            resample_oblique=resample_oblique,
+            workers=workers,
+            cluster=cluster,
+            progress=progress,
+        )
+    terminal.result(result.as_dict(), *views.preparation(result))
+    terminal.failures(result.excluded, "Left out")
 
 
-@app.command(
-    epilog="Example: lamina train work --fold 0 --time-budget 20m --out run", rich_help_panel=MAIN
-)
+@verb("lamina train work --fold 0 --time-budget 20m --out run", panel=MAIN)
 def train(
+    terminal: Terminal,
     work: Work,
     out: Annotated[Path, typer.Option(*OUT, help="Run folder to write.")],
     model: Annotated[str | None, typer.Option(help="Network; the plan's by default.")] = None,
     fold: Annotated[
         Any,
         typer.Option(
-            parser=fold_or_all,
+            parser=fold,
             metavar="N|all",
             help="Which split of splits.json; 0 by default; all: each in turn, and their ensemble.",
         ),
     ] = None,
-    soup: Annotated[
-        bool,
-        typer.Option(
-            "--soup", help="With --fold all: try the mean of their weights as one network, too."
-        ),
-    ] = False,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Length of the run; the plan's by default.")
     ] = None,
@@ -145,13 +136,9 @@ def train(
         Path | None,
         typer.Option("--from", help="Model whose weights to begin from, where they fit."),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Settings of a paper: see lamina recipes; or a YAML file.")
-    ] = None,
-    strict_paper: Annotated[
-        bool, typer.Option("--strict-paper", help="The recipe as its paper has it, slips included.")
-    ] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    recipe: Recipe = None,
+    strict_paper: StrictPaper = False,
+    config: Config = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="One setting, such as optimiser.lr=1e-3."),
@@ -159,88 +146,77 @@ def train(
     mlflow: Annotated[
         Path | None, typer.Option(help="SQLite file for MLflow, to keep the numbers there too.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Train a network on one fold, or on all, and leave a portable model.
 
     Ctrl-C stops after the current step with a usable model; --resume goes on from there.
     """
-    follows = is_follower(several=(devices or 1) * (nodes or 1) > 1)
-    terminal = Terminal(json and not follows, quiet or follows, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.cli.settings import settings_from
-        from lamina.errors import ConfigError
-        from lamina.workflows import cross_validation
-        from lamina.workflows import train as workflow
+    if is_follower(several=(devices or 1) * (nodes or 1) > 1):  # before torch is imported
+        terminal.hush()
 
-        if soup and fold != "all":
-            raise ConfigError("--soup: needs --fold all.")
-        if mlflow and fold == "all":
-            raise ConfigError("--mlflow: needs one fold.")
-        flags = {
-            "model": model,
-            "epochs": epochs,
-            "time_budget_s": time_budget,
-            "patience": patience,
-            "seed": seed,
-            "device": device,
-            "devices": devices,
-            "nodes": nodes,
-        }
-        settings = settings_from(
-            recipe=recipe, strict_paper=strict_paper, config=config, flags=flags, overrides=set_
-        )
-        given: dict[str, Any] = {"resume": resume, "start": start}
-        if fold == "all":
-            with terminal.bar() as show:
-                moves = terminal.err.is_terminal
-                listeners = on_bar(show, _dice) if moves else on_lines(terminal, _dice)
-                whole = cross_validation.cross_validate(
-                    work, out, settings, soup=soup, progress=show, **given, **listeners
-                )
-            terminal.result(whole.as_dict(), *views.cross_validation(whole))
-            terminal.failures(whole.all_failures, "Failed")
-            return
-        with watching(terminal) as listeners:
-            result = workflow.train(
-                work, out, settings, fold=fold, mlflow=mlflow, **given, **listeners
+    from lamina.cli import views
+    from lamina.cli.settings import settings_from
+    from lamina.errors import ConfigError
+    from lamina.workflows import cross_validation
+    from lamina.workflows import train as workflow
+
+    if mlflow and fold == "all":
+        raise ConfigError("--mlflow: needs one fold.")
+    flags = {
+        "model": model,
+        "epochs": epochs,
+        "time_budget_s": time_budget,
+        "patience": patience,
+        "seed": seed,
+        "device": device,
+        "devices": devices,
+        "nodes": nodes,
+    }
+    settings = settings_from(
+        recipe=recipe, strict_paper=strict_paper, config=config, flags=flags, overrides=set_
+    )
+    given: dict[str, Any] = {"resume": resume, "start": start}
+    if fold == "all":
+        with terminal.bar() as show:
+            moves = terminal.err.is_terminal
+            listeners = on_bar(show, _dice) if moves else on_lines(terminal, _dice)
+            whole = cross_validation.cross_validate(
+                work, out, settings, progress=show, **given, **listeners
             )
-        terminal.result(result.as_dict(), *views.training(result))
+        terminal.result(whole.as_dict(), *views.cross_validation(whole))
+        terminal.failures(whole.all_failures, "Failed")
+        return
+    with watching(terminal) as listeners:
+        result = workflow.train(work, out, settings, fold=fold, mlflow=mlflow, **given, **listeners)
+    terminal.result(result.as_dict(), *views.training(result))
 
 
-@app.command(epilog="Example: lamina demo --out demo", rich_help_panel=MAIN)
+@verb("lamina demo --out demo", panel=MAIN)
 def demo(
+    terminal: Terminal,
     out: Annotated[Path, typer.Option(*OUT, help="Folder for all that it makes.")] = Path("demo"),
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2: images, 3: volumes.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scans and of the training.")] = 0,
     time_budget: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="Time to train in: 95s.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Do the main job on made-up scans: prepare, train, predict, evaluate, draw."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.cli import views
-        from lamina.workflows import demo as workflow
+    from lamina.cli import views
+    from lamina.workflows import demo as workflow
 
-        settings = {"time_budget_s": time_budget} if time_budget else {}
-        with terminal.bar() as show:
-            result = workflow.demo(
-                out,
-                spatial_dims=spatial_dims,
-                seed=seed,
-                settings=settings,
-                progress=show,
-                **on_bar(show, _dice),
-            )
-        terminal.result(result.as_dict(), *views.demonstration(result))
-        terminal.failures(result.scores.failures, "Failed")
+    settings = {"time_budget_s": time_budget} if time_budget else {}
+    with terminal.bar() as show:
+        result = workflow.demo(
+            out,
+            spatial_dims=spatial_dims,
+            seed=seed,
+            settings=settings,
+            progress=show,
+            **on_bar(show, _dice),
+        )
+    terminal.result(result.as_dict(), *views.demonstration(result))
+    terminal.failures(result.scores.failures, "Failed")
 
 
 def _dice(report: "EpochReport") -> str:

@@ -4,8 +4,6 @@ import re
 
 import typer
 
-from lamina.errors import ConfigError
-
 _SIZES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -32,30 +30,24 @@ def fold(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def numbers(option: str, text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
     """Return whole numbers for ``"0,1,2"``."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"{option} {text!r}: must be whole numbers such as 0,1,2.")
-    return [int(part) for part in parts]
+    return [int(part) for part in _parts(text, "[0-9]+", "whole numbers such as 0,1,2")]
 
 
-def names(option: str, text: str) -> list[str]:
+def folds(text: str) -> list[int] | None:
+    """Return the numbers of folds, or ``None`` for ``"all"``."""
+    return None if text == "all" else numbers(text)
+
+
+def names(text: str) -> list[str]:
     """Return words for ``"A, B,C"``."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise ConfigError(f"{option} {text!r}: must be names such as A,B,C.")
-    return parts
+    return _parts(text, ".+", "names such as A,B,C")
 
 
-def millimetres(option: str, text: str | None) -> list[float] | None:
-    """Return sizes for ``"1,1,2.5"``; ``None`` for nothing."""
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in parts):
-        raise ConfigError(f"{option} {text!r}: must be sizes in mm such as 1,1,2.5.")
-    return [float(part) for part in parts]
+def millimetres(text: str) -> list[float]:
+    """Return sizes for ``"1,1,2.5"``."""
+    return [float(part) for part in _parts(text, r"\d+(\.\d+)?", "sizes in mm such as 1,1,2.5")]
 
 
 def spoken(seconds: float) -> str:
@@ -75,3 +67,10 @@ def _amount(text: str, units: dict[str, float], example: str) -> float:
     if match is None or match[2] not in units or float(match[1]) == 0:
         raise typer.BadParameter(f"{text!r} is no amount above zero such as {example}.")
     return float(match[1]) * units[match[2]]
+
+
+def _parts(text: str, pattern: str, wanted: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(pattern, part) for part in parts):
+        raise typer.BadParameter(f"{text!r}: must be {wanted}.")
+    return parts

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.program import RESULTS, Json, Quiet, Verbose, app
+from lamina.cli.program import RESULTS, verb
 from lamina.cli.terminal import Terminal
 
 
-@app.command(epilog="Example: lamina view scan.nii.gz liver.nii.gz", rich_help_panel=RESULTS)
+@verb("lamina view scan.nii.gz liver.nii.gz", panel=RESULTS)
 def view(
+    terminal: Terminal,
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="A scan, picture or DICOM folder.")],
     segmentation: Annotated[
         Path | None,
@@ -20,16 +21,11 @@ def view(
         bool, typer.Option("--no-browser", help="Print the address only.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """Look at a scan and a segmentation in a browser on this machine, until Ctrl-C."""
-    terminal = Terminal(json, quiet, verbose)
-    with terminal.guard():
-        from lamina.workflows import view as workflow
+    from lamina.workflows import view as workflow
 
-        def ready(url: str) -> None:
-            terminal.result({"url": url}, f"Viewer: {url}", "Ctrl-C stops it.")
+    def ready(url: str) -> None:
+        terminal.result({"url": url}, f"Viewer: {url}", "Ctrl-C stops it.")
 
-        workflow.view(scan, segmentation, port=port, browser=not no_browser, ready=ready)
+    workflow.view(scan, segmentation, port=port, browser=not no_browser, ready=ready)

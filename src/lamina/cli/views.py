@@ -1,9 +1,9 @@
 """Results as people read them, made for 80 columns and more."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -18,6 +18,7 @@ from lamina.errors import some
 
 if TYPE_CHECKING:
     from lamina.data.fingerprint import Fingerprint
+    from lamina.data.layouts.nnunet_export import Export
     from lamina.data.plan import Plan
     from lamina.workflows.cross_validation import CrossValidation
     from lamina.workflows.cross_validation.postprocessing import Choice
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from lamina.workflows.plan import Replanning
     from lamina.workflows.predict import Prediction
     from lamina.workflows.prepare import Preparation
-    from lamina.workflows.to_nnunet import Conversion
     from lamina.workflows.train import Training
 
 _NAMED = 3
@@ -129,7 +129,6 @@ def cross_validation(result: "CrossValidation") -> tuple[RenderableType, ...]:
         head,
         render_scores(result.scores),
         *_postprocessing(result.postprocessing),
-        *([_soup(result.soup)] if result.soup else []),
         f"Segmentations, out of fold: {result.run / 'out_of_fold'}",
         f"Model: {result.bundle}, the ensemble of {len(result.best_dice)}",
         f"Next: lamina predict --model {quote(str(result.run))} --input SCANS --out SEGMENTATIONS",
@@ -144,15 +143,6 @@ def _postprocessing(choice: "Choice") -> list[str]:
         f"Dice {step['dice_before']:.4f} to {step['dice_after']:.4f}"
         for step in choice.steps
     ]
-
-
-def _soup(told: Mapping[str, Any]) -> str:
-    scores = ", ".join(
-        f"{name} {'none' if dice is None else f'{dice:.4f}'}"
-        for name, dice in told["test_dice"].items()
-    )
-    kept = "kept as soup/model.lamina" if told["offered"] else "too poor, not kept"
-    return f"Soup of the folds: {kept}; Dice on the test scans: {scores}"
 
 
 def prediction(result: "Prediction") -> str:
@@ -200,11 +190,11 @@ def _changes(result: "Diagnosis") -> Table:
     return table
 
 
-def converted(result: "Conversion") -> tuple[str, ...]:
+def converted(result: "Export") -> tuple[str, ...]:
     """Say what was written for nnU-Net, and which label values became others."""
-    revalued = ", ".join(f"{old} is {new}" for old, new in result.export.revalued.items())
+    revalued = ", ".join(f"{old} is {new}" for old, new in result.revalued.items())
     return (
-        f"{len(result.export.cohort.cases)} scans; {result.export.num_rewritten} files were "
+        f"{len(result.cohort.cases)} scans; {result.num_rewritten} files were "
         "written anew, the others linked or copied",
         *([f"Label values that changed: {revalued}"] if revalued else []),
         f"Dataset: {result.out}",

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import DatasetError, LabelError
-from lamina.geometry import check_same_grid
-from lamina.io import files_of, read_labels, read_stored_labels, read_volume
+from lamina.io import files_of, read_labels, read_volume
 from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -53,8 +52,7 @@ def read_merged(files: Sequence[Path], labels: LabelSet) -> Volume:
     first, *others = [read_labels(path) for path in files]
     merged = labels.encode(first.array, first.source)
     for other in others:
-        names = f"{first.source} and {other.source}"
-        check_same_grid(first.affine, first.spatial_shape, other.affine, other.spatial_shape, names)
+        first.check_grid_of(other)
         indices = labels.encode(other.array, other.source)
         merged = np.where(indices, indices, merged)
     return replace(first, array=merged)
@@ -145,10 +143,7 @@ class Case:
         parts = [read_volume(path, self.series) for path in self.images]
         first = parts[0]
         for part in parts[1:]:
-            names = f"{first.source} and {part.source}"
-            check_same_grid(
-                first.affine, first.spatial_shape, part.affine, part.spatial_shape, names
-            )
+            first.check_grid_of(part)
         array = np.concatenate([part.array for part in parts]) if len(parts) > 1 else first.array
         if len(channels) == 1 and _is_grey(array):
             array = array[:1]
@@ -161,6 +156,14 @@ class Case:
                 remedy=_REMEDIES.get((found, needed, array.ndim), _REMEDY.format(files)),
             )
         return replace(first, array=array)
+
+    def read_part(self, path: Path) -> Volume:
+        """Read one file of the image; in mm where ``spacing`` tells them.
+
+        Raises:
+            FileError, GeometryError: As :func:`lamina.io.read_volume`.
+        """
+        return self.sized(read_volume(path, self.series))
 
     def read_label(self, labels: LabelSet, image: Volume) -> Volume:
         """Read the label map as class indices ``(1, *S)`` on the grid of ``image``.
@@ -176,24 +179,8 @@ class Case:
             indices = labels.draw(masks, image.spatial_shape, str(self.label))
             return replace(image, array=indices[None], source=str(self.label))
         label = self.sized(read_merged(self.label_files, labels))
-        names = f"{image.source} and {label.source}"
-        check_same_grid(image.affine, image.spatial_shape, label.affine, label.spatial_shape, names)
+        image.check_grid_of(label)
         return replace(image, array=label.array, source=label.source)
-
-    def read_stored_label(self, labels: LabelSet) -> Volume:
-        """Read ``label`` as it is stored, whatever is wrong with its values.
-
-        Structures that have names get the values declared for them, on the image's grid.
-
-        Raises:
-            FileError, GeometryError, LabelError: It is missing or damaged, or structures overlap.
-        """
-        if self.label is None:
-            raise LabelError(f"{self.case_id}: has no label file.")
-        if not has_structures(self.label):
-            return read_stored_labels(self.label)
-        drawn = self.read_label(labels, read_volume(self.images[0], self.series))
-        return replace(drawn, array=labels.decode(drawn.array))
 
     def sized(self, volume: Volume) -> Volume:
         """Return a picture in mm where ``spacing`` tells how large its pixels are."""

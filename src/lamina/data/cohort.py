@@ -1,13 +1,12 @@
 """The scans of one segmentation task, and what they share."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lamina.data.case import Case
-from lamina.errors import DatasetError
+from lamina.errors import DatasetError, repeated
 from lamina.labels import LabelSet
 
 
@@ -37,9 +36,8 @@ class Cohort:
     def __post_init__(self) -> None:
         if not self.cases:
             raise DatasetError(f"{self.name}: no cases with an image and a label were found.")
-        ids = Counter(case.case_id for case in self.cases)
-        if twice := sorted(case_id for case_id, count in ids.items() if count > 1):
-            raise DatasetError(f"{self.name}: case ids stand for more than one scan: {twice[:5]}.")
+        if twice := repeated(case.case_id for case in self.cases):
+            raise DatasetError(f"{self.name}: case ids stand for more than one scan: {twice}.")
 
     @property
     def origin(self) -> dict[str, str]:

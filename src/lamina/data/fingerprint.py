@@ -14,7 +14,7 @@ from lamina.data.intensity import finite
 from lamina.data.preprocess import foreground_box
 from lamina.data.straighten import straightened
 from lamina.errors import DatasetError
-from lamina.geometry import is_sheared, orientation_of, reorientation, spacing_of
+from lamina.geometry import Reorientation, is_sheared, orientation_of, reorientation, spacing_of
 from lamina.labels import IGNORE_INDEX, LabelSet
 from lamina.volume import Volume
 
@@ -159,11 +159,17 @@ def canonical_size(
     image: Volume, box: Sequence[slice]
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Return the size of a box in voxels, and that of a voxel in mm, in canonical order."""
-    dims = image.spatial_dims
-    turn = reorientation(image.affine, CANONICAL if dims == 3 else image.orientation)
+    turn = canonical(image)
     affine = turn.affine(image.affine, image.spatial_shape)
     shape = tuple(box[axis].stop - box[axis].start for axis in turn.axes)
-    return shape, spacing_of(affine, dims)
+    return shape, spacing_of(affine, image.spatial_dims)
+
+
+def canonical(volume: Volume) -> Reorientation:
+    """Return how to reorder the axes of volumes; images keep their plane as it is stored."""
+    return reorientation(
+        volume.affine, CANONICAL if volume.spatial_dims == 3 else volume.orientation
+    )
 
 
 def describe(values: NDArray[np.float32]) -> dict[str, float]:

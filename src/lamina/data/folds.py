@@ -1,6 +1,6 @@
 """Splits into training and validation, by patient: made, given, and checked for leaks."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from lamina.data.case import Case
 from lamina.data.dealing import Strata, deal, traits_of
 from lamina.data.doctor import Finding
-from lamina.errors import ConfigError, DatasetError, reasons
+from lamina.errors import ConfigError, DatasetError, reasons, repeated
 from lamina.files import read_json, write_json
 
 SIDES = ("train", "val", "test")
@@ -203,9 +203,8 @@ def read_folds(path: Path) -> tuple[Fold, ...]:
     for number, sides in enumerate(folds):
         if not sides[0] or not sides[1]:
             raise DatasetError(f"{path}: fold {number} has an empty side.")
-        counts = Counter(case_id for ids in sides for case_id in ids)
-        if twice := sorted(case_id for case_id, count in counts.items() if count > 1):
-            raise DatasetError(f"{path}: fold {number} has {twice[:5]} on both sides, or twice.")
+        if twice := repeated(case_id for ids in sides for case_id in ids):
+            raise DatasetError(f"{path}: fold {number} has {twice} on both sides, or twice.")
     return tuple(Fold(*map(tuple, sides)) for sides in folds)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
+from scipy.spatial.transform import Rotation
 
 from lamina.data.anatomy import Anatomy, Ellipsoid, Triple, Warp, draw_anatomy
 from lamina.files import write_json
@@ -195,15 +196,7 @@ def _draw_grid(
 
 def _rotation(degrees: NDArray[np.float64] | Triple) -> NDArray[np.float64]:
     """Return the rotation about x, then y, then z, ``(3, 3)``."""
-    turn = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        step = np.eye(3)
-        step[i, i] = step[j, j] = np.cos(angle)
-        step[j, i] = np.sin(angle)
-        step[i, j] = -step[j, i]
-        turn = step @ turn
-    return turn
+    return np.asarray(Rotation.from_euler("xyz", degrees, degrees=True).as_matrix())
 
 
 def _world_points(affine: Affine, spatial_shape: Sequence[int]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from lamina.data.case import Case
@@ -13,10 +12,10 @@ from lamina.data.datasets import (
     Protocol,
     Split,
     expand,
-    list_descriptions,
     load_description,
+    load_descriptions,
 )
-from lamina.errors import DatasetError, UnknownNameError, some
+from lamina.errors import DatasetError, UnknownNameError, some, unknown
 from lamina.labels import LabelSet
 
 _NAMED = 10
@@ -65,7 +64,7 @@ def match(cohort: Cohort) -> list[DatasetDescription]:
     """
     return [
         description
-        for description in _all()
+        for description in load_descriptions()
         if (names := description.names) and all(names.fits(c.case_id) for c in cohort.cases)
     ]
 
@@ -80,7 +79,7 @@ def used_by(cohort: Cohort, paper: str) -> DatasetDescription:
     for description in matching:
         if paper in description.protocols:
             return description
-    known = [d.name for d in _all() if d.names and paper in d.protocols]
+    known = [d.name for d in load_descriptions() if d.names and paper in d.protocols]
     found = ", ".join(d.name for d in matching) or "no dataset that is described"
     raise DatasetError(
         f"{cohort.name}: by the names of its cases it is {found}; {paper} has no protocol for it.",
@@ -101,9 +100,7 @@ def follow(cohort: Cohort, paper: str, dataset: str | None = None) -> Assignment
         DatasetError: As :func:`used_by` and :func:`apply_protocol`.
     """
     if paper not in PAPERS:
-        near = get_close_matches(paper, PAPERS, n=1)
-        offer = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(PAPERS)}."
-        raise UnknownNameError(f"Unknown protocol {paper!r}.", remedy=offer)
+        raise unknown("protocol", paper, PAPERS)
     description = load_description(dataset) if dataset else used_by(cohort, paper)
     return apply_protocol(cohort, description, paper)
 
@@ -248,7 +245,3 @@ def _departures(
         lists = f" Lists: {protocol.lists}; --splits takes them." if protocol.lists else ""
         said.append(f"The split is not the paper's own. {protocol.note}{lists}")
     return tuple(said)
-
-
-def _all() -> list[DatasetDescription]:
-    return [load_description(name) for name in list_descriptions()]

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from lamina.data.intensity import finite
 from lamina.errors import GeometryError
-from lamina.geometry import Affine, check_same_grid, corners, is_sheared
+from lamina.geometry import Affine, corners, is_sheared
 from lamina.volume import Volume
 
 _RIGHT = 1e-3
@@ -20,20 +20,6 @@ _RIGHT = 1e-3
 
 _SLACK = 1e-3
 """Share of a voxel that is not worth another slice."""
-
-
-def require_orthogonal(volume: Volume) -> None:
-    """Refuse a scan whose axes are not at right angles.
-
-    Raises:
-        GeometryError: They are not.
-    """
-    if is_sheared(volume.affine):
-        raise GeometryError(
-            f"{volume.source}: two axes are {_degrees_off(volume.affine):.1f} degrees off a right "
-            "angle (gantry tilt?).",
-            remedy="Give --resample-oblique to resample such scans to right angles.",
-        )
 
 
 def straightened(image: Volume, label: Volume, resample: bool) -> tuple[Volume, Volume]:
@@ -48,12 +34,25 @@ def straightened(image: Volume, label: Volume, resample: bool) -> tuple[Volume, 
         GeometryError: The axes are not at right angles and ``resample`` is off.
         DatasetError: A channel that is to be resampled has no finite voxel.
     """
-    if not is_sheared(image.affine):
-        return image, label
+    way = way_upright(image, resample)
+    return (way.apply_image(image), way.apply_label(label)) if way else (image, label)
+
+
+def way_upright(volume: Volume, resample: bool) -> "Straightening | None":
+    """Return the way to right angles, or None for a scan whose axes are at such.
+
+    Raises:
+        GeometryError: They are not, and ``resample`` is off.
+    """
+    if not is_sheared(volume.affine):
+        return None
     if not resample:
-        require_orthogonal(image)
-    way = Straightening.of(image)
-    return way.apply_image(image), way.apply_label(label)
+        raise GeometryError(
+            f"{volume.source}: two axes are {_degrees_off(volume.affine):.1f} degrees off a right "
+            "angle (gantry tilt?).",
+            remedy="Give --resample-oblique to resample such scans to right angles.",
+        )
+    return Straightening.of(volume)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,31 +99,19 @@ class Straightening:
         Beyond the scan, its edge is continued.
 
         Raises:
-            GeometryError: It does not lie on the slanted grid.
             DatasetError: A channel has no finite voxel.
         """
-        self._check(image, self.affine, self.spatial_shape)
         channels = [finite(c.astype(np.float32), image.source) for c in image.array]
         array = np.stack([self._upright(channel, order=1) for channel in channels])
         return replace(image, array=array, affine=self.upright_affine)
 
     def apply_label(self, label: Volume) -> Volume:
-        """Bring a label map ``(1, *S)`` to the upright grid; the nearest voxel decides.
-
-        Raises:
-            GeometryError: It does not lie on the slanted grid.
-        """
-        self._check(label, self.affine, self.spatial_shape)
+        """Bring a label map ``(1, *S)`` to the upright grid; the nearest voxel decides."""
         array = self._upright(label.array[0], order=0)[None]
         return replace(label, array=array, affine=self.upright_affine)
 
     def undo(self, label: Volume) -> Volume:
-        """Bring a label map ``(1, *upright)`` back to the scan's own voxels.
-
-        Raises:
-            GeometryError: It does not lie on the upright grid.
-        """
-        self._check(label, self.upright_affine, self.upright_shape)
+        """Bring a label map ``(1, *upright)`` back to the scan's own voxels."""
         to_upright = np.linalg.inv(self.upright_affine) @ self.affine
         array = _sample(label.array[0], to_upright, self.spatial_shape, order=0)[None]
         return replace(label, array=array, affine=self.affine)
@@ -132,11 +119,6 @@ class Straightening:
     def _upright(self, array: NDArray[Any], order: int) -> NDArray[Any]:
         to_slanted = np.linalg.inv(self.affine) @ self.upright_affine
         return _sample(array, to_slanted, self.upright_shape, order)
-
-    @staticmethod
-    def _check(volume: Volume, affine: Affine, shape: tuple[int, ...]) -> None:
-        what = f"{volume.source} and the grid to resample"
-        check_same_grid(affine, shape, volume.affine, volume.spatial_shape, what)
 
 
 def _degrees_off(affine: Affine) -> float:

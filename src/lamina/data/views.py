@@ -20,14 +20,12 @@ from torch.utils.data import Dataset
 
 from lamina.data.cache import PreparedCase
 from lamina.data.plan import Plan
-from lamina.data.sampling import random_for
+from lamina.data.sampling import in_rounds, random_for
 from lamina.data.slices import intensity_range, slice_axis, to_unit
 from lamina.errors import ConfigError, DatasetError
 
 Tone = Literal["solarise", "gamma"]
 
-_ORDER_STREAM = 2**63
-"""Counter word that keeps the shuffling of slices apart from every step's draws."""
 _EMPTY_SHARE = 0.95
 _EVEN = 0.05
 """Pixels this close to a slice's median, of a range of 1, count as its background."""
@@ -201,9 +199,7 @@ class ViewDataset(Dataset[list[Tensor]]):
     def __getitem__(self, number: int) -> list[Tensor]:
         """Return the views of a slice, large ones first, each with the transformer's channels."""
         step, slot = divmod(number, self.batch_size)
-        round_, place = divmod(number, len(self.slices))
-        order = random_for(self.seed, round_, _ORDER_STREAM).permutation(len(self.slices))
-        flat = self.slices.read(int(order[place]))
+        flat = self.slices.read(in_rounds(self.seed, number, len(self.slices)))
         rng = random_for(self.seed, step, slot)
         views = (self._view(flat, *kind, rng) for kind in self.views.kinds)
         return [normalised(view, self.mean, self.std) for view in views]

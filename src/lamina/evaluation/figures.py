@@ -48,7 +48,12 @@ def number(value: float, metric: Metric, places: int | None = None) -> str:
     if math.isnan(value):
         return "–"
     sign = "+" if metric.higher_is_better is None else ""
-    text = f"{value:{sign}.{decimals(value, metric.unit) if places is None else places}f}"
+    return fixed(value, decimals(value, metric.unit) if places is None else places, sign)
+
+
+def fixed(value: float, places: int, sign: str = "") -> str:
+    """Return a number of so many decimals; ``sign="+"`` marks those above zero, zero has none."""
+    text = f"{value:{sign}.{places}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lamina.errors import UnknownNameError, some
+from lamina.errors import unknown
 from lamina.models import NetworkConfig
 
 COARSE = 8
@@ -17,7 +16,6 @@ COARSE = 8
 somewhere."""
 
 _PRIME = 7
-_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,6 @@ def find_layer(layers: Iterable[Layer], name: str) -> Layer:
     if name not in known:
         raise unknown("layer", name, sorted(known, key=lambda each: each.count(".")))
     return known[name]
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for a name that there is not, with near matches, or the first of all."""
-    names = list(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    offer = f"Did you mean {' or '.join(near)}?" if near else f"There are {some(names, _LISTED)}."
-    return UnknownNameError(f"Unknown {what} {name!r}.", remedy=offer)
 
 
 def _is_map(shape: torch.Size, side: int, dims: int) -> bool:

@@ -14,6 +14,7 @@ from lamina.data.fingerprint import canonical_size, describe
 from lamina.data.plan import Plan
 from lamina.data.preprocess import foreground_box
 from lamina.data.ranges import Range, Ranges, levels_of
+from lamina.geometry import size_unit
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -96,18 +97,13 @@ def sizes(segmentation: Volume, labels: LabelSet) -> dict[str, float]:
 
 def voxel_size(image: Volume) -> float:
     """Return the size of one voxel in the unit that :func:`unit_of` names."""
-    return image.voxel_volume / 10**image.spatial_dims if image.unit == "mm" else 1.0
+    each, _ = size_unit(image.unit, image.spatial_dims)
+    return image.voxel_volume / each if image.unit == "mm" else 1.0
 
 
 def unit_of(image: Volume) -> str:
     """Return the unit of :func:`sizes`: ``ml``, ``cm²`` of a 2D image, ``px`` without size."""
-    return _unit(image.unit, image.spatial_dims)
-
-
-def _unit(unit: str, dims: int) -> str:
-    if unit == "px":
-        return "px"
-    return "ml" if dims == 3 else "cm²"
+    return size_unit(image.unit, image.spatial_dims)[1]
 
 
 def _of_grid(image: Volume, ranges: Ranges) -> Iterator[Flag]:
@@ -145,8 +141,8 @@ def _of_intensities(image: Volume, plan: Plan, ranges: Ranges) -> Iterator[Flag]
 
 
 def _of_sizes(found: Mapping[str, float], ranges: Ranges) -> Iterator[Flag]:
-    dims = len(ranges.spacing)
-    scale, unit = 1.0 if ranges.unit == "px" else 1 / 10**dims, _unit(ranges.unit, dims)
+    each, unit = size_unit(ranges.unit, len(ranges.spacing))
+    scale = 1 / each
     for name, size in found.items():
         known = ranges.size.get(name)
         if known is not None and size:

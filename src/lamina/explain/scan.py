@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.preprocess import Alignment
-from lamina.data.straighten import Straightening, require_orthogonal
-from lamina.geometry import is_sheared
+from lamina.data.straighten import Straightening, way_upright
 from lamina.inference.predictor import OnWindow, Predictor, logits_of
 from lamina.inference.sliding_window import Network
 from lamina.inference.windows import Tiling, cut
@@ -37,11 +36,8 @@ class Prepared:
             GeometryError: It has another number of axes, or these are not at right angles and it
                 is not to be resampled.
         """
-        way = None
-        if is_sheared(image.affine):
-            if not predictor.resample_oblique:
-                require_orthogonal(image)
-            way = Straightening.of(image)
+        way = way_upright(image, predictor.resample_oblique)
+        if way:
             image = way.apply_image(image)
         alignment = Alignment.of(image, predictor.plan)
         return cls(predictor, alignment, predictor.prepare(image, alignment), way)

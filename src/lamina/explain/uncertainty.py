@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lamina.data.decision import decided, to_probabilities
 from lamina.data.plan import Plan
-from lamina.inference.mirroring import Mirrored, mirrored
+from lamina.inference.mirroring import Mirrored, mean_of, mirrored
 from lamina.inference.sliding_window import Network
 
 Views = Callable[[NDArray[np.float32]], Iterator[NDArray[Any]]]
@@ -91,7 +91,7 @@ class Agreeing:
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mean logits ``(B, K, *S)`` of a batch ``(B, C, *S)``."""
-        return _mean(self.tally.watch(self.views(batch)))
+        return mean_of(self.tally.watch(self.views(batch)))
 
 
 class Uncertainty:
@@ -109,7 +109,7 @@ class Uncertainty:
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return ``(B, K + 1, *S)`` of a batch ``(B, C, *S)``."""
-        return _mean(map(self._told, self.tally.watch(self.views(batch))))
+        return mean_of(map(self._told, self.tally.watch(self.views(batch))))
 
     def _told(self, logits: NDArray[Any]) -> NDArray[np.float32]:
         likely = [to_probabilities(each.astype(np.float32), self.exclusive) for each in logits]
@@ -163,11 +163,3 @@ def by_structure(
 def _classes(logits: NDArray[Any], plan: Plan) -> NDArray[Any]:
     found = decided(logits, drawing=plan.drawing).astype(np.uint8)
     return np.broadcast_to(found, logits.shape[1:])
-
-
-def _mean(arrays: Iterator[NDArray[Any]]) -> NDArray[np.float32]:
-    total, count = next(arrays).astype(np.float32), 1
-    for array in arrays:
-        total += array
-        count += 1
-    return total / np.float32(count)

@@ -24,7 +24,7 @@ _OPERATOR = re.compile(r"\b(?:aten|prims?|torchvision|lamina)(?:\.|::)\w+(?:\.\w
 _MAX_BATCH = 4096
 
 
-class AttentionMaps(nn.Module):
+class AttentionGraph(nn.Module):
     """A vision transformer that returns its attention instead of its features."""
 
     def __init__(self, vit: ViT) -> None:
@@ -51,7 +51,7 @@ def graphs_of(bundle: Bundle, vit: ViT | None = None) -> dict[str, Graph]:
     if vit is not None:
         size = bundle.network["attention"]["size"]
         slices = noise(2, vit.config.in_channels, (size, size))
-        graphs[ATTENTION] = Graph(network=AttentionMaps(vit).eval(), example=slices)
+        graphs[ATTENTION] = Graph(network=AttentionGraph(vit).eval(), example=slices)
     return graphs
 
 

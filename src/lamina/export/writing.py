@@ -99,13 +99,12 @@ def _record(
 
 
 def _card(bundle: Bundle, target: str, source: Mapping[str, Any]) -> str:
-    data = bundle.provenance.get("dataset")
-    licence = data.get("licence") if isinstance(data, Mapping) else None
+    licence = bundle.dataset.get("licence") or "not recorded"
     return (
         f"{model_card(bundle)}\n## This export\n\n"
         f"Made for {target} from the model with SHA-256 `{source['sha256']}`; how far it is from "
         "that stands in `parity.json`.\n\n"
         f"    {TARGETS.get(target).how_to_run.format(folder='THIS_FOLDER')}\n\n"
         f"Licence of the training data, whose terms may bind the weights: "
-        f"{licence or 'not recorded'}. The code that runs it, Lamina, is under Apache 2.0.\n"
+        f"{licence}. The code that runs it, Lamina, is under Apache 2.0.\n"
     )

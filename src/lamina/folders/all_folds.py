@@ -1,12 +1,11 @@
 """All folds of a prepared dataset: the folder with a run of each, and the record of them."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lamina.data.folds import Fold, read_folds
-from lamina.errors import DatasetError, TrainingError
+from lamina.errors import DatasetError, TrainingError, repeated
 from lamina.files import sha256, write_json
 from lamina.folders.lineage import Foreknowledge, foreknowledge
 from lamina.folders.run import RunFolder
@@ -64,22 +63,19 @@ class AllFolds:
     @property
     def seen_beforehand(self) -> str:
         """What to add to out-of-fold scores where weights know more than their fold may."""
-        told = (
+        beginnings = self._beginnings
+        of_folds = (
             f"; {whose}, on the training scans of fold {', '.join(map(str, known.folds))}, which "
             "other folds are validated on"
-            for whose, known in self._beginnings
+            for whose, known in beginnings
             if known.folds
         )
-        return "".join(told) + self.seen_by_other_splits
-
-    @property
-    def seen_by_other_splits(self) -> str:
-        """What to add to scores of any scans that weights may know by other splits."""
-        return "".join(
+        by_other_splits = (
             f"; {whose}, by other splits, and may have seen these scans"
-            for whose, known in self._beginnings
+            for whose, known in beginnings
             if known.other_splits
         )
+        return "".join((*of_folds, *by_other_splits))
 
     @property
     def _beginnings(self) -> list[tuple[str, Foreknowledge]]:
@@ -110,8 +106,7 @@ def folds_of(work: WorkFolder) -> tuple[Fold, ...]:
     """
     work.plan()  # says what is missing where nothing was prepared
     folds = read_folds(work.splits_file)
-    times = Counter(case for fold in folds for case in fold.val)
-    twice = sorted(case for case, count in times.items() if count > 1)
+    twice = repeated(case for fold in folds for case in fold.val)
     if len(folds) < 2 or twice:
         fault = f"{twice[0]} is validated in several" if twice else "there is only one"
         raise DatasetError(

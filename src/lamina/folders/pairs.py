@@ -15,7 +15,6 @@ from lamina.errors import DatasetError, LabelError, LaminaError, some
 from lamina.files import read_json
 from lamina.folders.prediction import RECORD, read_record
 from lamina.folders.probabilities import is_probabilities
-from lamina.geometry import check_same_grid
 from lamina.io import is_scan, read_labels, strip_suffix
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -80,13 +79,7 @@ def _given(
             remedy = "Add it, or remove the prediction."
             raise DatasetError(f"{path}: has no reference.", remedy=remedy)
         found, wanted = read_labels(path), read_labels(reference)
-        check_same_grid(
-            found.affine,
-            found.spatial_shape,
-            wanted.affine,
-            wanted.spatial_shape,
-            f"{found.source} and {wanted.source}",
-        )
+        found.check_grid_of(wanted)
         return _encoded(found, known), _encoded(wanted, known)
 
     pairs = {case: partial(read, path, expected.get(case)) for case, path in predicted.items()}

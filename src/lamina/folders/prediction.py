@@ -18,6 +18,7 @@ _ENTRY: Mapping[str, Any] = {
     "segmentation": (str, type(None)),
     "error": str,
     "sha256": str,
+    "model": str,
 }
 
 
@@ -87,9 +88,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     if isinstance(record, dict):
         model, cases = record.get("model", {}), record.get("cases", [])
         if isinstance(model, dict) and isinstance(cases, list):
-            entries = [{"error": "", "sha256": ""} | c for c in cases if isinstance(c, dict)]
+            model = {"sha256": ""} | model
+            usual = {"error": "", "sha256": "", "model": model["sha256"]}
+            entries = [usual | entry for entry in cases if isinstance(entry, dict)]
             if len(entries) == len(cases) and all(map(_is_sound, entries)):
-                return record | {"model": {"sha256": ""} | model, "cases": entries}
+                return record | {"model": model, "cases": entries}
     raise FileError(
         f"{path}: is not as a prediction wrote it.",
         remedy="Remove it, or segment the scans again into another folder.",

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from lamina.errors import DatasetError, FileError, GeometryError
 from lamina.files import atomic_path, take_room
-from lamina.geometry import check_same_grid
 from lamina.io import read_volume, strip_suffix
 from lamina.labels import LabelSet
 from lamina.volume import Volume
@@ -90,13 +89,7 @@ def _array(path: Path) -> NDArray[np.floating[Any]]:
 
 def _image(path: Path, prediction: Volume) -> NDArray[np.floating[Any]]:
     volume = read_volume(path)
-    check_same_grid(
-        volume.affine,
-        volume.spatial_shape,
-        prediction.affine,
-        prediction.spatial_shape,
-        f"{path} and {prediction.source}",
-    )
+    volume.check_grid_of(prediction)
     return volume.array.astype(np.float32, copy=False)
 
 

@@ -1,13 +1,14 @@
 """The files of a run folder, which ``train`` writes and ``predict`` reads."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lamina.data.case import Case
 from lamina.errors import DatasetError, TrainingError
-from lamina.files import read_json
+from lamina.files import read_json, write_text
 
 VIT_FILE = "vit.safetensors"
 """Name of a transformer in the folder of its pretraining, in work folders that have its maps, and
@@ -135,6 +136,14 @@ class RunFolder:
                 remedy="Prepare the dataset with --protocol, or with a split that has some.",
             )
         return found
+
+
+def append_epoch(run: RunFolder, numbers: Mapping[str, float]) -> None:
+    """Add a line to a run's history; lines of epochs that a resumed run does again are dropped."""
+    file = run.history_file
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    kept = [line for line in lines if json.loads(line)["epoch"] < numbers["epoch"]]
+    write_text(file, "".join(f"{line}\n" for line in [*kept, json.dumps(dict(numbers))]))
 
 
 def read_history(run: RunFolder, score: str = "dice") -> list[dict[str, Any]]:

@@ -39,12 +39,7 @@ class Mirrored:
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[Any]:
         """Return the mean logits ``(B, K, *S)`` of a batch ``(B, C, *S)``."""
-        views = self.views(batch)
-        total = next(views).astype(np.float32)
-        for logits in views:
-            total += logits
-        total /= 1 + len(self._flips)
-        return total
+        return mean_of(self.views(batch))
 
     def views(self, batch: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
         """Yield the logits ``(B, K, *S)`` of a batch, then those of each mirror image, put back."""
@@ -54,6 +49,16 @@ class Mirrored:
             logits = np.flip(self.network(np.flip(batch, places)), places)
             mirrored_sides = self.side_axis in flips and self.exchanged is not None
             yield logits[:, self.exchanged] if mirrored_sides else logits
+
+
+def mean_of(views: Iterator[NDArray[Any]]) -> NDArray[np.float32]:
+    """Return the mean of one array or more of one shape."""
+    total, count = next(views).astype(np.float32), 1
+    for view in views:
+        total += view
+        count += 1
+    total /= count
+    return total
 
 
 def mirrored(network: Network, plan: Plan) -> Network:

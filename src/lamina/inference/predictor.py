@@ -15,9 +15,8 @@ from lamina.data.intensity import normalise
 from lamina.data.plan import Plan
 from lamina.data.preprocess import Alignment
 from lamina.data.resampling import same_blocks, same_rows
-from lamina.data.straighten import Straightening, require_orthogonal
+from lamina.data.straighten import way_upright
 from lamina.errors import BundleError, GeometryError
-from lamina.geometry import is_sheared
 from lamina.inference.memory import Memory, held, taken_by
 from lamina.inference.mirroring import mirrored
 from lamina.inference.postprocess import STEP_BYTES, Step, postprocess
@@ -111,16 +110,14 @@ class Predictor:
         progress: OnWindow | None,
         probabilities: NDArray[np.floating[Any]] | None,
     ) -> Volume:
-        if not is_sheared(image.affine):
+        way = way_upright(image, self.resample_oblique)
+        if way is None:
             return self._segment(image, progress, probabilities)
-        if not self.resample_oblique:
-            require_orthogonal(image)
         if probabilities is not None:
             raise GeometryError(
                 f"{image.source}: axes are not at right angles; there are no probabilities then.",
                 remedy="Segment it without them.",
             )
-        way = Straightening.of(image)
         return way.undo(self._segment(way.apply_image(image), progress, None))
 
     def _segment(

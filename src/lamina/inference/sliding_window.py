@@ -7,13 +7,13 @@ time there are logits of about one window's depth, whatever the size of the imag
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina.data.threads import for_each
 from lamina.inference.windows import Start, Tiling, cut, importance
 
 Network = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -120,7 +120,13 @@ class SlidingWindow:
             )
             weights = self._weights[here]
             sums, added = self._sums[(slice(None), *there)], logits[(slice(None), *here)]
-            for_each(partial(_add_weighted, weights), zip(sums, added, strict=True), self._threads)
+            add, of_classes = partial(_add_weighted, weights), zip(sums, added, strict=True)
+            if self._threads < 2:
+                for of_class in of_classes:
+                    add(of_class)
+            else:
+                with ThreadPoolExecutor(self._threads) as pool:
+                    list(pool.map(add, of_classes))
             self._totals[there] += weights
 
     def _allocate(self, num_classes: int) -> None:

@@ -35,6 +35,7 @@ from lamina.io.dicom_headers import Frame, frames_of
 from lamina.io.dicom_pixels import Decode, rescaled, stacked, stored_values
 from lamina.io.dicom_series import chosen, find
 from lamina.io.formats import FORMATS, Claim, Format
+from lamina.io.structures import DICOM_SUFFIXES
 from lamina.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -107,13 +108,12 @@ def _slices(
     return source, kept, decode
 
 
-_SUFFIXES = (".dcm", ".ima")
 FORMATS.register("dicom")(
     Format(
-        suffixes=_SUFFIXES,
+        suffixes=DICOM_SUFFIXES,
         read=read_series,
         claim=claim,
-        only_read=dict.fromkeys(_SUFFIXES, ".nii.gz"),
+        only_read=dict.fromkeys(DICOM_SUFFIXES, ".nii.gz"),
     )
 )
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import GeometryError
-from lamina.geometry import GRID_TOLERANCE_MM, Affine
+from lamina.geometry import GRID_TOLERANCE_MM, LPS_TO_RAS, Affine
 from lamina.io.dicom_headers import MARKS, Frame, listed, value_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ SCAN_TAGS = ("StudyInstanceUID", "PatientID", "FrameOfReferenceUID")
 UNEVEN = 0.1
 """Slices may lie beside the even grid by this part of their distance; a tenth of it is silent."""
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ALIKE = 1e-3
 """Direction cosines and spacings of one series may differ by this part, as rounded decimals do."""
 _AGAIN = "Export it again with its geometry, which is never guessed."
@@ -104,7 +103,7 @@ def affine_of(frames: Sequence[Frame], source: str) -> Affine:
     step = _normal(first) * _thickness(first, source) if len(frames) == 1 else _step(frames, source)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * columns, down * rows, step, first.position])
-    return _LPS_TO_RAS @ affine
+    return LPS_TO_RAS @ affine
 
 
 def differing(frames: Iterable[Frame]) -> str:

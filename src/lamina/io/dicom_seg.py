@@ -22,16 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
+from lamina.geometry import LPS_TO_RAS
 from lamina.io.dicom_geometry import UNEVEN
 from lamina.io.dicom_headers import FRAME_TAGS, RECOPY, Frame, frames_of, guarded, parse, plain
 from lamina.io.dicom_pixels import stored_values
-from lamina.io.structures import (
-    LPS_TO_RAS,
-    STRUCTURE_FORMATS,
-    Mask,
-    StructureFormat,
-    Structures,
-)
+from lamina.io.structures import STRUCTURE_FORMATS, Mask, StructureFormat, Structures
 from lamina.volume import Volume
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
-from lamina.geometry import Affine
+from lamina.geometry import LPS_TO_RAS, Affine
 from lamina.io.formats import FORMATS, Claim, Format
 from lamina.io.itk_headers import Header, check_stored, meta_header, nrrd_header, vetted
 from lamina.volume import Volume
@@ -32,7 +32,6 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 _log = logging.getLogger(__name__)
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 _NOISE = re.compile(r"^(\[nrrd\] \w+:|\w*:* ?ERROR: (\w+\(0x\w+\): )?(File cannot be \w+: .*)?)\s*")
 _FAULTS = (RuntimeError, ValueError, zlib.error)
@@ -168,11 +167,11 @@ def _affine(image: sitk.Image, path: Path) -> Affine:
     space, affine = min(dims, 3), np.eye(4)
     affine[:space, :space] = axes[:space, :space]
     affine[:space, 3] = image.GetOrigin()[:space]
-    return _LPS_TO_RAS @ affine
+    return LPS_TO_RAS @ affine
 
 
 def _image(volume: Volume) -> sitk.Image:
-    dims, spacing, affine = volume.spatial_dims, volume.spacing, _LPS_TO_RAS @ volume.affine
+    dims, spacing, affine = volume.spatial_dims, volume.spacing, LPS_TO_RAS @ volume.affine
     if dims == 2 and np.abs(affine[2, [0, 1, 3]]).max() > 1e-4 * min(spacing):
         raise OSError(errno.EINVAL, "a 2D image outside the plane z = 0; write .nii instead")
     vectors = volume.num_channels > 1

@@ -23,14 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
+from lamina.geometry import LPS_TO_RAS
 from lamina.io.dicom_headers import RECOPY, guarded, parse, plain
-from lamina.io.structures import (
-    LPS_TO_RAS,
-    STRUCTURE_FORMATS,
-    Mask,
-    StructureFormat,
-    Structures,
-)
+from lamina.io.structures import STRUCTURE_FORMATS, Mask, StructureFormat, Structures
 from lamina.volume import Volume
 
 if TYPE_CHECKING:

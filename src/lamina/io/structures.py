@@ -37,9 +37,6 @@ STRUCTURE_TAGS = (
 
 DICOM_SUFFIXES = (".dcm", ".ima")
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""From the patient coordinates of DICOM to those of affines."""
-
 _PREAMBLE = 128
 _FIRST_TAGS = (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08")
 """How files without the preamble start: with group 2 or 8, in either byte order."""

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from lamina.bundle.markdown import escape, table
+
 Row = Mapping[str, Any]
 
 _HEADER = """\
@@ -83,11 +85,12 @@ def _network(name: str, facts: Row) -> Iterator[str]:
         f"channels; {facts['parameters']:,} parameters, {facts['macs'] / 1e9:.1f} GMAC; "
         f"{facts['repeats']} rounds.\n"
     )
-    yield from _header(_NETWORK_COLUMNS)
-    for threads, found in facts["threads"].items():
-        for row in found["rows"].values():
-            yield f"| {threads} | {row['title']} | {' | '.join(_figures(row))} |"
-    yield ""
+    rows = (
+        (threads, row["title"], *_figures(row))
+        for threads, found in facts["threads"].items()
+        for row in found["rows"].values()
+    )
+    yield table(_NETWORK_COLUMNS, rows) + "\n"
     for threads, found in facts["threads"].items():
         peaks = found["peaks"]
         yield (
@@ -98,7 +101,7 @@ def _network(name: str, facts: Row) -> Iterator[str]:
 
 def _figures(row: Row) -> Iterator[str]:
     if "error" in row:
-        yield from (_safe(row["error"]), *[""] * (len(_NETWORK_COLUMNS) - 3))
+        yield from (escape(row["error"]), *[""] * (len(_NETWORK_COLUMNS) - 3))
         return
     yield f"{row['warm_s']:.3f}"
     yield f"{row['cold_s']:.3f}"
@@ -112,17 +115,18 @@ def _figures(row: Row) -> Iterator[str]:
 def _scan(scan: Mapping[str, Any]) -> Iterator[str]:
     sizes = {name: _size(scan[name]) for name in ("shape", "size")}
     yield _SCAN.format(**{**scan, **sizes})
-    yield from _header(("threads", "model", "way", *_PARTS, "in all", "outside", "memory (GB)"))
-    for threads, rows in scan["threads"].items():
-        for row in rows:
-            cells = (threads, row["model"], row["title"], *_of_scan(row))
-            yield f"| {' | '.join(cells)} |"
-    yield ""
+    columns = ("threads", "model", "way", *_PARTS, "in all", "outside", "memory (GB)")
+    rows = (
+        (threads, row["model"], row["title"], *_of_scan(row))
+        for threads, of_threads in scan["threads"].items()
+        for row in of_threads
+    )
+    yield table(columns, rows) + "\n"
 
 
 def _of_scan(row: Row) -> Iterator[str]:
     if "error" in row:
-        yield from (_safe(row["error"]), *[""] * (len(_PARTS) + 2))
+        yield from (escape(row["error"]), *[""] * (len(_PARTS) + 2))
         return
     yield from (f"{row[part]:.1f}" for part in _PARTS)
     yield f"{row['seconds']:.1f}"
@@ -130,15 +134,5 @@ def _of_scan(row: Row) -> Iterator[str]:
     yield f"{row['peak_mb'] / 1e3:.2f}"
 
 
-def _header(columns: tuple[str, ...]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-
-
 def _size(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
-
-
-def _safe(text: str) -> str:
-    """Return text that ends no cell of a table."""
-    return text.replace("|", "/")

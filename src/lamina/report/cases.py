@@ -12,9 +12,8 @@ from lamina.evaluation.figures import number, shown_metrics
 from lamina.evaluation.metrics import Metric
 from lamina.evaluation.scores import Scores
 from lamina.geometry import Affine, spacing_of
-from lamina.labels import LabelSet
 from lamina.report.mesh import surfaces_of
-from lamina.report.overlay import label_colours
+from lamina.report.overlay import css_colours
 from lamina.report.scene import pack_scene
 from lamina.report.sections import Section, draw_sections, window_told
 from lamina.volume import Volume
@@ -97,7 +96,7 @@ def _score(case: str, scores: Scores) -> str:
 
 def show(pair: Pair, scores: Scores, scenes: list[dict[str, Any]]) -> Shown:
     """Draw a case; its surfaces, where it has any, are added to ``scenes``."""
-    colours = colours_of(scores.labels)
+    colours = css_colours(scores.labels)
     occurring = np.union1d(np.unique(pair.reference), np.unique(pair.predicted))
     drawn = {
         index: (name, colours[name])
@@ -139,11 +138,3 @@ def _rows_of(case: str, scores: Scores) -> list[tuple[str, list[str]]]:
         (label, [number(values[label, m.name], m) for m in shown_metrics(scores)])
         for label in labels
     ]
-
-
-def colours_of(labels: LabelSet) -> dict[str, str]:
-    """Return each structure's colour for CSS."""
-    return {
-        name: "#" + "".join(f"{round(part * 255):02x}" for part in colour)
-        for name, colour in label_colours(labels).items()
-    }

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lamina.colours import OKABE_ITO
 from lamina.evaluation.metrics import Metric
+from lamina.report.drawing import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,8 @@ _LOW_ROW = 0.27
 """...and where there are many."""
 _MANY = 12
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+_LONGEST = 24
+"""Characters of a name."""
 _FEW_EPOCHS = 15
 _FEW_NAMES = 8
 """So many names, and no more, leave room for the lines that they name."""
@@ -44,6 +47,7 @@ _NAME = 0.2
 _GOLDEN = 0.618034
 
 _STYLE: Any = {
+    "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
     "axes.linewidth": 0.8,
@@ -62,8 +66,10 @@ _STYLE: Any = {
     "text.color": INK,
     "text.parse_math": False,
     "xtick.color": MUTED,
+    "xtick.major.size": 3,
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
+    "ytick.major.size": 3,
 }
 
 
@@ -104,13 +110,12 @@ def score_chart(
         values: Structure -> case -> value; NaN where the metric does not apply.
         colours: Structure -> colour; regions are grey.
     """
-    with styled():
-        axes = _axes(1.0 + (_ROW if len(values) <= _MANY else _LOW_ROW) * len(values))
+    with drawing(1.0 + (_ROW if len(values) <= _MANY else _LOW_ROW) * len(values)) as axes:
         for row, (label, by_case) in enumerate(values.items()):
             found = {case: v for case, v in by_case.items() if np.isfinite(v)}
             _strip(axes, row, found, colours.get(label, MUTED))
         _tick(axes, nbins=6)
-        axes.set_yticks(range(len(values)), [_short(label) for label in values])
+        axes.set_yticks(range(len(values)), [shorten(label, _LONGEST) for label in values])
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
@@ -118,7 +123,6 @@ def score_chart(
         axes.set_xlabel(f"{metric.title}, {metric.unit}" if metric.unit else metric.title)
         if metric.higher_is_better is None:
             axes.axvline(0, color=MUTED, linewidth=1, zorder=0)
-        _finish(axes)
     return Chart(metric.title, metric.definition, figure_of(axes))
 
 
@@ -141,8 +145,7 @@ def curve_chart(
         mark: Epoch that was kept.
         axis: What the horizontal axis is.
     """
-    with styled():
-        axes = _axes()
+    with drawing() as axes:
         others, dashes = cycle(OKABE_ITO[::-1]), cycle(DASHES)
         drawn: dict[str, Line2D] = {}
         for name, points in lines.items():
@@ -168,17 +171,16 @@ def curve_chart(
         _tick(axes, integer=True)
         if len(lines) > 1:
             name_lines(axes, drawn)
-        _finish(axes)
     return Chart(title, caption, figure_of(axes))
 
 
 @contextmanager
-def drawing() -> Iterator["Axes"]:
-    """Yield axes in the style of all charts, and finish them."""
+def drawing(height: float = _HEIGHT) -> Iterator["Axes"]:
+    """Yield axes, so many inches high with their words, in the style of all charts."""
+    from matplotlib.figure import Figure
+
     with styled():
-        axes = _axes()
-        yield axes
-        _finish(axes)
+        yield Figure((_WIDTH, height), layout="constrained").add_subplot()
 
 
 @contextmanager
@@ -190,25 +192,16 @@ def styled() -> Iterator[None]:
         yield
 
 
-def _axes(height: float = _HEIGHT) -> "Axes":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((_WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
-
-
 def name_lines(
     axes: "Axes", lines: "Mapping[str, Line2D]", loc: Literal["best", "lower right"] = "best"
 ) -> None:
     """Add a legend: among the lines where there are few, below where it would cover them."""
     handles, figure = [*lines.values()], figure_of(axes)
     if len(lines) <= _FEW_NAMES:
-        axes.legend(handles, [_short(name) for name in lines], loc=loc, fontsize=9)
+        axes.legend(handles, [shorten(name, _LONGEST) for name in lines], loc=loc, fontsize=9)
         return
     figure.set_figheight(figure.get_figheight() + _NAME * math.ceil(len(lines) / 2))
-    names = [_short(name, 20) for name in lines]
+    names = [shorten(name, 20) for name in lines]
     figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)
 
 
@@ -223,11 +216,6 @@ def _tick(axes: "Axes", **settings: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(**{"steps": [1, 2, 2.5, 5, 10]} | settings))
-
-
-def _finish(axes: "Axes") -> None:
-    axes.set_axisbelow(True)
-    axes.tick_params(length=3)
 
 
 def _strip(axes: "Axes", row: int, values: Mapping[str, float], colour: str) -> None:
@@ -261,7 +249,3 @@ def dots(colour: str, cases: Iterable[str]) -> dict[str, Any]:
     links = [f"#case-{quote(case, errors='backslashreplace')}" for case in cases]
     style = {"s": 26, "color": colour, "edgecolors": MUTED, "linewidths": 0.5, "zorder": 2}
     return style | {"urls": links}
-
-
-def _short(name: str, length: int = 24) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"

@@ -200,7 +200,6 @@ def _rows(
 
     They are wide enough for so many ``cells``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = [_short(name, 2 * _LONGEST) for name in names]
@@ -208,7 +207,6 @@ def _rows(
     inner = max(WIDTH - left - right, CELL * cells)
     size = width, height = left + inner + right, top + line * len(names) + BOTTOM
     figure = Figure(size, facecolor="white")
-    FigureCanvasAgg(figure)
     box = np.divide((left, BOTTOM, inner, line * len(names)), (*size, *size))
     axes = figure.add_axes(tuple(box))
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -31,12 +31,10 @@ class Paper:
     """A figure that planes and words are put on, at places in inches from the top left corner."""
 
     def __init__(self, width: float, height: float, inch_per_mm: float) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         self.width, self.height, self.inch_per_mm = width, height, inch_per_mm
         self.figure: Figure = Figure((width, height), facecolor=BACKGROUND)
-        FigureCanvasAgg(self.figure)
 
     def text(self, left: float, down: float, text: str, **style: Any) -> None:
         """Write at a place."""
@@ -131,3 +129,8 @@ def draw_scale_bar(axes: "Axes", length: float) -> None:
     axes.plot((start, start + length), (bottom, bottom), linewidth=2, **style)
     above: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "size": 8}
     axes.annotate(f"{length:g} mm", (start, bottom), **above, **style)
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text, or its beginning where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"

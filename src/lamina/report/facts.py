@@ -11,6 +11,7 @@ from lamina.bundle import Bundle
 from lamina.data.fingerprint import Fingerprint
 from lamina.data.plan import Plan
 from lamina.errors import some
+from lamina.geometry import size_unit
 from lamina.models.complexity import complexity
 
 _CHOICES = (
@@ -149,11 +150,8 @@ def _ranges(rows: Any, digits: str) -> str:
 
 
 def _sizes(sizes: Sequence[float], unit: str, dims: int) -> str:
-    if unit == "px":
-        scale, called = 1.0, "pixels"
-    else:
-        scale, called = (1000.0, "ml") if dims == 3 else (100.0, "cm²")
-    present = np.array([size for size in sizes if size > 0]) / scale
+    each, called = size_unit(unit, dims)
+    present = np.array([size for size in sizes if size > 0]) / each
     if not present.size:
         return "in no scan"
     median, low, high = np.median(present), present.min(), present.max()

@@ -20,8 +20,9 @@ from lamina.report.drawing import (
     draw_marks,
     draw_scale_bar,
     outline,
+    shorten,
 )
-from lamina.report.overlay import DPI, encoded, label_colours, longest_bar, shorten
+from lamina.report.overlay import DPI, encoded, label_colours, longest_bar
 from lamina.report.slices import View, in_body, planes_of, to_screen, view_of, window_of
 from lamina.volume import Volume
 

@@ -8,8 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lamina.errors import FileError
 from lamina.files import atomic_path, file_names
@@ -126,7 +124,10 @@ def check_suffix(path: Path) -> None:
 
 
 def _marched(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return vertices in voxels and triangles of a mask's surface, closed at its border."""
+    """Return vertices in voxels of a mask's surface, closed at its border, and its triangles.
+
+    These are counter-clockwise as seen from inside.
+    """
     from skimage.measure import marching_cubes
 
     vertices, faces, _, _ = marching_cubes(np.pad(mask, 1).astype(np.float32), 0.5)
@@ -136,9 +137,8 @@ def _marched(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.i
 def _placed(surface: Surface, affine: Affine) -> Surface:
     """Move a surface from voxels to mm; its triangles face outwards whatever way the axes run."""
     vertices = surface.vertices @ affine[:3, :3].T + affine[:3, 3]
-    whole = np.zeros(len(vertices), np.int32)
-    outwards = _volumes(vertices, surface.faces, whole)[0] > 0
-    faces = surface.faces if outwards else surface.faces[:, ::-1]
+    mirrored = np.linalg.det(affine[:3, :3]) < 0
+    faces = surface.faces if mirrored else surface.faces[:, ::-1]
     return replace(surface, vertices=vertices, faces=faces)
 
 
@@ -147,23 +147,15 @@ def smoothed(surface: Surface) -> Surface:
 
     Parts whose volume would change by more than 5 %, such as thin ones, stay as they are.
     """
+    from trimesh.graph import connected_component_labels
     from trimesh.smoothing import filter_taubin
 
     mesh = filter_taubin(_mesh(surface), lamb=0.5, nu=0.53, iterations=_SMOOTHINGS)
     moved = np.asarray(mesh.vertices)
-    parts = _parts(surface)
+    parts = connected_component_labels(mesh.edges, node_count=len(moved))
     stepped, smooth = (_volumes(v, surface.faces, parts) for v in (surface.vertices, moved))
     kept = np.abs(smooth - stepped) <= _CHANGE * np.abs(stepped)
     return replace(surface, vertices=np.where(kept[parts, None], moved, surface.vertices))
-
-
-def _parts(surface: Surface) -> NDArray[np.int32]:
-    """Return the number of the part, joined by triangles, that each vertex belongs to."""
-    edges = np.concatenate([surface.faces[:, :2], surface.faces[:, 1:]])
-    size = len(surface.vertices)
-    joined = coo_array((np.ones(len(edges), np.bool_), (*edges.T,)), shape=(size, size))
-    parts: NDArray[np.int32] = connected_components(joined, directed=False)[1]
-    return parts
 
 
 def _volumes(

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from lamina.colours import OKABE_ITO
 from lamina.explain.quality import sizes, unit_of
 from lamina.files import atomic_path
-from lamina.geometry import check_same_grid
 from lamina.labels import IGNORE_INDEX, LabelSet
 from lamina.report.drawing import (
     DASHES,
@@ -22,6 +21,7 @@ from lamina.report.drawing import (
     draw_scale_bar,
     outline,
     outline_reference,
+    shorten,
 )
 from lamina.report.slices import View, in_body, planes_of, view_of, window_of
 from lamina.volume import Volume
@@ -54,6 +54,11 @@ def label_colours(labels: LabelSet) -> dict[str, Colour]:
         red, green, blue = labels.term(name).colour or (0, 0, 0)
         colours[name] = (red / 255, green / 255, blue / 255)
     return colours
+
+
+def css_colours(labels: LabelSet) -> dict[str, str]:
+    """Return each structure's colour for CSS."""
+    return {name: labels.term(name).hex_colour() for name in labels.foreground}
 
 
 def longest_bar(width: float) -> float:
@@ -109,8 +114,7 @@ def save_overlay(
 
 def encoded(label: Volume, image: Volume, labels: LabelSet) -> NDArray[np.uint8]:
     """Return class indices on the image's grid; what is to be ignored is not drawn."""
-    what = f"{image.source} and {label.source}"
-    check_same_grid(image.affine, image.spatial_shape, label.affine, label.spatial_shape, what)
+    image.check_grid_of(label)
     indices = labels.encode(label.array, label.source)
     indices[indices == IGNORE_INDEX] = 0
     return indices
@@ -217,8 +221,3 @@ def _draw_line_key(sheet: _Sheet) -> None:
 
 def _three_digits(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
-
-
-def shorten(text: str, length: int) -> str:
-    """Return a text, or its beginning where it is longer."""
-    return text if len(text) <= length else text[: length - 1] + "…"

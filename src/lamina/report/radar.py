@@ -30,7 +30,6 @@ def radar_chart(
         axes: Names of three measures or more.
         lines: Name -> percentages, one for each axis.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     angles = np.linspace(0, 2 * np.pi, len(axes), endpoint=False)
@@ -38,7 +37,6 @@ def radar_chart(
     low = max(0.0, min(10 * np.floor(smallest / 10 - 0.5), 100 - _NEVER_NARROWER))
     with styled():
         figure = Figure((_SIDE, _SIDE), layout="constrained")
-        FigureCanvasAgg(figure)
         polar: Any = figure.add_subplot(projection="polar")
         polar.set_theta_zero_location("N")
         polar.set_theta_direction(-1)

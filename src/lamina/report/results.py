@@ -21,8 +21,9 @@ from lamina.evaluation.statistics.means import MEAN as OF_ALL
 from lamina.evaluation.summary import Summary
 from lamina.files import atomic_path, write_text
 from lamina.report.agreement import agreement_chart
-from lamina.report.cases import Pair, colours_of, ranked_by, show
+from lamina.report.cases import Pair, ranked_by, show
 from lamina.report.charts import MUTED, Chart, curve_chart, score_chart
+from lamina.report.overlay import css_colours
 from lamina.report.page import render
 from lamina.report.reliability import reliability_chart
 from lamina.report.tables import (
@@ -31,6 +32,7 @@ from lamina.report.tables import (
     between,
     cautions_told,
     counts_told,
+    faults,
     has_interval,
     occurring,
     score_rows,
@@ -89,7 +91,7 @@ def save_report(path: Path, results: Results) -> None:
         "report.html",
         results=results,
         tiles=_tiles(scores),
-        faults=list(_faults(scores)),
+        faults=faults(scores),
         counts=counts_told(scores),
         bounded=has_interval(results.intervals),
         cautions=cautions_told(results.intervals, results.caution),
@@ -105,7 +107,7 @@ def save_report(path: Path, results: Results) -> None:
         sided=any(any(section.letters) for case in shown for section in case.telling),
         scenes=scenes,
         ranked_by=ranked_by(scores),
-        colours=colours_of(scores.labels),
+        colours=css_colours(scores.labels),
         measures=shown_metrics(scores),
         cases=list(_cases(scores)),
         columns=_columns(scores),
@@ -139,7 +141,7 @@ def save_pdf(path: Path, results: Results) -> None:
 
 def score_charts(scores: Scores, metrics: Sequence[Metric]) -> Iterator[Chart]:
     """Yield a chart for each metric, of all cases by structure."""
-    colours, labels = colours_of(scores.labels), occurring(scores)
+    colours, labels = css_colours(scores.labels), occurring(scores)
     for metric in metrics:
         values: dict[str, dict[str, float]] = {label: {} for label in labels}
         for row in scores.rows:
@@ -151,13 +153,13 @@ def score_charts(scores: Scores, metrics: Sequence[Metric]) -> Iterator[Chart]:
 def calibration_charts(results: Results) -> Iterator[Chart]:
     """Yield how far probabilities can be trusted, where there are any."""
     if results.reliability:
-        yield reliability_chart(results.reliability, colours_of(results.scores.labels))
+        yield reliability_chart(results.reliability, css_colours(results.scores.labels))
     yield from score_charts(results.scores, _uncertain(results.scores))
 
 
 def agreement_charts(results: Results) -> Iterator[Chart]:
     """Yield a chart for each structure that was measured often enough for one."""
-    colours, unit = colours_of(results.scores.labels), results.size_unit
+    colours, unit = css_colours(results.scores.labels), results.size_unit
     often = [(label, f) for label, f in results.sizes.items() if len(f) >= _FEWEST_PAIRS]
     for label, by_case in often[:_MOST_AGREEMENTS]:
         reference, predicted = np.array([*by_case.values()], np.float64).T
@@ -183,7 +185,7 @@ def curve_charts(results: Results) -> Iterator[Chart]:
     if len(names) > 1:
         curves |= {name: _points(lines, f"dice/{name}") for name in names}
     kept = max(lines, key=lambda line: line[results.select_by])["epoch"] + 1
-    colours = colours_of(results.scores.labels) | {"mean": MUTED}
+    colours = css_colours(results.scores.labels) | {"mean": MUTED}
     yield curve_chart("Dice", told, curves, colours, mark=kept)
 
 
@@ -205,20 +207,6 @@ def _tiles(scores: Scores) -> list[tuple[str, str, str]]:
         if metric.higher_is_better is not None and not math.isnan(value):
             found.append((number(value, metric), metric.unit, metric.title))
     return found
-
-
-def _faults(scores: Scores) -> Iterator[tuple[int, str]]:
-    """Yield how often something went wrong that no mean shows, and what."""
-    first = shown_metrics(scores)[0].name
-    rows = [r for r in scores.rows if r.metric == first and r.label in scores.labels.values]
-    for count, what in (
-        (sum(row.rule == "prediction empty" for row in rows), "structures missed"),
-        (sum(row.rule == "reference empty" for row in rows), "structures invented"),
-        (len(scores.failures), "cases failed"),
-        (len(scores.not_predicted), "cases not segmented"),
-    ):
-        if count:
-            yield count, what
 
 
 def _below(scores: Scores, intervals: Intervals) -> dict[str, list[list[str]]]:

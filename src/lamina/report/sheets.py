@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lamina.evaluation.figures import fixed
+
 _LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -81,8 +83,7 @@ def latex_table(sheet: Sheet, caption: str) -> str:
 
 def signed(value: float, digits: int) -> str:
     """Return a number with its sign; what rounds to zero has none."""
-    text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+    return fixed(value, digits, "+")
 
 
 def markdown_text(text: str) -> str:

@@ -92,19 +92,26 @@ def occurring(scores: Scores) -> list[str]:
 
 def counts_told(scores: Scores, intervals: Intervals | None = None) -> str:
     """Return how many cases and structures the table rests on, for its caption."""
-    first, summary = shown_metrics(scores)[0].name, scores.summary()
-    rows = [summary[label][first] for label in scores.labels.values]
-    missed, invented = (sum(getattr(row, kind) for row in rows) for kind in ("missed", "invented"))
     told = [f"{len(scores.cases)} cases", *_fewer(scores), "mean ± standard deviation over cases"]
     if has_interval(intervals or {}):
         told += [f"in brackets the mean of n patients and its {100 * LEVEL:g} % BCa interval"]
-    told += [f"{missed} structures missed"] * bool(missed)
-    told += [f"{invented} structures invented"] * bool(invented)
-    absent = len(rows) - sum(label in scores.labels.values for label in occurring(scores))
+    told += [f"{count} {what}" for count, what in faults(scores)]
+    absent = len(scores.labels.values.keys() - occurring(scores))
     told += [f"{absent} structures in no case"] * bool(absent)
-    told += [f"{len(scores.failures)} cases failed"] * bool(scores.failures)
-    told += [f"{len(scores.not_predicted)} cases not segmented"] * bool(scores.not_predicted)
     return "; ".join(told)
+
+
+def faults(scores: Scores) -> list[tuple[int, str]]:
+    """Return how often something went wrong that no mean shows, and what."""
+    first, summary = shown_metrics(scores)[0].name, scores.summary()
+    rows = [summary[label][first] for label in scores.labels.values]
+    counts = {
+        "structures missed": sum(row.missed for row in rows),
+        "structures invented": sum(row.invented for row in rows),
+        "cases failed": len(scores.failures),
+        "cases not segmented": len(scores.not_predicted),
+    }
+    return [(count, what) for what, count in counts.items() if count]
 
 
 def _fewer(scores: Scores) -> Iterator[str]:

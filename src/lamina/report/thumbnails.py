@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy import ndimage
 
 from lamina.data.case import Case
 from lamina.data.cohort import Cohort
-from lamina.data.doctor.reading import read_label_map, read_part
+from lamina.data.doctor.reading import read_label_map
 from lamina.errors import LaminaError
 from lamina.labels import IGNORE_INDEX, LabelSet
-from lamina.report.drawing import Colour
-from lamina.report.overlay import label_colours
+from lamina.report.overlay import css_colours
 from lamina.report.slices import (
     Plane,
     View,
@@ -38,7 +37,7 @@ _OUTLINE = 2
 _TONES = 128
 """Greys, or colours, of a picture; outlines have the rest of its palette."""
 _UNDECLARED = IGNORE_INDEX - 1
-_UNDECLARED_COLOUR: Colour = (1.0, 0.23, 0.19)
+_UNDECLARED_COLOUR = "#ff3b30"
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,12 @@ def draw_case(
     parts = []
     for path in case.images:
         try:
-            parts.append(read_part(case, path))
+            parts.append(case.read_part(path))
         except LaminaError:
             return [], {}
     labels = cohort.labels
     indices = _label_on(parts[0], case, labels)
-    colours = dict(enumerate(label_colours(labels).values(), start=1))
+    colours = dict(enumerate(css_colours(labels).values(), start=1))
     colours[_UNDECLARED] = _UNDECLARED_COLOUR
     planes = planes_of(parts[0])
     views = [view_of(parts[0], indices, None, plane) for plane in planes]
@@ -134,7 +133,7 @@ def _label_on(image: Volume, case: Case, labels: LabelSet) -> NDArray[np.uint8]:
 def _draw(
     view: View,
     window: tuple[float, float],
-    colours: Mapping[int, Colour],
+    colours: Mapping[int, str],
     name: str,
     scale: float,
 ) -> Picture:
@@ -155,7 +154,7 @@ def _outlined(
     pixels: NDArray[np.uint8],
     palette: NDArray[np.uint8],
     segmentation: NDArray[np.uint8],
-    colours: Mapping[int, Colour],
+    colours: Mapping[int, str],
     name: str,
 ) -> Picture:
     """Lay outlines over pixels of a palette, which keeps their exact colour, and files small."""
@@ -166,7 +165,7 @@ def _outlined(
         mask = classes == index
         edge = mask & ~ndimage.binary_erosion(mask, iterations=_OUTLINE)
         pixels = np.where(edge, _TONES + index % _TONES, pixels)
-        palette[_TONES + index % _TONES] = np.round(np.array(colours[index]) * 255)
+        palette[_TONES + index % _TONES] = ImageColor.getrgb(colours[index])
     picture = Image.fromarray(pixels.astype(np.uint8), "P")
     picture.putpalette(palette.tobytes())
     stream = io.BytesIO()
@@ -178,10 +177,7 @@ def _outlined(
 def _legend(
     indices: NDArray[np.uint8],
     labels: LabelSet,
-    colours: Mapping[int, Colour],
+    colours: Mapping[int, str],
 ) -> dict[str, str]:
     names = dict(enumerate(labels.foreground, start=1)) | {_UNDECLARED: "undeclared"}
-    return {
-        names[index]: "#" + "".join(f"{round(part * 255):02x}" for part in colours[index])
-        for index in np.unique(indices[indices > 0]).tolist()
-    }
+    return {names[index]: colours[index] for index in np.unique(indices[indices > 0]).tolist()}

@@ -1,6 +1,8 @@
 """What the server refuses, as errors that know their HTTP status."""
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 from lamina.errors import LaminaError
 
@@ -30,3 +32,10 @@ class UploadError(Refusal):
 def shown(message: str, remedy: str = "") -> dict[str, dict[str, str]]:
     """Return an error as every route answers it."""
     return {"error": {"message": message, "remedy": remedy}}
+
+
+def places(error: Exception) -> str:
+    """Return where an error comes from, without its message, which may tell of the patient."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
+    return f"{type(error).__name__} at {' > '.join(lines)}"

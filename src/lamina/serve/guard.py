@@ -12,9 +12,7 @@ import ipaddress
 import logging
 import sqlite3
 import time
-import traceback
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lamina.errors import DiskFullError
-from lamina.serve.errors import Refusal, shown
+from lamina.serve.errors import Refusal, places, shown
 from lamina.serve.intake.uploads import disk_full
 from lamina.serve.metrics import Requests
 from lamina.serve.settings import Settings
@@ -195,7 +193,7 @@ def _as_refusal(error: Exception, scope: Scope) -> Refusal:
         return error
     if isinstance(error, ClientDisconnect):
         return Refusal(400, "The upload was cut off.")
-    log.error("%s %s: %s", _method(scope), _route(scope), _places(error))
+    log.error("%s %s: %s", _method(scope), _route(scope), places(error))
     if _is_full(error):
         return disk_full()
     return Refusal(500, "The server failed.", "Look at its log, or try again.")
@@ -225,10 +223,3 @@ def _method(scope: Scope) -> str:
 def _route(scope: Scope) -> str:
     """Return the pattern of a path; the path itself may hold what only its caller should know."""
     return getattr(scope.get("route"), "path", "other")
-
-
-def _places(error: Exception) -> str:
-    """Return where an error comes from, without its message."""
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
-    lines = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
-    return f"{type(error).__name__} at {' > '.join(lines)}"

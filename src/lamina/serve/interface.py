@@ -89,3 +89,8 @@ def _openapi(app: FastAPI, *, with_token: bool) -> dict[str, Any]:
             schemes["token"] = {"type": "http", "scheme": "bearer"}
         app.openapi_schema = described
     return app.openapi_schema
+
+
+def answering(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """Return how a route is described whose answer is no JSON."""
+    return {200: {"content": {media_type: {"schema": {"type": "string"}}}}}

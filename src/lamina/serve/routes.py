@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 
 from lamina.serve import schemas
 from lamina.serve.errors import Refusal
+from lamina.serve.interface import answering
 from lamina.serve.jobs.store import ENDED
 from lamina.serve.metrics import CONTENT_TYPE, exposition
 from lamina.serve.page import INDEX
@@ -47,13 +48,6 @@ _UPLOAD_SCHEMA = {
         },
     }
 }
-_Responses = dict[int | str, dict[str, Any]]
-
-_EVENTS: _Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-_FILE: _Responses = {200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
-_TEXT: _Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-
-
 JobId = Annotated[str, InPath(pattern="^[0-9a-f]{32}$")]
 
 
@@ -112,7 +106,11 @@ def job(service: Shared, job_id: JobId) -> schemas.Job:
     return _job(service, job_id)
 
 
-@router.get("/api/jobs/{job_id}/events", responses=_EVENTS, response_class=StreamingResponse)
+@router.get(
+    "/api/jobs/{job_id}/events",
+    responses=answering("text/event-stream"),
+    response_class=StreamingResponse,
+)
 async def events(service: Shared, job_id: JobId) -> StreamingResponse:
     """The job whenever it changes, until it has ended."""
     _job(service, job_id)
@@ -134,7 +132,11 @@ def remove(service: Shared, job_id: JobId) -> None:
     service.store.remove(job_id)
 
 
-@router.get("/api/jobs/{job_id}/files/{name}", responses=_FILE, response_class=FileResponse)
+@router.get(
+    "/api/jobs/{job_id}/files/{name}",
+    responses=answering("application/octet-stream"),
+    response_class=FileResponse,
+)
 def result(service: Shared, job_id: JobId, name: str) -> FileResponse:
     """One of the files that the job lists."""
     path = service.store.result_file(job_id, name)
@@ -145,7 +147,7 @@ def result(service: Shared, job_id: JobId, name: str) -> FileResponse:
     return FileResponse(path, filename=name, media_type="application/octet-stream")
 
 
-@router.get("/metrics", responses=_TEXT, response_class=PlainTextResponse)
+@router.get("/metrics", responses=answering("text/plain"), response_class=PlainTextResponse)
 def metrics(service: Shared) -> PlainTextResponse:
     """Figures for Prometheus."""
     text = exposition(service.store, service.pool, service.requests)

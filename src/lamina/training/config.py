@@ -1,32 +1,34 @@
 """The settings of a training run."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
+from pydantic import FiniteFloat
 
 from lamina.data.augment import Augmentation
 from lamina.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+Count = Annotated[int, Gt(0)]
+CountOr0 = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+ShareBelow1 = Annotated[float, Interval(ge=0, lt=1)]
+PositiveShare = Annotated[float, Interval(gt=0, le=1)]
+Seed = Annotated[int, Interval(ge=0, lt=2**32)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
     """Something that falls at the end of each of several equal parts of the run."""
 
-    factor: float = 0.5
+    factor: PositiveShare = 0.5
     """Each part has this share of what the one before had."""
-    count: int = 6
+    count: Count = 6
     """Parts of the run."""
-
-    def __post_init__(self) -> None:
-        _check(
-            {
-                f"factor = {self.factor}: must be above 0, at most 1": 0 < self.factor <= 1,
-                f"count = {self.count}: must be above 0": self.count > 0,
-            }
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,48 +37,34 @@ class Optimiser:
 
     kind: Literal["adamw", "adam", "sgd"] = "adamw"
     """AdamW, Adam, or gradient descent with momentum."""
-    lr: float = 6e-3
+    lr: Positive = 6e-3
     """Highest learning rate."""
-    weight_decay: float = 1e-2
+    weight_decay: NotNegative = 1e-2
     """Decoupled decay with AdamW, a squared penalty with the others."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[ShareBelow1, ShareBelow1] = (0.9, 0.999)
     """Memory of the gradient's mean and square, with Adam and AdamW."""
-    momentum: float = 0.9
+    momentum: ShareBelow1 = 0.9
     """Memory of the gradient, with SGD."""
     nesterov: bool = False
     """Whether SGD looks ahead along its momentum."""
     schedule: Literal["cosine", "polynomial", "step", "constant"] = "cosine"
     """How the rate falls after the warm-up, from ``lr`` to the end of the run."""
-    warmup: float = 0.02
+    warmup: ShareBelow1 = 0.02
     """Share of the run over which the rate rises from zero."""
-    final_lr: float = 0.0
+    final_lr: Share = 0.0
     """Learning rate at the end of a cosine or polynomial schedule, as a share of ``lr``."""
-    power: float = 0.9
+    power: Positive = 0.9
     """Exponent of the polynomial schedule."""
     stages: Stages = field(default_factory=Stages)
     """Of the step schedule."""
-    max_grad_norm: float | None = 1.0
+    max_grad_norm: Positive | None = 1.0
     """Longer gradients are shortened to this length; ``None``: left as they are."""
-    ema_decay: float = 0.995
+    ema_decay: ShareBelow1 = 0.995
     """Memory of the averaged weights that are validated and shipped; 0 uses the plain weights."""
 
     def __post_init__(self) -> None:
-        _check(
-            {
-                f"lr = {self.lr}: must be above 0": self.lr > 0,
-                f"weight_decay = {self.weight_decay}: must be 0 or more": self.weight_decay >= 0,
-                f"betas = {self.betas}: must be 0 to below 1": all(0 <= b < 1 for b in self.betas),
-                f"momentum = {self.momentum}: must be 0 to below 1": 0 <= self.momentum < 1,
-                "nesterov: needs momentum": not self.nesterov or self.momentum > 0,
-                f"power = {self.power}: must be above 0": self.power > 0,
-                f"warmup = {self.warmup}: must be 0 to below 1": 0 <= self.warmup < 1,
-                f"final_lr = {self.final_lr}: must be 0 to 1": 0 <= self.final_lr <= 1,
-                f"max_grad_norm = {self.max_grad_norm}: must be above 0": (
-                    self.max_grad_norm is None or self.max_grad_norm > 0
-                ),
-                f"ema_decay = {self.ema_decay}: must be 0 to below 1": 0 <= self.ema_decay < 1,
-            }
-        )
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("nesterov: needs momentum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +82,18 @@ class TrainConfig:
     """Registered loss."""
     loss_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the loss to change."""
-    deep_supervision: tuple[float, ...] | None = None
+    deep_supervision: tuple[Annotated[FiniteFloat, Ge(0)], ...] | None = None
     """Weights of the heads of a network that has several, finest first; ``None``: halving."""
     deep_supervision_fade: Stages | None = None
     """How the weights of all heads but the finest fall during the run."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Changes to patches: a preset's name, or single settings, on top of those of a ``preset``."""
-    patch_size: tuple[int, ...] | None = None
+    patch_size: tuple[Count, ...] | None = None
     """Training crop in voxels."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Patches per step."""
-    grad_accum_steps: int = 1
+    grad_accum_steps: Count = 1
     """Parts that a step's patches are seen in, one after the other: less memory. The gradient is
     the mean of theirs: the same where loss and network see each patch by itself, close to it where
     Dice or batch normalisation sum over a part instead of the whole step."""
@@ -115,28 +103,28 @@ class TrainConfig:
     compile: bool = False
     """Whether torch.compile is tried, and taken where it works and makes steps faster. It costs
     minutes beforehand; weights are then equal up to rounding only."""
-    steps_per_epoch: int | None = None
+    steps_per_epoch: Count | None = None
     """Training steps between two validations."""
-    passes_per_epoch: float | None = None
+    passes_per_epoch: Positive | None = None
     """The same in passes over the training cases, one patch of each."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Length of the run; the schedule ends with it."""
-    time_budget_s: float | None = None
+    time_budget_s: Positive | None = None
     """Wall-clock length of the run in seconds, its end included, as well as that can be foreseen;
     the schedule follows the clock."""
-    patience: int | None = None
+    patience: Count | None = None
     """Epochs without a better validation score after which training stops."""
-    training_share: float = 1.0
+    training_share: PositiveShare = 1.0
     """Share of the training patients that are used; those of a smaller are within a larger one."""
     select_by: Literal["dice", "iou"] = "dice"
     """Mean validation score that decides which epoch is best."""
-    oversample_foreground: float = 0.5
+    oversample_foreground: Share = 0.5
     """Share of patches centred on a structure."""
     balance: Literal["case", "class"] = "case"
     """Whether cases are seen equally often, or structures, however few cases have them."""
-    roi_size: tuple[int, ...] | None = None
+    roi_size: tuple[Count, ...] | None = None
     """Sliding window in voxels; ``None``: the plan's, or the patch where that was changed."""
-    overlap: float | None = None
+    overlap: Annotated[float, Interval(ge=0, le=0.9)] | None = None
     """Share by which neighbouring windows overlap."""
     blending: Literal["gaussian", "constant"] | None = None
     """Weights of a window's voxels where windows overlap."""
@@ -148,50 +136,28 @@ class TrainConfig:
     channels_last: bool | None = None
     """Whether images lie in memory pixel by pixel rather than channel by channel, as volumes always
     do: it decides how fast a network trains on a CPU. ``None``: the plan's choice."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, patches and their changes."""
-    workers: int | None = None
+    workers: CountOr0 | None = None
     """Processes that cut patches, without effect on results; ``None``: 8 beside a GPU, else 0."""
     checkpoint_every_s: float = 300.0
     """A run that is killed loses at most this much."""
-    devices: int | None = None
+    devices: Count | None = None
     """Processes on each machine, on GPUs each with its own, that share each step's patches;
     ``None``: as many as torchrun started, else 1."""
-    nodes: int | None = None
+    nodes: Count | None = None
     """Machines; ``None``: as many as torchrun runs on, else 1."""
     sharded: bool = False
     """Whether GPUs share out weights, gradients and the optimiser's memory as well (FSDP)."""
 
     def __post_init__(self) -> None:
-        counts = (
-            *("batch_size", "grad_accum_steps", "steps_per_epoch", "passes_per_epoch"),
-            *("epochs", "time_budget_s", "patience", "devices", "nodes"),
-        )
-        given = {name: value for name in counts if (value := getattr(self, name)) is not None}
-        sides = {name: getattr(self, name) or () for name in ("patch_size", "roi_size")}
-        share, fades = self.oversample_foreground, self.deep_supervision_fade is not None
-        patients = self.training_share
-        batch, parts = self.batch_size or 0, max(1, self.grad_accum_steps)
-        heads = self.deep_supervision
-        _check(
-            {f"{name} = {value}: must be above 0": value > 0 for name, value in given.items()}
-            | {f"{n} = {s}: must be above 0": all(side > 0 for side in s) for n, s in sides.items()}
-            | {
-                f"grad_accum_steps = {parts}: must divide batch_size = {batch}": batch % parts == 0,
-                f"deep_supervision = {heads}: must be numbers of 0 or more, one of them above 0": (
-                    heads is None or (all(0 <= each < inf for each in heads) and any(heads))
-                ),
-                "deep_supervision_fade: needs deep_supervision": not fades or heads is not None,
-                f"training_share = {patients}: must be above 0, at most 1": 0 < patients <= 1,
-                f"oversample_foreground = {share}: must be 0 to 1": 0 <= share <= 1,
-                f"overlap = {self.overlap}: must be 0 to 0.9": 0 <= (self.overlap or 0) <= 0.9,
-                f"seed = {self.seed}: must be 0 to below 2**32": 0 <= self.seed < 2**32,
-                f"workers = {self.workers}: must be 0 or more": (self.workers or 0) >= 0,
-            }
-        )
-
-
-def _check(constraints: Mapping[str, bool]) -> None:
-    """Refuse settings by listing the constraints that do not hold."""
-    if faults := [fault for fault, holds in constraints.items() if not holds]:
-        raise ConfigError("; ".join(faults))
+        batch, parts, heads = self.batch_size or 0, self.grad_accum_steps, self.deep_supervision
+        faults = []
+        if parts and batch % parts:
+            faults.append(f"grad_accum_steps = {parts}: must divide batch_size = {batch}")
+        if heads is not None and not any(heads):
+            faults.append(f"deep_supervision = {heads}: must have a number above 0")
+        if self.deep_supervision_fade and heads is None:
+            faults.append("deep_supervision_fade: needs deep_supervision")
+        if faults:
+            raise ConfigError("; ".join(faults))

@@ -1,8 +1,18 @@
-"""Where networks run: the processor, or a GPU that is really there."""
+"""Where networks run, the processor or a GPU that is really there, and in which number format."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lamina.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lamina.training.config import Precision
+
+LIGHTNING_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+"""Number formats as Lightning is told them."""
 
 
 def chosen_device(device: str | None) -> str:
@@ -45,6 +55,24 @@ def placement(device: str) -> dict[str, Any]:
     if device == "cpu":
         return {"accelerator": "cpu", "devices": 1}
     return {"accelerator": "cuda", "devices": [int(device.partition(":")[2] or 0)]}
+
+
+def resolve_precision(precision: "Precision", device: str) -> "Precision":
+    """Return the number format that ``auto`` stands for on a device.
+
+    Raises:
+        ConfigError: It is ``fp16`` and the device is no GPU.
+    """
+    import torch
+
+    gpu = device != "cpu"
+    if precision == "fp16" and not gpu:
+        raise ConfigError("precision = 'fp16': needs a GPU.", remedy="Use bf16, fp32 or auto.")
+    if precision != "auto":
+        return precision
+    if not gpu:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def has_bf16() -> bool:

@@ -28,17 +28,19 @@ from lamina.losses.dino import teacher_momentum
 from lamina.models.accelerate import keep_freed_memory
 from lamina.signals import on_ending
 from lamina.training.checkpoints import LAST, AtomicCheckpointIO, read_latest
-from lamina.training.device import chosen_device, placement
+from lamina.training.config import Optimiser
+from lamina.training.device import (
+    LIGHTNING_PRECISION,
+    chosen_device,
+    placement,
+    resolve_precision,
+)
 from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
-from lamina.training.fit import resolve_precision
 from lamina.training.meters import OnStep, no_step
-from lamina.training.schedule import Clock
+from lamina.training.schedule import Clock, learning_rate
 
 log = logging.getLogger(__name__)
-
-_ENDLESS = 10**9
-_FORMATS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class _Run:
         if device == "cpu":
             keep_freed_memory()
         precision = resolve_precision(config.precision, device)
-        self.fabric = Fabric(**placement(device), precision=_FORMATS[precision])
+        self.fabric = Fabric(**placement(device), precision=LIGHTNING_PRECISION[precision])
         self.fabric.to_device(module)
         self.scaled = precision == "fp16"
         fused = not self.scaled  # a fused step unscales by itself, too late for clipping
@@ -114,8 +116,8 @@ class _Run:
             self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
             if scale := checkpoint.get("precision"):  # of fp16's gradients
                 self.fabric.strategy.precision.load_state_dict(scale)
-        self.max_steps = config.epochs * per_epoch if config.epochs else None
-        self.clock = Clock(self.max_steps, config.time_budget_s, began - self.state.elapsed_s)
+        max_steps = config.epochs * per_epoch if config.epochs else None
+        self.clock = Clock(max_steps, config.time_budget_s, began - self.state.elapsed_s)
         self.saved_at = time.monotonic()
 
     @property
@@ -203,10 +205,8 @@ class _Run:
     def _schedule(self) -> None:
         """Set the learning rate and the weight decay of this step."""
         config, progress = self.config, self.progress
-        late = max(0.0, progress - config.warmup) / (1 - config.warmup)
-        rate = _cosine(config.lr, config.lr / 100, late)
-        if progress < config.warmup:
-            rate = config.lr * progress / config.warmup
+        rates = Optimiser(lr=config.lr, warmup=config.warmup, final_lr=0.01)
+        rate = learning_rate(rates, progress)
         decays = config.weight_decay, (0, 0)
         for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
             group["lr"], group["weight_decay"] = rate, _cosine(*decay, progress)
@@ -252,7 +252,7 @@ def distil(
     if not state.steps_done:
         run.save()  # the transformer to start from may be gone when the run is resumed
     with _stop_requests(state):
-        for batch in _loader(views, config, state.steps_done, run.max_steps or _ENDLESS):
+        for batch in _loader(views, config, state.steps_done, run.clock.last_step):
             loss = run.step(batch)
             ended = run.progress >= 1
             on_step(state.steps_done, run.progress, loss, run.clock.remaining_s(state.steps_done))

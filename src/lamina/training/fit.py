@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader
 from lamina.data.patches import PatchDataset, StepSampler, loading
 from lamina.data.sampling import PatchSampler, random_for
 from lamina.data.workers import num_cores
-from lamina.errors import ConfigError
 from lamina.losses import Loss
 from lamina.models.accelerate import keep_freed_memory
 from lamina.training.callbacks import EpochReport, Epochs, RunState, Validate
 from lamina.training.checkpoints import AtomicCheckpointIO, latest, read_latest
 from lamina.training.compilation import Compilation
-from lamina.training.config import Precision, TrainConfig
+from lamina.training.config import TrainConfig
+from lamina.training.device import LIGHTNING_PRECISION, resolve_precision
 from lamina.training.ending import ending_together
 from lamina.training.meters import OnStep, StepMeter, TimedLoader, no_step
 from lamina.training.number_guard import NumberGuard
@@ -37,12 +37,6 @@ from lamina.training.small_grids import SmallGrids
 from lamina.training.stopping import STOP_FILE, StopRequests
 from lamina.training.supervised import Supervised
 
-_ENDLESS = 10**9
-_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-}
 _NOISE = (
     ".*does not have many workers.*",  # cutting patches in this process is quickest on a CPU
     ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
@@ -112,7 +106,7 @@ def fit(
     state = RunState.of(checkpoint["run"]) if checkpoint else RunState()
     clock = _clock(config, state, began, validation_steps)
     first_step = int(checkpoint["state_dict"]["steps_done"]) if checkpoint else 0
-    last_step = clock.max_steps or _ENDLESS
+    last_step = clock.last_step
     impatient = state.out_of_patience(config.patience)
     if not impatient:
         state.stopped_because = ""
@@ -138,7 +132,7 @@ def fit(
     precision = state.precision or resolve_precision(config.precision, layout.device)
     if precision == "bf16" and layout.device == "cpu":
         callbacks.insert(0, SmallGrids())
-    about = layout.for_trainer(network) | {"precision": _PRECISION[precision]}
+    about = layout.for_trainer(network) | {"precision": LIGHTNING_PRECISION[precision]}
     trainer = _trainer(parts, callbacks, loggers, about)
     sampler = StepSampler(
         first_step * parts,
@@ -270,19 +264,3 @@ def _loader(
     if workers is None:
         workers = 0 if layout.device == "cpu" else min(8, num_cores() // layout.per_node)
     return TimedLoader(patches, batch_sampler=sampler, **loading(workers, layout.device))
-
-
-def resolve_precision(precision: Precision, device: str) -> Precision:
-    """Return the number format that ``auto`` stands for on a device.
-
-    Raises:
-        ConfigError: It is ``fp16`` and the device is no GPU.
-    """
-    gpu = device != "cpu"
-    if precision == "fp16" and not gpu:
-        raise ConfigError("precision = 'fp16': needs a GPU.", remedy="Use bf16, fp32 or auto.")
-    if precision != "auto":
-        return precision
-    if not gpu:
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

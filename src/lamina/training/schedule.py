@@ -69,6 +69,11 @@ class Clock:
     """When the present step began; not known of the first, which warms up and tells no pace."""
 
     @property
+    def last_step(self) -> int:
+        """Steps of the whole run; where time alone ends it, more than any run has."""
+        return self.max_steps or 10**9
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds spent on the run, before a resume included."""
         return time.monotonic() - self.started if self.agreed_s is None else self.agreed_s

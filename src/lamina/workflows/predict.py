@@ -211,7 +211,7 @@ def _protect(
                 remedy="Choose another folder for --out, or remove the file.",
             )
     others = [entry for entry in earlier["cases"] if entry["segmentation"] not in {*names, None}]
-    models = {entry.get("model") or earlier["model"]["sha256"] for entry in others}
+    models = {entry["model"] for entry in others}
     if model_sha256 and models - {model_sha256}:
         raise DatasetError(
             f"{out}: holds segmentations of other scans by another model.",

@@ -15,18 +15,16 @@ from lamina.data.slices import slice_axis
 from lamina.data.views import Slices, ViewDataset, find_slices, side_axis
 from lamina.errors import ConfigError, TrainingError
 from lamina.folders.lineage import identity
-from lamina.folders.run import VIT_FILE, RunFolder, read_history
+from lamina.folders.run import VIT_FILE, RunFolder, append_epoch, read_history
 from lamina.folders.transformer import read_vit, write_vit
 from lamina.folders.work import WorkFolder
 from lamina.inference.attention_maps import MapMaker, make_maker
 from lamina.models.vit import ViTConfig
 from lamina.training.checkpoints import LAST
-from lamina.training.device import chosen_device, require_device
+from lamina.training.device import chosen_device, require_device, resolve_precision
 from lamina.training.dino import DINOReport, DINOState, distil
 from lamina.training.dino_config import DINOConfig
 from lamina.training.distillation import Distillation
-from lamina.training.fit import resolve_precision
-from lamina.training.history import HistoryLogger
 from lamina.training.meters import OnStep, no_step
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.steps.provenance import origin_of
@@ -256,10 +254,8 @@ def _views(config: DINOConfig, plan: Plan, slices: Slices, maker: MapMaker) -> V
 def _recorder(
     run: RunFolder, on_epoch: Callable[[DINOReport], None]
 ) -> Callable[[DINOReport], None]:
-    history = HistoryLogger(run.history_file)
-
     def record(report: DINOReport) -> None:
-        history.log_metrics(asdict(report), report.step)
+        append_epoch(run, asdict(report))
         on_epoch(report)
 
     return record

@@ -196,7 +196,7 @@ def _results(
 
 
 def _title(run: RunFolder, bundle: Bundle) -> str:
-    data = bundle.provenance.get("dataset", {}).get("name", "")
+    data = bundle.dataset.get("name", "")
     return f"{bundle.network['name']} on {data}" if data else run.root.resolve().name
 
 

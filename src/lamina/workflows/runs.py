@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from lamina.config import resolve
+from lamina.config import flat, resolve
 from lamina.errors import LaminaError, TrainingError
 from lamina.folders.run import Kind, RunFolder, read_history
 from lamina.training.config import TrainConfig
@@ -212,9 +212,7 @@ def _state(
     """Return what has become of a run, and why."""
     if outcome := manifest.get("outcome"):
         return outcome["state"], outcome["why"]
-    process = manifest.get("process")
-    if process is None:  # a run from before this was recorded
-        return ("finished" if run.bundle_file.is_file() else "killed"), ""
+    process = manifest["process"]
     if process["host"] == platform.node():
         return ("running" if _is_alive(process) else "killed"), ""
     ends = [0.0, *(line["elapsed_s"] for line in history)]
@@ -246,12 +244,4 @@ def _settings(manifest: Mapping[str, Any], config: TrainConfig) -> dict[str, Any
         "software": manifest["software"],
         "machine": machine,
     }
-    return dict(_flat(plain(config) | others))
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
+    return flat(plain(config) | others)

@@ -69,7 +69,7 @@ def list_shipped(names: Sequence[str] | None = None) -> list[ShippedModel]:
             raise UnknownNameError(f"Unknown trained model {name!r}.", remedy=f"Known: {known}.")
         file = files[name]
         bundle = load_bundle(file)
-        dataset = bundle.provenance.get("dataset", {})
+        dataset = bundle.dataset
         models.append(
             ShippedModel(
                 name=name,

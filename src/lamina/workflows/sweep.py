@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from lamina.config import layered
+from lamina.config import layered, nested
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError, LaminaError
 from lamina.files import write_json
@@ -238,13 +238,8 @@ def _printable(value: Any) -> str:
 
 
 def _settings_of(run: SweepRun, base: Mapping[str, Any]) -> dict[str, Any]:
-    layers: list[dict[str, Any]] = []
-    for name, value in run.settings.items():
-        branch = value
-        for key in reversed(name.split(".")):
-            branch = {key: branch}
-        layers.append(branch)
-    return layered(base, *layers, {"seed": run.seed})
+    own = [nested(name, value) for name, value in run.settings.items()]
+    return layered(base, *own, {"seed": run.seed})
 
 
 def _rows(runs: Sequence[SweepRun]) -> tuple[SweepRow, ...]:

@@ -18,7 +18,7 @@ from lamina.errors import ConfigError
 from lamina.files import check_folder, sha256
 from lamina.folders.bundle import write_bundle
 from lamina.folders.lineage import foreknowledge, identity
-from lamina.folders.run import RunFolder, read_history
+from lamina.folders.run import RunFolder, append_epoch, read_history
 from lamina.folders.transformer import carry, transformer_for
 from lamina.folders.work import WorkFolder
 from lamina.inference.attention_maps import MapMaker
@@ -137,6 +137,11 @@ def train(
             record.begin(parts.manifest)
             on_start(config, read_history(run) if resume else ())
 
+        def end_epoch(report: EpochReport) -> None:
+            append_epoch(run, report.flat())
+            pictures.show(report.step)
+            on_epoch(report)
+
         state = fit(
             parts.net,
             parts.loss,
@@ -152,7 +157,7 @@ def train(
             validation_steps=validation_steps(config, plan, parts.val_cases),
             loggers=loggers,
             on_begin=begin,
-            on_epoch=pictures.then(on_epoch),
+            on_epoch=end_epoch,
             on_step=on_step,
         )
         result = _reached(run, state)

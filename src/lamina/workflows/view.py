@@ -17,7 +17,6 @@ import numpy as np
 
 from lamina.errors import FileError, GeometryError, LabelError, LaminaError
 from lamina.folders.pairs import declared_labels
-from lamina.geometry import check_same_grid
 from lamina.io import read_labels, read_volume
 from lamina.io.structures import has_structures, read_structures
 from lamina.labels import LabelSet
@@ -177,9 +176,8 @@ def _segmented(path: Path, image: Volume) -> _Marked:
             f"{image.spatial_dims} in {image.unit}.",
             remedy="Give the segmentation of this scan.",
         )
-    here, there = (image.affine, image.spatial_shape), (label.affine, label.spatial_shape)
     try:
-        check_same_grid(*here, *there, f"{image.source} and {path}")
+        image.check_grid_of(label)
     except GeometryError as error:
         if image.spatial_dims == 2:
             raise

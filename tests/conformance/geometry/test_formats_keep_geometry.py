@@ -182,14 +182,19 @@ def test_simpleitk_finds_a_marked_voxel_of_ours_at_its_place(tmp_path, suffix, o
 def test_so_does_nibabel(tmp_path, suffix, order):
     for affine, shape, rng in grids(order):
         marked, index = one_mark(shape, rng)
-        write_volume(Volume(marked[None], affine), tmp_path / f"scan{suffix}")
+        write_volume(Volume(np.stack([marked, 20 + marked]), affine), tmp_path / f"scan{suffix}")
         image = nibabel.load(tmp_path / f"scan{suffix}")
-        (found,) = np.argwhere(np.asarray(image.dataobj) == 9)
+        array = np.asarray(image.dataobj)
+        np.testing.assert_array_equal(array[..., 1], 20 + marked)
+        (found,) = np.argwhere(array[..., 0] == 9)
         np.testing.assert_allclose(place(image.affine, found), place(affine, index), atol=1e-3)
         assert "".join(nibabel.aff2axcodes(image.affine)) == orientation_of(affine)
-        assert corner_distance(image.affine, image.shape, affine, shape) < 1e-3
+        assert corner_distance(image.affine, image.shape[:3], affine, shape) < 1e-3
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        np.testing.assert_allclose(image.header.get_zooms()[:3], sides, rtol=1e-6)
+        assert image.header.get_xyzt_units()[0] == "mm"
         assert image.header["qform_code"] == image.header["sform_code"] == 1
-        assert corner_distance(image.get_qform(), image.shape, affine, shape) < 0.1
+        assert corner_distance(image.get_qform(), image.shape[:3], affine, shape) < 0.1
 
 
 @pytest.mark.parametrize("suffix", [*VOLUMES, ".nhdr", ".mhd"])

@@ -96,6 +96,49 @@ def test_a_stray_voxel_decides_the_largest_distance_alone():
     assert value_of("assd", prediction, reference) == pytest.approx(8 / (41 + 40))
 
 
+def test_the_worse_direction_counts():
+    near, both = np.zeros((2, 12, 12, 12), bool)
+    near[0, 0, 0] = both[0, 0, 0] = both[0, 0, 9] = True
+    # From the pair, half of the distances are 0 and half 9: the 95th percentile lies at 0.95 * 9.
+    assert value_of("hd95", near, both) == pytest.approx(9 * 0.95)
+    assert value_of("hd95", both, near) == pytest.approx(9 * 0.95)
+
+
+def test_a_twentieth_of_the_surface_is_forgiven():
+    line, half = np.zeros((2, 3, 60, 40), bool)
+    line[0, 0] = half[0, 0, :20] = True
+    speck = line.copy()
+    speck[2, 50, 0] = True
+    assert value_of("hd95", speck, line) == 0
+    assert value_of("hd95", half, line) == pytest.approx(18.05)
+
+
+def test_inner_voxels_are_no_surface():
+    solid = np.zeros((9, 9, 9), bool)
+    solid[1:8, 1:8, 1:8] = True
+    hollow = solid.copy()
+    hollow[2:7, 2:7, 2:7] = False
+    core = np.zeros_like(solid)
+    core[4, 4, 4] = True
+    assert value_of("hd95", solid, core) == value_of("hd95", hollow, core)
+
+
+@pytest.mark.parametrize(("spacing_mm", "expected"), [(0.5, 1.0), (0.9, 0.5), (1.1, 0.0)])
+def test_a_shifted_voxel_is_right_within_the_tolerance_only(spacing_mm, expected):
+    first, second = np.zeros((2, 7, 7, 7), bool)
+    first[3, 3, 2] = second[3, 3, 4] = True
+    # The near half of either surface is one spacing away from the other voxel, the far half two.
+    assert value_of("nsd", first, second, (9.0, 9.0, spacing_mm)) == pytest.approx(expected)
+
+
+def test_pixels_that_touch_diagonally_keep_the_length_of_their_outlines():
+    # Every pixel alone is outlined by four halves of a diagonal. Two that touch keep all eight, of
+    # both masks; the third pixel's four, of one mask, are far from the other: 16 of 20.
+    reference, prediction = np.zeros((2, 12, 12), bool)
+    reference[[1, 2, 9], [1, 2, 9]] = prediction[[1, 2], [1, 2]] = True
+    assert value_of("nsd", prediction, reference, (1.0, 1.0)) == pytest.approx(16 / 20)
+
+
 @pytest.mark.parametrize(("spacing_mm", "widest_gap"), [(1.0, 6), (2.0, 4), (3.0, 2), (0.5, 12)])
 def test_parts_of_a_lesion_are_one_up_to_a_gap_of_two_widenings(spacing_mm, widest_gap):
     # Each part grows by the whole number of voxels nearest to 3 mm; grown parts that touch are one

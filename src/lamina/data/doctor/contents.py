@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,58 +23,52 @@ def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
     image = seen.image
     if image is None:
         return
-    about: dict[str, Any] = {"case": seen.case_id, "file": seen.image_file}
     count = len(image.channels)
     if count != len(cohort.channels):
-        yield Finding(
-            severity="error",
-            check="channels",
-            message=f"has {count} channel{'' if count == 1 else 's'}; expected "
+        yield seen.image_finding(
+            "error",
+            "channels",
+            f"has {count} channel{'' if count == 1 else 's'}; expected "
             f"{len(cohort.channels)} ({', '.join(cohort.channels)}), as declared or as most have.",
-            remedy="Give exactly these channels in this order.",
-            **about,
+            "Give exactly these channels in this order.",
         )
     for i, channel in enumerate(image.channels):
         name = channel_name(cohort, i)
         if channel.broken == channel.size:
-            yield Finding(
-                severity="error",
-                check="not_finite",
-                message=f"{name} has no voxel that holds a finite number.",
-                remedy="Get the file again, or leave the case out.",
-                **about,
+            yield seen.image_finding(
+                "error",
+                "not_finite",
+                f"{name} has no voxel that holds a finite number.",
+                "Get the file again, or leave the case out.",
             )
         elif channel.broken:
-            yield Finding(
-                severity="warning",
-                check="not_finite",
-                message=f"{channel.broken} of {channel.size} voxels of {name} are NaN or infinite.",
-                remedy="Replace them by the smallest and largest finite value.",
+            yield seen.image_finding(
+                "warning",
+                "not_finite",
+                f"{channel.broken} of {channel.size} voxels of {name} are NaN or infinite.",
+                "Replace them by the smallest and largest finite value.",
                 mend="replace_nan",
-                **about,
             )
         elif channel.low == channel.high:
-            yield Finding(
-                severity="error" if all(c.low == c.high for c in image.channels) else "warning",
-                check="constant",
-                message=f"{name} is {channel.low:g} everywhere.",
-                remedy="Get the file again; a constant channel teaches nothing.",
-                **about,
+            yield seen.image_finding(
+                "error" if all(c.low == c.high for c in image.channels) else "warning",
+                "constant",
+                f"{name} is {channel.low:g} everywhere.",
+                "Get the file again; a constant channel teaches nothing.",
             )
-    yield from _equal_channels(cohort, image, about)
+    yield from _equal_channels(cohort, seen, image)
 
 
-def _equal_channels(cohort: Cohort, image: ImageFacts, about: dict[str, Any]) -> Iterator[Finding]:
+def _equal_channels(cohort: Cohort, seen: Examination, image: ImageFacts) -> Iterator[Finding]:
     for i, channel in enumerate(image.channels):
         for j in range(i):
             if channel.digest == image.channels[j].digest and channel.low < channel.high:
-                yield Finding(
-                    severity="warning",
-                    check="channels",
-                    message=f"{channel_name(cohort, j)} and {channel_name(cohort, i)} hold the "
+                yield seen.image_finding(
+                    "warning",
+                    "channels",
+                    f"{channel_name(cohort, j)} and {channel_name(cohort, i)} hold the "
                     "same voxels.",
-                    remedy="One of them was most likely written over the other.",
-                    **about,
+                    "One of them was most likely written over the other.",
                 )
 
 
@@ -96,13 +89,11 @@ def check_grid(seen: Examination) -> Iterator[Finding]:
         )
     except GeometryError as error:
         slip = is_header_slip(image, label)
-        yield Finding(
-            severity="error",
-            check="grid",
-            case=seen.case_id,
-            file=seen.label_file,
-            message=error.message,
-            remedy="Give the label the image's header; sizes agree." if slip else error.remedy,
+        yield seen.label_finding(
+            "error",
+            "grid",
+            error.message,
+            "Give the label the image's header; sizes agree." if slip else error.remedy,
             mend="take_grid" if slip else "",
         )
 
@@ -125,65 +116,59 @@ def _says_nothing(affine: Affine) -> bool:
 
 def check_label(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
     """Report what is wrong within a label map."""
-    label, labels = seen.label, cohort.labels
+    label = seen.label
     if label is None:
         return
-    about: dict[str, Any] = {"case": seen.case_id, "file": seen.label_file}
     if label.num_channels != 1:
-        yield Finding(
-            severity="error",
-            check="values",
-            message=f"has {label.num_channels} channels; a label map has one.",
-            remedy="Merge them into one map with one value per structure.",
-            **about,
+        yield seen.label_finding(
+            "error",
+            "values",
+            f"has {label.num_channels} channels; a label map has one.",
+            "Merge them into one map with one value per structure.",
         )
         return
     if label.deviation > WHOLE_TOLERANCE:
-        yield Finding(
-            severity="error",
-            check="values",
-            message=f"values lie up to {label.deviation:.2g} beside whole numbers: no label map?"
+        yield seen.label_finding(
+            "error",
+            "values",
+            f"values lie up to {label.deviation:.2g} beside whole numbers: no label map?"
             if np.isfinite(label.deviation)
             else "holds NaN or infinite values.",
-            remedy="Label maps are whole numbers; resample them with nearest neighbour.",
-            **about,
+            "Label maps are whole numbers; resample them with nearest neighbour.",
         )
         return
     if label.deviation > 0:
-        yield Finding(
-            severity="error" if label.deviation > LABEL_TOLERANCE else "note",
-            check="values",
-            message=f"values lie up to {label.deviation:.2g} beside whole numbers.",
-            remedy="Round them.",
+        yield seen.label_finding(
+            "error" if label.deviation > LABEL_TOLERANCE else "note",
+            "values",
+            f"values lie up to {label.deviation:.2g} beside whole numbers.",
+            "Round them.",
             mend="round",
-            **about,
         )
-    yield from _check_values(labels, label, about)
+    yield from _check_values(cohort.labels, seen, label)
 
 
-def _check_values(labels: LabelSet, label: LabelFacts, about: dict[str, Any]) -> Iterator[Finding]:
+def _check_values(labels: LabelSet, seen: Examination, label: LabelFacts) -> Iterator[Finding]:
     known = {labels.background, *labels.values.values()}
     known |= set() if labels.ignore is None else {labels.ignore}
     unknown = sorted(label.counts.keys() - known)
     if unknown == [255] and len(labels.values) == 1 and label.counts.keys() <= {0, 255}:
         ((name, value),) = labels.values.items()
-        yield Finding(
-            severity="error",
-            check="values",
-            message=f"is a mask of 0 and 255 ({label.counts[255]} voxels); {name!r} is {value}.",
-            remedy=f"Write {value} for 255.",
+        yield seen.label_finding(
+            "error",
+            "values",
+            f"is a mask of 0 and 255 ({label.counts[255]} voxels); {name!r} is {value}.",
+            f"Write {value} for 255.",
             mend="renumber",
-            **about,
         )
     elif unknown:
         counted = some(f"{value} ({label.counts[value]} voxels)" for value in unknown)
-        yield Finding(
-            severity="error",
-            check="values",
-            message=f"undeclared values {counted}; declared are {some(sorted(known))}.",
-            remedy="Say in dataset.json what they stand for, or correct the file; masks are "
+        yield seen.label_finding(
+            "error",
+            "values",
+            f"undeclared values {counted}; declared are {some(sorted(known))}.",
+            "Say in dataset.json what they stand for, or correct the file; masks are "
             "resized with nearest neighbour.",
-            **about,
         )
 
 
@@ -213,24 +198,20 @@ def _missing(
     cohort: Cohort, seen: Examination, found: Counter[str], labelled: Sequence[Examination]
 ) -> Iterator[Finding]:
     counts = seen.label.counts if seen.label else {}
-    about: dict[str, Any] = {
-        "check": "structures",
-        "case": seen.case_id,
-        "file": seen.label_file,
-        "remedy": "Look whether it was forgotten, or is rightly absent.",
-    }
+    remedy = "Look whether it was forgotten, or is rightly absent."
     present = [name for name, value in cohort.labels.values.items() if value in counts]
     if not counts.keys() - {cohort.labels.background, cohort.labels.ignore}:
-        yield Finding(severity="warning", message="the label is empty.", **about)
+        yield seen.label_finding("warning", "structures", "the label is empty.", remedy)
     elif present:
         missed = [n for n in cohort.labels.values if n not in present and found[n]]
         usual = [n for n in missed if found[n] >= USUAL * len(labelled)]
         if usual:
             share = min(found[name] for name in usual)
-            yield Finding(
-                severity="warning",
-                message=f"has no {some(usual)}; at least {share} of {len(labelled)} cases have.",
-                **about,
+            yield seen.label_finding(
+                "warning",
+                "structures",
+                f"has no {some(usual)}; at least {share} of {len(labelled)} cases have.",
+                remedy,
             )
         elif missed:
-            yield Finding(severity="note", message=f"has no {some(missed)}.", **about)
+            yield seen.label_finding("note", "structures", f"has no {some(missed)}.", remedy)

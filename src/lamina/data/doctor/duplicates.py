@@ -36,13 +36,11 @@ def check_exact(seen: Sequence[Examination]) -> Iterator[Finding]:
 
 
 def _exact(one: Examination, earlier: Examination) -> Iterator[Finding]:
-    finding = Finding(
-        severity="error",
-        check="duplicate",
-        case=one.case_id,
-        file=one.image_file,
-        message=f"holds the same voxels as {earlier.case_id}",
-        remedy="Keep one of them.",
+    finding = one.image_finding(
+        "error",
+        "duplicate",
+        f"holds the same voxels as {earlier.case_id}",
+        "Keep one of them.",
         mend=LEAVE_OUT,
         other=earlier.case_id,
     )
@@ -53,13 +51,11 @@ def _exact(one: Examination, earlier: Examination) -> Iterator[Finding]:
         yield replace(finding, check="train_test", message=message)
     elif one.label and earlier.label and one.label.digest != earlier.label.digest:
         for each, other in ((one, earlier), (earlier, one)):
-            yield replace(
-                finding,
-                case=each.case_id,
-                file=each.image_file,
-                message=f"holds the same voxels as {other.case_id}, but another label.",
-                remedy="Find out which label is right, and keep that case.",
-                mend="",
+            yield each.image_finding(
+                "error",
+                "duplicate",
+                f"holds the same voxels as {other.case_id}, but another label.",
+                "Find out which label is right, and keep that case.",
                 other=other.case_id,
             )
     elif one.case.group == earlier.case.group:
@@ -77,13 +73,11 @@ def _copied_labels(seen: Sequence[Examination]) -> Iterator[Finding]:
             continue
         earlier = first.setdefault(one.label.digest, one)
         if earlier.image and earlier.image.digests != one.image.digests:
-            yield Finding(
-                severity="warning",
-                check="duplicate",
-                case=one.case_id,
-                file=one.label_file,
-                message=f"the label is the same as that of {earlier.case_id}, the image is not.",
-                remedy="Look which image the label belongs to.",
+            yield one.label_finding(
+                "warning",
+                "duplicate",
+                f"the label is the same as that of {earlier.case_id}, the image is not.",
+                "Look which image the label belongs to.",
                 other=earlier.case_id,
             )
 
@@ -113,14 +107,12 @@ def _near(seen: Sequence[Examination]) -> Iterator[Finding]:
         for i, j in np.argwhere((alike >= least) & (still >= STILL_ALIKE)):
             one, earlier = seen[start + i], seen[j]
             if j < start + i and _strangers(one, earlier):
-                yield Finding(
-                    severity="warning",
-                    check="near_duplicate" if one.side == earlier.side else "train_test",
-                    case=one.case_id,
-                    file=one.image_file,
-                    message=f"looks like {earlier.case_id}: thumbnails correlate "
+                yield one.image_finding(
+                    "warning",
+                    "near_duplicate" if one.side == earlier.side else "train_test",
+                    f"looks like {earlier.case_id}: thumbnails correlate "
                     f"{alike[i, j]:.3f}, and {still[i, j]:.3f} without what all scans share.",
-                    remedy="Compare the two; if one patient, give both the same patient name.",
+                    "Compare the two; if one patient, give both the same patient name.",
                     other=earlier.case_id,
                 )
 
@@ -149,13 +141,11 @@ def check_patients(seen: Sequence[Examination]) -> Iterator[Finding]:
     tested = {one.case.group: one for one in seen if one.held_out}
     for one in seen:
         if not one.held_out and one.case.group in tested:
-            yield Finding(
-                severity="warning",
-                check="train_test",
-                case=one.case_id,
-                file=one.image_file,
-                message=f"patient {one.case.group} is in the test folder too.",
-                remedy="Take the patient out of one of the two, unless both number anew.",
+            yield one.image_finding(
+                "warning",
+                "train_test",
+                f"patient {one.case.group} is in the test folder too.",
+                "Take the patient out of one of the two, unless both number anew.",
                 other=tested[one.case.group].case_id,
             )
 

@@ -20,11 +20,12 @@ from lamina.data.doctor.facts import (
     ImageFacts,
     LabelFacts,
 )
-from lamina.data.doctor.reading import check_beside, label_colours, read_label_map, read_part
-from lamina.data.doctor.slices import interruptions, lost_slices, slice_axis
-from lamina.data.fingerprint import CANONICAL
+from lamina.data.doctor.reading import label_colours, read_label_map
+from lamina.data.doctor.slices import interruptions, lost_slices
+from lamina.data.fingerprint import canonical
+from lamina.data.slices import coarsest_axis
 from lamina.errors import LaminaError
-from lamina.geometry import Reorientation, reorientation, spacing_of
+from lamina.geometry import spacing_of
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
@@ -91,13 +92,6 @@ def unreadable(case: Case, file: str, error: LaminaError) -> Finding:
     )
 
 
-def canonical(volume: Volume) -> Reorientation:
-    """Return how to reorder the axes of volumes; images keep their plane as it is stored."""
-    return reorientation(
-        volume.affine, CANONICAL if volume.spatial_dims == 3 else volume.orientation
-    )
-
-
 @contextmanager
 def _heard(case_id: str, faults: list[Finding]) -> Iterator[None]:
     """Take what readers warn of for findings instead of messages."""
@@ -138,9 +132,9 @@ def _image(case: Case, faults: list[Finding]) -> ImageFacts | None:
     parts: list[Volume] = []
     for path in case.images:
         try:
-            part = read_part(case, path)
+            part = case.read_part(path)
             if parts:
-                check_beside(parts[0], part)
+                parts[0].check_grid_of(part)
             parts.append(part)
         except LaminaError as error:
             faults.append(unreadable(case, str(path), error))
@@ -167,7 +161,7 @@ def _describe(parts: Sequence[Volume]) -> ImageFacts:
 def _lost_slices(parts: Sequence[Volume]) -> tuple[tuple[int, ...], ...]:
     if parts[0].spatial_dims < 3:
         return ()
-    axis = slice_axis(parts[0])
+    axis = coarsest_axis(parts[0].spacing)
     return tuple(lost_slices(channel, axis) for part in parts for channel in part.array)
 
 
@@ -256,7 +250,7 @@ def _label(
 def _interruptions(label: Volume) -> dict[int, tuple[int, ...]]:
     if label.spatial_dims < 3:
         return {}
-    return interruptions(_whole(label), slice_axis(label))
+    return interruptions(_whole(label), coarsest_axis(label.spacing))
 
 
 def _whole(label: Volume) -> NDArray[Any]:

@@ -1,12 +1,12 @@
 """What is kept of a case when it has been read: small enough to hold thousands at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lamina.data.case import Case
-from lamina.data.doctor import Finding
+from lamina.data.doctor import Finding, Severity
 from lamina.geometry import Affine
 
 PERCENTILES = (0.5, 10, 25, 50, 75, 90, 99.5)
@@ -119,3 +119,39 @@ class Examination:
     def label_file(self) -> str:
         """The label map, or its first object; empty without one."""
         return str(self.case.label or "")
+
+    def image_finding(
+        self,
+        severity: Severity,
+        check: str,
+        message: str,
+        remedy: str,
+        *,
+        mend: str = "",
+        other: str = "",
+    ) -> Finding:
+        """Make a finding about the image."""
+        return Finding(
+            severity=severity,
+            check=check,
+            case=self.case_id,
+            file=self.image_file,
+            message=message,
+            remedy=remedy,
+            mend=mend,
+            other=other,
+        )
+
+    def label_finding(
+        self,
+        severity: Severity,
+        check: str,
+        message: str,
+        remedy: str,
+        *,
+        mend: str = "",
+        other: str = "",
+    ) -> Finding:
+        """Make a finding about the label map."""
+        found = self.image_finding(severity, check, message, remedy, mend=mend, other=other)
+        return replace(found, file=self.label_file)

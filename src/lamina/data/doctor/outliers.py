@@ -33,15 +33,19 @@ _CT_AIR = -300.0
 
 
 def robust_z(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
-    """Return how far values lie from their median, along the first axis.
+    """Return how far values lie from their median along the first axis, by their :func:`spread`."""
+    return np.asarray((values - np.median(values, axis=0)) / spread(values, least))
+
+
+def spread(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Return how far values lie apart along the first axis: the unit of robust z-scores.
 
     Args:
         values: ``(N, ...)``.
-        least: The spread is taken to be no smaller than this.
+        least: What it is taken to be at least.
     """
-    middle = np.median(values, axis=0)
-    spread = 1.4826 * np.median(np.abs(values - middle), axis=0)
-    return np.asarray((values - middle) / np.maximum(spread, least))
+    deviation = np.median(np.abs(values - np.median(values, axis=0)), axis=0)
+    return np.asarray(np.maximum(1.4826 * deviation, least))
 
 
 def check_dimensions(seen: Sequence[Examination]) -> Iterator[Finding]:
@@ -50,13 +54,11 @@ def check_dimensions(seen: Sequence[Examination]) -> Iterator[Finding]:
     usual = Counter(image.spatial_dims for _, image in images).most_common(1)
     for one, image in images:
         if image.spatial_dims != usual[0][0]:
-            yield Finding(
-                severity="error",
-                check="size",
-                case=one.case_id,
-                file=one.image_file,
-                message=f"has {image.spatial_dims} spatial axes; most have {usual[0][0]}.",
-                remedy="Keep images and volumes in sets of their own.",
+            yield one.image_finding(
+                "error",
+                "size",
+                f"has {image.spatial_dims} spatial axes; most have {usual[0][0]}.",
+                "Keep images and volumes in sets of their own.",
             )
     patients = len({one.case.group for one in seen})
     if 0 < patients < ENOUGH:
@@ -110,14 +112,12 @@ def _far_sizes(
     far = np.abs(robust_z(np.log(sizes), float(_LEAST_LOG))).max(axis=1)
     usual = np.median(sizes, axis=0)
     found = [
-        Finding(
-            severity="warning",
-            check=check,
-            case=one.case_id,
-            file=one.image_file,
-            message=f"{what} {lengths(own)} {image.unit}; usual are {lengths(usual)} "
+        one.image_finding(
+            "warning",
+            check,
+            f"{what} {lengths(own)} {image.unit}; usual are {lengths(usual)} "
             f"{image.unit} (robust z {z:.1f}).",
-            remedy=remedy,
+            remedy,
         )
         for (one, image), own, z in zip(images, sizes, far, strict=True)
         if z > FAR
@@ -141,14 +141,12 @@ def check_orientation(seen: Sequence[Examination]) -> Iterator[Finding]:
         return
     for one, image in images:
         if image.orientation != usual:
-            yield Finding(
-                severity="note",
-                check="orientation",
-                case=one.case_id,
-                file=one.image_file,
-                message=f"axes run {image.orientation}; those of {count} of {len(images)} cases "
+            yield one.image_finding(
+                "note",
+                "orientation",
+                f"axes run {image.orientation}; those of {count} of {len(images)} cases "
                 f"run {usual}.",
-                remedy=remedy,
+                remedy,
             )
 
 
@@ -178,14 +176,12 @@ def _far_levels(varied: Sequence[tuple[Examination, ChannelFacts]], name: str) -
     for (one, _), far, *own in zip(varied, z, low, high, middle, strict=True):
         if far > FAR:
             usual = (np.median(low), np.median(high), np.median(middle))
-            yield Finding(
-                severity="warning",
-                check="intensity",
-                case=one.case_id,
-                file=one.image_file,
-                message="{} runs from {:.4g} to {:.4g}, median {:.4g}; usual are {:.4g} to {:.4g}, "
+            yield one.image_finding(
+                "warning",
+                "intensity",
+                "{} runs from {:.4g} to {:.4g}, median {:.4g}; usual are {:.4g} to {:.4g}, "
                 "median {:.4g} (robust z {:.1f}).".format(name, *own, *usual, far),
-                remedy="Look whether it is another sequence, unit or rescaling; per-scan "
+                "Look whether it is another sequence, unit or rescaling; per-scan "
                 "normalisation levels arbitrary units.",
             )
 
@@ -198,19 +194,17 @@ def _check_modality(
     rare = 2 * sum(ct) <= len(ct)
     usual = ct.count(not rare)
     found = [
-        Finding(
-            severity="warning",
-            check="intensity",
-            case=one.case_id,
-            file=one.image_file,
-            message=(
+        one.image_finding(
+            "warning",
+            "intensity",
+            (
                 f"{name} goes down to {channel.low:.4g}, as CT does; {usual} of {len(ct)} "
                 f"cases do not go below {_CT_AIR:g}."
                 if rare
                 else f"{name} goes down to {channel.low:.4g} only; {usual} of {len(ct)} cases go "
                 f"below {_CT_AIR:g}, as CT does."
             ),
-            remedy="Look at the rescaling; keep modalities apart.",
+            "Look at the rescaling; keep modalities apart.",
         )
         for (one, channel), is_ct in zip(varied, ct, strict=True)
         if is_ct == rare and 0 < sum(ct) < len(ct)

@@ -2,27 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from lamina.data.case import Case
 from lamina.errors import LabelError
-from lamina.geometry import check_same_grid
 from lamina.io import read_stored_labels, read_volume
 from lamina.io.pictures import is_picture, used_colours
 from lamina.io.structures import has_structures
 from lamina.labels import LabelSet
 from lamina.volume import Volume
-
-
-def read_part(case: Case, path: Path) -> Volume:
-    """Read one image file of a case, in the size that a list beside the pictures may tell.
-
-    Raises:
-        FileError, GeometryError: As :func:`lamina.io.read_volume`.
-    """
-    return case.sized(read_volume(path, case.series))
 
 
 def read_label_map(case: Case, labels: LabelSet | None = None) -> Volume | None:
@@ -37,7 +26,8 @@ def read_label_map(case: Case, labels: LabelSet | None = None) -> Volume | None:
         LabelError: One has other channels than the first.
     """
     if labels and case.label and has_structures(case.label):
-        return case.read_stored_label(labels)
+        drawn = case.read_label(labels, read_volume(case.images[0], case.series))
+        return replace(drawn, array=labels.decode(drawn.array))
     parts = [read_stored_labels(path) for path in case.label_files]
     return case.sized(_merged(parts)) if parts else None
 
@@ -53,17 +43,11 @@ def label_colours(case: Case) -> frozenset[tuple[int, str]]:
     )
 
 
-def check_beside(first: Volume, part: Volume) -> None:
-    """Check that two files of a case lie on one grid; a ``GeometryError`` otherwise."""
-    what = f"{first.source} and {part.source}"
-    check_same_grid(first.affine, first.spatial_shape, part.affine, part.spatial_shape, what)
-
-
 def _merged(parts: Sequence[Volume]) -> Volume:
     first, *others = parts
     array = first.array
     for part in others:
-        check_beside(first, part)
+        first.check_grid_of(part)
         if part.num_channels != first.num_channels:
             raise LabelError(
                 f"{part.source}: holds {part.num_channels} channels, {first.source} "

@@ -12,7 +12,6 @@ from lamina.data.doctor.contents import channel_name
 from lamina.data.doctor.facts import Examination
 from lamina.data.doctor.groups import folded
 from lamina.errors import some
-from lamina.volume import Volume
 
 LONGEST = 2
 """Slices that a structure may lack in a row to be suspected; wider apart are two structures."""
@@ -21,11 +20,6 @@ SAME_PLACE = 0.5
 
 _LEAST = 10
 """Voxels that must lie in the same place before and behind."""
-
-
-def slice_axis(volume: Volume) -> int:
-    """Return the array axis along which voxels are longest, the last one of several."""
-    return max(range(volume.spatial_dims), key=lambda axis: (round(volume.spacing[axis], 3), axis))
 
 
 def lost_slices(array: NDArray[Any], axis: int) -> tuple[int, ...]:
@@ -78,14 +72,12 @@ def _same_place(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
 def check_slices(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:
     """Report slices that an image lacks, and structures that skip one."""
     lost = [
-        Finding(
-            severity="warning",
-            check="slices",
-            case=one.case_id,
-            file=one.image_file,
-            message=f"{channel_name(cohort, index)} is blank, or repeats the slice before, in "
+        one.image_finding(
+            "warning",
+            "slices",
+            f"{channel_name(cohort, index)} is blank, or repeats the slice before, in "
             f"{_some(slices)}.",
-            remedy="Slices were lost, or filled in; get the scan again, or cut them off.",
+            "Slices were lost, or filled in; get the scan again, or cut them off.",
         )
         for one in seen
         if one.image
@@ -94,14 +86,12 @@ def check_slices(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Findin
     ]
     names = {value: name for name, value in cohort.labels.values.items()}
     skipped = [
-        Finding(
-            severity="warning",
-            check="slices",
-            case=one.case_id,
-            file=one.label_file,
-            message=f"{names.get(value, value)} skips {_some(slices)}, and is in the same "
+        one.label_finding(
+            "warning",
+            "slices",
+            f"{names.get(value, value)} skips {_some(slices)}, and is in the same "
             "place before and behind.",
-            remedy="Look whether they were forgotten.",
+            "Look whether they were forgotten.",
         )
         for one in seen
         if one.label

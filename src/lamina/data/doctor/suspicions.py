@@ -14,7 +14,7 @@ from lamina.data.cohort import Cohort
 from lamina.data.doctor import Finding
 from lamina.data.doctor.duplicates import thumbnails
 from lamina.data.doctor.facts import THUMBNAIL, Examination
-from lamina.data.doctor.outliers import ENOUGH, comparable
+from lamina.data.doctor.outliers import ENOUGH, comparable, spread
 from lamina.data.sides import SIDE, side_pairs
 from lamina.labels import LabelSet
 
@@ -70,14 +70,12 @@ def check_names(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding
     for one, swapped, total in verdicts.values():
         if swapped:
             whole = 2 * len(swapped) > total
-            yield Finding(
-                severity="warning",
-                check="sides",
-                case=one.case_id,
-                file=one.label_file,
-                message=f"suspicion: {len(swapped)} of {total} pairs lie the wrong way round, such "
+            yield one.label_finding(
+                "warning",
+                "sides",
+                f"suspicion: {len(swapped)} of {total} pairs lie the wrong way round, such "
                 f"as {swapped[0]}; {right_way} of {len(verdicts)} cases lie as their names say.",
-                remedy="Look whether the scan is mirrored or its header wrong."
+                "Look whether the scan is mirrored or its header wrong."
                 if whole
                 else "Look whether these two labels are swapped.",
             )
@@ -91,14 +89,14 @@ def check_resemblance(seen: Sequence[Examination]) -> Iterator[Finding]:
     volumes = _alike(seen)
     if len(volumes) < ENOUGH:
         return
-    looks = thumbnails([one for one, _ in volumes]).reshape(len(volumes), -1, *_SIZE)
+    looks = thumbnails(volumes).reshape(len(volumes), -1, *_SIZE)
     # Each is compared with the mean of the others, so that it does not resemble itself.
     others = (looks.sum(axis=0) - looks) / (len(volumes) - 1)
     as_is = _correlations(looks, others)
     turned = np.stack([_correlations(np.flip(looks, 2 + axis), others) for axis in range(3)])
     settled = (as_is - turned > LOPSIDED).mean(axis=1) >= AGREED
     turned[~settled] = -1
-    for (one, image), own, each in zip(volumes, as_is, turned.T, strict=True):
+    for one, own, each in zip(volumes, as_is, turned.T, strict=True):
         best = int(each.argmax())
         if own < -RESEMBLES:
             message = f"the opposite of the other scans (correlation {own:.2f}): inverted grey?"
@@ -109,25 +107,19 @@ def check_resemblance(seen: Sequence[Examination]) -> Iterator[Finding]:
             )
         else:
             continue
-        yield Finding(
-            severity="warning",
-            check="sides" if own >= -RESEMBLES else "intensity",
-            case=one.case_id,
-            file=image,
-            message=f"suspicion: {message}",
-            remedy="Look whether its header, or its window, turns it the wrong way.",
+        yield one.image_finding(
+            "warning",
+            "sides" if own >= -RESEMBLES else "intensity",
+            f"suspicion: {message}",
+            "Look whether its header, or its window, turns it the wrong way.",
         )
 
 
-def _alike(seen: Sequence[Examination]) -> list[tuple[Examination, str]]:
-    """Return the volumes with the usual number of channels, and their files."""
+def _alike(seen: Sequence[Examination]) -> list[Examination]:
+    """Return the volumes with the usual number of channels."""
     volumes = [(one, one.image) for one in seen if one.image and one.image.spatial_dims == 3]
     counts = Counter(len(image.channels) for _, image in volumes)
-    return [
-        (one, one.image_file)
-        for one, image in volumes
-        if len(image.channels) == counts.most_common(1)[0][0]
-    ]
+    return [one for one, image in volumes if len(image.channels) == counts.most_common(1)[0][0]]
 
 
 def _correlations(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -150,11 +142,10 @@ def check_channel_order(cohort: Cohort, seen: Sequence[Examination]) -> Iterator
     if len(images) < ENOUGH or len(cohort.channels) < 2:
         return
     looks = np.array([[_look(c.percentiles) for c in image.channels] for _, image in images])
-    usual = np.median(looks, axis=0)
-    spread = np.maximum(1.4826 * np.median(np.abs(looks - usual), axis=0), _LEAST_SHAPE)
+    usual, apart = np.median(looks, axis=0), spread(looks, _LEAST_SHAPE)
     for (one, _), own in zip(images, looks, strict=True):
         # One row per channel as it stands, one column per channel that it could be.
-        z = np.minimum(np.abs(own[:, None] - usual) / spread, _WORST).mean(axis=2)
+        z = np.minimum(np.abs(own[:, None] - usual) / apart, _WORST).mean(axis=2)
         rows, order = linear_sum_assignment(z)
         moved = rows != order
         declared, better = z.diagonal()[moved], z[rows, order]
@@ -163,16 +154,14 @@ def check_channel_order(cohort: Cohort, seen: Sequence[Examination]) -> Iterator
             and better.max() < _FITS
             and declared.mean() > _BETTER * max(1.0, better[moved].mean())
         ):
-            yield Finding(
-                severity="warning",
-                check="channel_order",
-                case=one.case_id,
-                file=one.image_file,
-                message="suspicion: the channels look like "
+            yield one.image_finding(
+                "warning",
+                "channel_order",
+                "suspicion: the channels look like "
                 f"{', '.join(cohort.channels[i] for i in order)}; declared are "
                 f"{', '.join(cohort.channels)} (mean robust z of those that differ "
                 f"{declared.mean():.1f} as declared, {better[moved].mean():.1f} so).",
-                remedy="Look at the channels; put them into the declared order.",
+                "Look at the channels; put them into the declared order.",
             )
 
 

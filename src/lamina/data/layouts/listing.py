@@ -1,17 +1,10 @@
 """Files that a list names: where they may lie, and that each is there once."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lamina.data.case import Case
-from lamina.errors import DatasetError
-
-
-def repeated(names: Iterable[Any]) -> list[Any]:
-    """Return at most five of the names that occur more than once."""
-    return [name for name, count in Counter(names).items() if count > 1][:5]
+from lamina.errors import DatasetError, repeated
 
 
 def inside(source: Path, name: str) -> Path:

@@ -30,12 +30,22 @@ _OTHER_PICTURES = (".jpg", ".jpeg", ".tiff")
 class Export:
     """What :func:`write_nnunet` wrote."""
 
+    out: Path
     cohort: Cohort
     """The cases as they stand in the new folder."""
     revalued: Mapping[int, int]
     """Value in the original label files -> another value in the new ones; often empty."""
     num_rewritten: int
     """Files that could be neither linked nor copied as they are."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "out": str(self.out),
+            "num_cases": len(self.cohort.cases),
+            "num_rewritten": self.num_rewritten,
+            "revalued": {str(old): new for old, new in self.revalued.items()},
+        }
 
 
 def write_nnunet(cohort: Cohort, folder: Path, *, copy: bool = False) -> Export:
@@ -67,7 +77,7 @@ def write_nnunet(cohort: Cohort, folder: Path, *, copy: bool = False) -> Export:
             labels_tr = part / "labelsTr" / f"{case.case_id}{ending}"
             num_rewritten += _put_label(case, cohort.labels, labels, labels_tr, copy)
         write_json(part / "dataset.json", _description(cohort, labels, ending))
-    return Export(cohort=read(folder), revalued=revalued, num_rewritten=num_rewritten)
+    return Export(out=folder, cohort=read(folder), revalued=revalued, num_rewritten=num_rewritten)
 
 
 def _check_target(cohort: Cohort, folder: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 from lamina.data.case import Case, patient_of
 from lamina.data.cohort import Cohort
 from lamina.data.layouts import LAYOUTS, Layout
-from lamina.data.layouts.listing import check_listed, inside, repeated
+from lamina.data.layouts.listing import check_listed, inside
 from lamina.data.layouts.msd import read_task
 from lamina.data.layouts.undeclared import found_labels, guess_channels
-from lamina.errors import DatasetError, FileError
+from lamina.errors import DatasetError, FileError, repeated
 from lamina.files import read_json
 from lamina.io import strip_suffix
 

@@ -9,7 +9,7 @@ scan's.
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,7 +170,7 @@ def _metadata(bundle: "Bundle") -> dict[str, Any]:
         "description": f"{bundle.network['name']}, trained with Lamina. Research use only.",
         "authors": "The people who trained the model",
         "copyright": "See LICENSE",
-        "data_source": str((bundle.provenance.get("dataset") or {}).get("name", "not recorded")),
+        "data_source": str(bundle.dataset.get("name", "not recorded")),
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
     }
 
@@ -237,13 +237,11 @@ def _network(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _notice(bundle: "Bundle") -> str:
-    data = bundle.provenance.get("dataset") or {}
-    licence = data.get("licence") if isinstance(data, Mapping) else None
     return (
         "The configuration of this bundle and the code that its network is built by are part of\n"
         "Lamina, under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).\n\n"
         "The weights were trained on data under this licence, whose terms may bind them:\n"
-        f"{licence or 'not recorded'}.\n\n"
+        f"{bundle.dataset.get('licence') or 'not recorded'}.\n\n"
         "Research use only; not a medical device.\n"
     )
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import FileError
+from lamina.geometry import LPS_TO_RAS
 from lamina.io.dicom_headers import frames_of, guarded, parse
 from lamina.io.dicom_pixels import stored_values
 from lamina.io.rtstruct import points_of, rois_of
-from lamina.io.structures import LPS_TO_RAS
 from lamina.volume import Volume
 
 TOLERANCE_MM = 0.01

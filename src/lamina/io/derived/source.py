@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina.errors import FileError, GeometryError
-from lamina.geometry import GRID_TOLERANCE_MM, corners, spacing_of
+from lamina.geometry import GRID_TOLERANCE_MM, LPS_TO_RAS, corners, spacing_of
 from lamina.io.dicom import slices_of
 from lamina.io.dicom_geometry import UNEVEN
 from lamina.io.dicom_headers import Frame, guarded, parse, value_of
 from lamina.io.dicom_quiet import unquoted
-from lamina.io.structures import LPS_TO_RAS
 from lamina.volume import Volume
 
 if TYPE_CHECKING:

@@ -72,11 +72,7 @@ class WebArchive:
         access.check(address)
         self.address = address
         self.access = access
-
-    @property
-    def name(self) -> str:
-        """Its address, for messages."""
-        return str(self.address)
+        self.name = str(address)
 
     def echo(self) -> None:
         """Ask whether it answers; see :class:`lamina.io.pacs.Archive`."""

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 from lamina.errors import LaminaError, ResourceError
 from lamina.files import atomic_path
+from lamina.serve.errors import places
 from lamina.serve.jobs.store import Store
 from lamina.serve.jobs.work import Cancelled, Job, Work
 from lamina.signals import ignore_terminal
@@ -76,7 +76,7 @@ def _do(store: Store, worker: str, work: Work, job: Job) -> None:
         log.warning("Job %s failed: %s", work.job_id, type(error).__name__)
         store.fail(work.job_id, worker, error)
     except Exception as error:  # noqa: BLE001 - a fault of one scan must not end the worker
-        log.error("Job %s failed: %s", work.job_id, _places(error))
+        log.error("Job %s failed: %s", work.job_id, places(error))
         store.fail(work.job_id, worker, _unexpected(error))
     else:
         store.finish(work.job_id, worker, result)
@@ -104,13 +104,6 @@ def _unexpected(error: Exception) -> LaminaError:
         f"The scan cannot be segmented: unexpected {type(error).__name__}.",
         remedy="Ask whoever runs the server to look at its log.",
     )
-
-
-def _places(error: Exception) -> str:
-    """Return where an error comes from, without its message, which may tell of the patient."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
-    return f"{type(error).__name__} at {' > '.join(lines)}"
 
 
 def _end_with_the_server() -> None:

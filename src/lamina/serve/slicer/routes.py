@@ -19,6 +19,7 @@ from lamina.serve.errors import Refusal
 from lamina.serve.guard import is_token
 from lamina.serve.intake import Upload
 from lamina.serve.intake.uploads import safe_suffix
+from lamina.serve.interface import answering
 from lamina.serve.jobs.store import ENDED
 from lamina.serve.service import Service, Shared
 from lamina.serve.slicer.answers import SEGMENTATION, answered, as_form, described
@@ -32,14 +33,6 @@ _LOGIN_BYTES = 1 << 14
 _STRATEGY = "first"
 _OCTETS = "application/octet-stream"
 _IDLE = "Nothing is trained here."
-
-
-_Responses = dict[int | str, dict[str, Any]]
-
-_BINARY: _Responses = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
-}
-_PARTS: _Responses = {200: {"content": {"multipart/form-data": {"schema": {"type": "string"}}}}}
 
 
 @router.get("/auth/")
@@ -142,7 +135,7 @@ def remove_image(service: Shared, id: str) -> dict[str, str]:
     return {"status": "removed"}
 
 
-@router.get("/datastore/image", responses=_BINARY, response_class=FileResponse)
+@router.get("/datastore/image", responses=answering(_OCTETS), response_class=FileResponse)
 def image_file(service: Shared, image: str) -> FileResponse:
     """An image."""
     entry = service.datastore.find(image)
@@ -161,7 +154,7 @@ async def add_label(
     return {"image": image, "label": image, "tag": tag or FINAL}
 
 
-@router.get("/datastore/label", responses=_BINARY, response_class=FileResponse)
+@router.get("/datastore/label", responses=answering(_OCTETS), response_class=FileResponse)
 def label_file(service: Shared, label: str, tag: str = FINAL) -> FileResponse:
     """A label of an image."""
     path = service.datastore.label_file(label, tag)
@@ -185,7 +178,10 @@ def training() -> None:
 
 
 @router.post(
-    "/infer/{model}", openapi_extra=form(("params",)), responses=_PARTS, response_class=Response
+    "/infer/{model}",
+    openapi_extra=form(("params",)),
+    responses=answering("multipart/form-data"),
+    response_class=Response,
 )
 async def infer(
     request: Request,

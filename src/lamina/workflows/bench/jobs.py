@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lamina.bundle import Bundle, load_bundle
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, first_line
 from lamina.export.graphs import graphs_of, noise
 from lamina.export.targets import TARGETS
 from lamina.inference.memory import held, taken_by
@@ -105,7 +105,7 @@ def main() -> None:
         except ModuleNotFoundError as error:
             reply = {"error": f"{error.name} is not installed"}
         except (LaminaError, MemoryError, RuntimeError) as error:
-            reply = {"error": str(error).partition("\n")[0] or "out of memory"}
+            reply = {"error": first_line(error)}
         print(json.dumps(reply), file=replies, flush=True)
 
 

@@ -20,7 +20,7 @@ def new_record() -> dict[str, Any]:
     """Return a record of this machine in which nothing was measured yet."""
     about = {key: value for key, value in machine().items() if key != "threads"}
     return {
-        "machine": {"processor": _processor(), "scheduling": _scheduling(), **about},
+        "machine": {"processor": processor(), "scheduling": _scheduling(), **about},
         "software": software() | {name: _version(name) for name in _RUNTIMES},
         "networks": {},
         "scans": {},
@@ -58,7 +58,8 @@ def write_benchmarks(record: Mapping[str, Any], folder: Path) -> None:
         part.write_text(page(record), "utf-8")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of this machine's processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8").splitlines() if info.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

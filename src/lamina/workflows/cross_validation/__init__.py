@@ -11,8 +11,7 @@ from typing import Any
 
 from lamina.bundle import save_bundle
 from lamina.config import resolve
-from lamina.data.splits import kept_by_all
-from lamina.errors import ConfigError, LaminaError, TrainingError
+from lamina.errors import LaminaError, TrainingError, first_line
 from lamina.evaluation.scores import Scores
 from lamina.files import check_folder, locked, write_json
 from lamina.folders.all_folds import AllFolds, folds_of
@@ -25,7 +24,7 @@ from lamina.training.processes import require_one_process
 from lamina.training.stopping import BY_FILE, STOP_FILE
 from lamina.workflows import Progress, no_progress
 from lamina.workflows.cross_validation import record
-from lamina.workflows.cross_validation.ensembles import cook_soup, ensemble, metrics_of
+from lamina.workflows.cross_validation.ensembles import ensemble, metrics_of
 from lamina.workflows.cross_validation.postprocessing import Choice, choose_postprocessing
 from lamina.workflows.evaluate import evaluate
 from lamina.workflows.own_scans import predict_validation
@@ -49,9 +48,6 @@ class CrossValidation:
     scores: Scores | None = None
     """Of the out-of-fold segmentations, before any postprocessing."""
     postprocessing: Choice = field(default_factory=Choice)
-    soup: Mapping[str, Any] | None = None
-    """What :func:`~lamina.workflows.cross_validation.ensembles.cook_soup` told, where it was asked
-    for."""
 
     @property
     def all_failures(self) -> dict[str, str]:
@@ -68,7 +64,6 @@ class CrossValidation:
             "stopped_because": self.stopped_because,
             "out_of_fold": self.scores.as_dict() if self.scores else None,
             "postprocessing": self.postprocessing.as_dict(),
-            "soup": self.soup,
         }
 
 
@@ -79,7 +74,6 @@ def cross_validate(
     *,
     resume: bool = False,
     start: str | Path | None = None,
-    soup: bool = False,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     on_step: OnStep = no_step,
     progress: Progress = no_progress,
@@ -97,14 +91,12 @@ def cross_validate(
         resume: Go on where the work in ``out`` was stopped, with its own settings; only lengths may
             be changed by ``settings``.
         start: As for :func:`~lamina.workflows.train.train`.
-        soup: Also average the weights of all folds, and keep the result if it is as good as the
-            ensemble on the scans that are kept for the end.
         on_epoch: Called after each epoch.
         on_step: Called after each step with step, progress 0..1 over all folds, loss and ``None``.
         progress: Told of windows and scans when training is over.
 
     Raises:
-        ConfigError: As for ``train``; or several processes, or a soup that no scan can measure.
+        ConfigError: As for ``train``; or several processes.
         TrainingError: ``out`` holds other files or nothing to resume, or what it was trained on has
             changed; or no fold could be trained.
         DatasetError, FileError: ``work`` is not prepared, has one fold only, or validates a case
@@ -113,11 +105,6 @@ def cross_validate(
     require_one_process(resolve(TrainConfig, settings or {}), "--fold all")
     folder, out = WorkFolder(Path(work)), Path(out)
     folds = folds_of(folder)
-    if soup and not kept_by_all(folds):
-        raise ConfigError(
-            "soup: cannot be measured: every scan was seen by one of the folds.",
-            remedy="Prepare the dataset with a test side, or use the ensemble alone.",
-        )
     enter = record.resume if resume else record.begin
     check_folder(out)
     with locked(out):
@@ -128,11 +115,8 @@ def cross_validate(
         if not ours.best_dice:
             raise next(iter(failures.values()))
         joint = _join(ours, progress)
-        cooked = (
-            cook_soup(ours.whole, ours.runs, progress, ours.seen_by_other_splits) if soup else None
-        )
     told = {name: str(problem) for name, problem in failures.items()}
-    return replace(joint, failures=told, soup=cooked)
+    return replace(joint, failures=told)
 
 
 def _train_folds(
@@ -219,7 +203,7 @@ def _train_fold(
         )
     except (MemoryError, RuntimeError) as problem:
         log.debug("%s", run.root, exc_info=True)
-        reason = str(problem).partition("\n")[0] or "out of memory"
+        reason = first_line(problem)
         raise TrainingError(f"{run.root}: cannot be trained on this machine: {reason}") from problem
     finally:
         (run.root / STOP_FILE).unlink(missing_ok=True)  # one that came with the last step

@@ -8,7 +8,7 @@ be stored already. See ADR 0021.
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -58,49 +58,40 @@ class Pace:
             )
 
 
+@dataclass(kw_only=True)
 class Watcher:
-    """The loop.
+    """The loop."""
 
-    Args:
-        archive: Where series come from.
-        target: Where objects go.
-        segment: Takes the folder of a series' slices, and the file to write its object to; returns
-            in what way the scan is unlike those of training, a sentence each.
-        model: SHA-256 of the model, for the table.
-        folder: Of the table, the outbox, and series while they are worked on.
-        state: The table.
-        rule: Which series are meant.
-        pace: How often and how long.
-        tell: Is told what goes on.
-        clock: Seconds since 1970.
-        pause: Waits for some seconds.
-    """
+    archive: WebArchive
+    """Where series come from."""
+    target: Archive
+    """Where objects go."""
+    segment: Callable[[Path, Path], Sequence[str]]
+    """Takes the folder of a series' slices, and the file to write its object to; returns in what
+    way the scan is unlike those of training, a sentence each."""
+    model: str
+    """SHA-256 of the model, for the table."""
+    folder: Path
+    """Of the table, the outbox, and series while they are worked on."""
+    state: State
+    """The table."""
+    rule: Rule
+    """Which series are meant."""
+    pace: Pace
+    tell: Tell
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    pause: Callable[[float], None] = time.sleep
+    """Waits for some seconds."""
+    tried: set[int] = field(default_factory=set, init=False)
+    """Numbers of the series that were worked on."""
+    stored: int = field(default=0, init=False)
+    """Number of objects."""
 
-    def __init__(
-        self,
-        *,
-        archive: WebArchive,
-        target: Archive,
-        segment: Callable[[Path, Path], Sequence[str]],
-        model: str,
-        folder: Path,
-        state: State,
-        rule: Rule,
-        pace: Pace,
-        tell: Tell,
-        clock: Callable[[], float] = time.time,
-        pause: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.archive, self.target = archive, target
-        self.segment, self.model = segment, model
-        self.folder, self.state = folder, state
-        self.rule, self.pace = rule, pace
-        self.tell, self.clock, self.pause = tell, clock, pause
-        self.tried: set[int] = set()
-        self.stored = 0
+    def __post_init__(self) -> None:
         for name in (_OUTBOX, _SPOOL):
-            (folder / name).mkdir(exist_ok=True)
-            (folder / name).chmod(0o700)  # scans and objects are about patients
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).chmod(0o700)  # scans and objects are about patients
         self._tidy()
 
     def forever(self) -> None:

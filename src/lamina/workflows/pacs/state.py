@@ -88,9 +88,9 @@ class State:
         self.path = folder / _FILE
         with self._guarded():
             self.path.touch(mode=0o600)  # which series there are is nobody else's matter either
-            self.connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self.connection = sqlite3.connect(self.path, timeout=30)
         try:
-            with self._guarded():
+            with self._guarded(), self.connection:
                 known = self._opened(form)
             if known != form:
                 raise ConfigError(
@@ -120,7 +120,7 @@ class State:
 
         A series that has grown since it was segmented waits anew.
         """
-        with self._guarded(), self._transaction():
+        with self._guarded(), self.connection:
             known = {entry.uid: entry for entry in self.entries()}
             for one, instances in series:
                 entry = known.get(one.uid)
@@ -203,7 +203,7 @@ class State:
                 self._change(entry, now, status=status, tries=0, due=0)
 
     def _change(self, entry: Entry, now: float, **values: object) -> None:
-        with self._guarded(), self._transaction():
+        with self._guarded(), self.connection:
             self._set(entry, now, **values)
 
     def _set(self, entry: Entry, now: float, **values: object) -> None:
@@ -211,17 +211,6 @@ class State:
         self.connection.execute(
             f"UPDATE series SET {names} WHERE number = ?", [*values.values(), now, entry.number]
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self.connection.in_transaction:  # a full disk has ended it already
-                self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

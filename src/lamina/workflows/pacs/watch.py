@@ -2,7 +2,7 @@
 
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,36 +41,6 @@ class Watch:
         """Return plain data for JSON."""
         series = [asdict(entry) for entry in self.entries]
         return {"failures": self.failures, "series": series, "tried": sorted(self.tried)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesSegmenter:
-    """Makes a DICOM object of a series."""
-
-    model: Model
-    sha256: str
-    output: Output
-
-    @cached_property
-    def _checked(self) -> CheckedModel:
-        return CheckedModel.of(self.model)
-
-    def __call__(self, folder: Path, path: Path) -> tuple[str, ...]:
-        """Segment the series in ``folder`` and write what was found to ``path``.
-
-        Returns:
-            In what way the scan is unlike those of training, a sentence each.
-
-        Raises:
-            LaminaError: The series cannot be read, or does not fit the model.
-        """
-        plan = self.model.bundle.plan
-        case = Case(case_id=folder.name, group="", images=(folder,))
-        self.output.check(case, plan.labels)
-        image = case.read_image(plan.channels)
-        found, quality = self._checked.segment(image)
-        self.output.write(found, case, plan.labels, self.sha256, path)
-        return tuple(flag["text"] for flag in quality["flags"] or ())
 
 
 def watch(
@@ -113,7 +83,7 @@ def watch(
 
     Raises:
         BundleError: The model cannot be loaded.
-        ConfigError: A setting is wrong, or the model is not for volumes of one channel.
+        ConfigError: A setting is wrong, or the model is not for volumes of one channel, or damaged.
         FileError: The state cannot be written, or another program is at it.
         PacsError: The archive refuses us; with ``once`` also if it does not answer.
     """
@@ -127,14 +97,13 @@ def watch(
     loaded = load(bundle, **loading)
     _check_fit(model, loaded)
     digest = sha256(bundle)
-    segmenter = SeriesSegmenter(
-        model=loaded, sha256=digest, output=output_of(output_format, anonymise=anonymise)
-    )
+    output = output_of(output_format, anonymise=anonymise)
+    segment = partial(segment_series, CheckedModel.of(loaded), output, digest)
     with locked(state), closing(State(state, output_format)) as table:
         watcher = Watcher(
             archive=archive,
             target=target,
-            segment=segmenter,
+            segment=segment,
             model=digest,
             folder=state,
             state=table,
@@ -146,6 +115,32 @@ def watch(
             table.retry(watcher.clock())
         watcher.once() if once else watcher.forever()
         return Watch(entries=tuple(table.entries()), tried=frozenset(watcher.tried))
+
+
+def segment_series(
+    checked: CheckedModel, output: Output, digest: str, folder: Path, path: Path
+) -> tuple[str, ...]:
+    """Segment the series in ``folder`` and write a DICOM object of what was found to ``path``.
+
+    Args:
+        checked: The model.
+        output: Form of the object.
+        digest: SHA-256 of the model, which the object tells.
+        folder: Holds the slices.
+        path: File to write.
+
+    Returns:
+        In what way the scan is unlike those of training, a sentence each.
+
+    Raises:
+        LaminaError: The series cannot be read, or does not fit the model.
+    """
+    plan = checked.predictor.plan
+    case = Case(case_id=folder.name, group="", images=(folder,))
+    output.check(case, plan.labels)
+    found, quality = checked.segment(case.read_image(plan.channels))
+    output.write(found, case, plan.labels, digest, path)
+    return tuple(flag["text"] for flag in quality["flags"] or ())
 
 
 def _archives(

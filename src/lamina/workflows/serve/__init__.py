@@ -2,10 +2,10 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lamina.bundle import load_bundle, model_card
 from lamina.data.workers import num_cores
@@ -31,12 +31,7 @@ def serve(
     *,
     data: str | Path,
     token: str | None = None,
-    device: str | None = None,
-    backend: str = "torch",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    resample_oblique: bool = False,
-    tta: bool = False,
-    ram_bytes: float | None = None,
+    loading: Mapping[str, Any] = {},
     **settings: Any,
 ) -> None:
     """Serve models until told to stop.
@@ -47,12 +42,7 @@ def serve(
         tell: Told the address to open, with its token, once it can be reached.
         data: Folder of the queue and its files; nobody else may read it.
         token: What clients prove themselves with; ``None`` makes one up, ``""`` asks for none.
-        device: As for :func:`~lamina.folders.model.load`, like the next five, in every worker.
-        backend: See there.
-        precision: See there.
-        resample_oblique: See there.
-        tta: See there.
-        ram_bytes: See there.
+        loading: Options of :func:`~lamina.folders.model.load`, in every worker.
         settings: Further fields of :class:`~lamina.serve.settings.Settings`.
 
     Raises:
@@ -63,24 +53,16 @@ def serve(
     if token is None:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
     known = Settings(data=Path(data), token=token or None, **settings)
-    files = find_models(Path(models or FOLDER))
-    make_job = partial(
-        Segmenter,
-        files,
-        device=device,
-        backend=backend,
-        precision=precision,
-        resample_oblique=resample_oblique,
-        tta=tta,
-        ram_bytes=ram_bytes,
-        threads=max(1, num_cores() // known.workers),
-    )
-    offered = {name: described(name, file) for name, file in files.items()}
+    found = find_models(Path(models or FOLDER))
+    files = {name: file for name, (file, _) in found.items()}
+    threads = max(1, num_cores() // known.workers)
+    make_job = partial(Segmenter, files, threads=threads, **loading)
+    offered = {name: model for name, (_, model) in found.items()}
     run(create_app(known, offered, make_job), known, tell)
 
 
-def find_models(models: Path) -> dict[str, Path]:
-    """Return the models in a folder, by the names of their files or run folders.
+def find_models(models: Path) -> dict[str, tuple[Path, Model]]:
+    """Return the files of models in a folder, and what is told of them, by name of file or run.
 
     What is damaged is left out with a warning.
 
@@ -94,12 +76,17 @@ def find_models(models: Path) -> dict[str, Path]:
     else:
         runs = {file.parent.name: file for file in sorted(models.glob(f"*/{BUNDLE}"))}
         candidates = runs | {file.stem: file for file in sorted(models.glob("*.lamina"))}
-    sound = {name: file.resolve() for name, file in candidates.items() if _is_sound(file)}
-    if not sound:
+    found = {}
+    for name, file in candidates.items():
+        try:
+            found[name] = file.resolve(), _described(name, file)
+        except BundleError as error:
+            log.warning("%s is left out: %s", file.name, error)
+    if not found:
         raise DatasetError(
             f"{models}: holds no model.", remedy="Give a folder of .lamina files or of runs."
         )
-    return sound
+    return found
 
 
 def data_folder() -> Path:
@@ -133,12 +120,8 @@ def read_token(given: str | None, file: Path | None, *, no_token: bool = False) 
     return given
 
 
-def described(name: str, file: Path) -> Model:
-    """Return what is told of a model.
-
-    Raises:
-        BundleError: It is damaged.
-    """
+def _described(name: str, file: Path) -> Model:
+    """Return what is told of a model."""
     bundle = load_bundle(file)
     card = model_card(bundle)
     return Model(
@@ -153,12 +136,3 @@ def described(name: str, file: Path) -> Model:
         size_bytes=file.stat().st_size,
         scores=bundle.metrics or None,
     )
-
-
-def _is_sound(file: Path) -> bool:
-    try:
-        load_bundle(file)
-    except BundleError as error:
-        log.warning("%s is left out: %s", file.name, error)
-        return False
-    return True

@@ -4,11 +4,11 @@ The scan is read, segmented and written as ``predict`` does it, so that both agr
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lamina import __version__
 from lamina.data.case import Case
@@ -56,34 +56,15 @@ class Segmenter:
     Args:
         models: Name -> ``.lamina`` file.
         threads: For the network.
-        options: As for :func:`~lamina.folders.model.load`.
+        loading: As for :func:`~lamina.folders.model.load`.
     """
 
-    def __init__(
-        self,
-        models: Mapping[str, Path],
-        *,
-        threads: int = 1,
-        device: str | None = None,
-        backend: str = "torch",
-        precision: Literal["fp32", "bf16"] = "fp32",
-        resample_oblique: bool = False,
-        tta: bool = False,
-        ram_bytes: float | None = None,
-    ) -> None:
+    def __init__(self, models: Mapping[str, Path], *, threads: int = 1, **loading: Any) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.models = dict(models)
-        self.options: dict[str, Any] = {
-            "device": device,
-            "backend": backend,
-            "precision": precision,
-            "resample_oblique": resample_oblique,
-            "tta": tta,
-            "ram_bytes": ram_bytes,
-        }
-        self._loaded: OrderedDict[str, tuple[Model, str]] = OrderedDict()
+        self.models, self.loading = dict(models), loading
+        self._model = lru_cache(_KEPT_MODELS)(self._load)
 
     def __call__(self, work: Work, tell: Tell) -> Mapping[str, Any]:
         """Do a job; see :data:`lamina.serve.jobs.Job`.
@@ -131,17 +112,12 @@ class Segmenter:
             "files": result.files,
         }
 
-    def _model(self, name: str) -> tuple[Model, str]:
+    def _load(self, name: str) -> tuple[Model, str]:
         """Return a model and the SHA-256 of its file."""
         if name not in self.models:
             raise ConfigError(f"The model {name!r} is not served any more.")
-        if name not in self._loaded:
-            file = self.models[name]
-            self._loaded[name] = load(file, **self.options), sha256(file)
-            if len(self._loaded) > _KEPT_MODELS:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
+        file = self.models[name]
+        return load(file, **self.loading), sha256(file)
 
 
 def _check_room(scan: Scan, ram_bytes: float | None) -> None:
@@ -204,7 +180,7 @@ def _write_objects(result: _Result, out: Path, scan: Scan, model: Model, digest:
         except LaminaError as error:
             result.flags.append(f"{name} was not made: {_plain(error.message, out)}")
         else:
-            result.files[name] = {"seg": "seg", "rtstruct": "rtstruct"}[kind]
+            result.files[name] = kind
 
 
 def _write_pictures(

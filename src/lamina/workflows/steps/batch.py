@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data.case import Case
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, first_line
 from lamina.files import atomic_path, sha256
 from lamina.folders.model import Model
 from lamina.folders.prediction import Outcome, place_of, stamp_of, write_record
@@ -260,7 +260,7 @@ def _attempted(case: Case, job: Callable[[], _Step], before: _Step) -> _Step:
         step = _Step(None, error=str(problem))
     except (MemoryError, RuntimeError) as problem:  # torch says the one as the other
         log.debug("%s", case.case_id, exc_info=True)
-        reason = str(problem).partition("\n")[0] or "out of memory"
+        reason = first_line(problem)
         step = _Step(None, error=f"{case.images[0]}: cannot be segmented on this machine: {reason}")
     return replace(step, seconds=before.seconds + time.perf_counter() - began)
 

@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from lamina.bundle import Bundle, Ensemble, build_network
 from lamina.data.plan import Plan
-from lamina.errors import ConfigError, DatasetError
+from lamina.errors import ConfigError, DatasetError, unknown
 from lamina.explain.attention import AttentionMaps, sites_of
 from lamina.explain.gradcam import GradCAM
-from lamina.explain.layers import default_layer, find_layer, layers_of, unknown
+from lamina.explain.layers import default_layer, find_layer, layers_of
 from lamina.explain.scan import Prepared
 from lamina.explain.uncertainty import Uncertainty, by_structure, views_of
 from lamina.files import take_room, writing
@@ -28,7 +28,7 @@ from lamina.volume import Volume
 from lamina.workflows import Progress
 
 Method = Literal["gradcam", "attention", "uncertainty"]
-METHODS: tuple[Method, ...] = ("gradcam", "attention", "uncertainty")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 _HEADS = "vit.heads"
 """Name of the maps of a transformer's heads, which a network reads with the image."""

@@ -1,7 +1,7 @@
-"""Who listens to a training run: its history, TensorBoard with pictures, and MLflow if asked."""
+"""Who listens to a training run: TensorBoard with pictures, and MLflow if asked."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from lamina.data.plan import Plan
 from lamina.folders.run import RunFolder
 from lamina.geometry import affine_along
 from lamina.report.frame import Frames
-from lamina.training.callbacks import EpochReport
-from lamina.training.history import HistoryLogger
 from lamina.training.mlflow import mlflow_logger
 from lamina.volume import Volume
 
@@ -102,22 +100,16 @@ class Pictures:
         if case_id == self.case_id:
             self.found = found
 
-    def then(self, listen: Callable[[EpochReport], None]) -> Callable[[EpochReport], None]:
-        """Return a listener to epochs that shows the picture before it calls another one."""
-
-        def on_epoch(report: EpochReport) -> None:
-            if self.found is not None:
-                picture = self.frames.draw(self.found)
-                self.board.show(f"validation/{self.case_id}", picture, report.step)
-            listen(report)
-
-        return on_epoch
+    def show(self, step: int) -> None:
+        """Show what was found, if anything was."""
+        if self.found is not None:
+            self.board.show(f"validation/{self.case_id}", self.frames.draw(self.found), step)
 
 
 def loggers_of(
     run: RunFolder, manifest: dict[str, Any], board: Board, mlflow: Path | None
 ) -> list[Logger]:
-    """Return everything that keeps each epoch's numbers.
+    """Return what keeps each epoch's numbers beside the history.
 
     Args:
         run: The run.
@@ -129,7 +121,7 @@ def loggers_of(
         FileError: ``mlflow`` is no file of MLflow, or cannot be made.
         ModuleNotFoundError: MLflow is wanted and not installed.
     """
-    loggers: list[Logger] = [HistoryLogger(run.history_file), board]
+    loggers: list[Logger] = [board]
     if mlflow is not None:
         loggers.append(mlflow_logger(mlflow, run.root.name, manifest.get("mlflow_run")))
         manifest["mlflow_run"] = loggers[-1].version

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal, cast, get_args
 
 from lamina import __version__
 from lamina.data.case import Case
@@ -13,8 +14,8 @@ from lamina.io.structures import DICOM_SUFFIXES
 from lamina.labels import LabelSet
 from lamina.volume import Volume
 
-NIFTI = "nifti"
-OBJECTS: dict[str, Kind] = {"seg": "seg", "labelmap": "labelmap", "rtstruct": "rtstruct"}
+NIFTI: Final = "nifti"
+OBJECTS: tuple[Kind, ...] = get_args(Kind)
 """Formats that are DICOM objects."""
 
 _SUFFIXES: dict[Kind, str] = {
@@ -28,10 +29,8 @@ _SUFFIXES: dict[Kind, str] = {
 class Output:
     """The form that the segmentations of one run of predict take."""
 
-    kind: Kind | None
-    """A DICOM object, or none."""
-    nifti: bool
-    """Write NIfTI, whatever format the scan has."""
+    form: Literal["nifti"] | Kind | None
+    """NIfTI, whatever format the scan has, or a DICOM object; ``None``: the scan's own format."""
     pseudonyms: Pseudonyms | None
     """What patients and UIDs are called in all objects, if they are anonymised."""
 
@@ -46,12 +45,12 @@ class Output:
         DICOM, as which folders and files without a suffix count, becomes NIfTI, or PNG where it is
         a picture measured in pixels.
         """
-        if self.kind:
-            return case.case_id + _SUFFIXES[self.kind]
+        if self.form == NIFTI:
+            return f"{case.case_id}.nii.gz"
+        if self.form:
+            return case.case_id + _SUFFIXES[self.form]
         first = case.images[0].name
         name = first if is_scan(first) else f"{first}.dcm"
-        if self.nifti:
-            return f"{case.case_id}.nii.gz"
         if unit == "px" and name.lower().endswith(DICOM_SUFFIXES):
             return f"{case.case_id}.png"
         return case.case_id + written_suffix(name)
@@ -66,7 +65,7 @@ class Output:
         Raises:
             GeometryError: NIfTI is asked for, and nothing tells the size of a picture's pixels.
         """
-        if not self.nifti:
+        if self.form != NIFTI:
             return stored
         if image.unit == "px":
             raise GeometryError(
@@ -81,7 +80,7 @@ class Output:
         Raises:
             FileError, GeometryError, LabelError: It cannot.
         """
-        if self.kind:
+        if self.form in OBJECTS:
             check_series(case.images[0], labels, case.series)
 
     def write(
@@ -92,14 +91,14 @@ class Output:
         Raises:
             FileError, GeometryError, LabelError: It cannot be written, or does not read back.
         """
-        if self.kind is None:
+        if self.form is None or self.form == NIFTI:
             write_volume(segmentation, path)
             return
         write_structures(
             segmentation,
             labels,
             path,
-            kind=self.kind,
+            kind=self.form,
             scan=case.images[0],
             series_uid=case.series,
             producer=Producer(name="Lamina", version=__version__, model=model_sha256),
@@ -121,8 +120,5 @@ def output_of(name: str | None, *, anonymise: bool = False) -> Output:
     known = (NIFTI, *OBJECTS)
     if name is not None and name not in known:
         raise ConfigError(f"format {name!r} is unknown.", remedy=f"Known: {', '.join(known)}.")
-    return Output(
-        kind=OBJECTS.get(name or ""),
-        nifti=name == NIFTI,
-        pseudonyms=Pseudonyms() if anonymise else None,
-    )
+    form = cast("Literal['nifti'] | Kind | None", name)
+    return Output(form=form, pseudonyms=Pseudonyms() if anonymise else None)

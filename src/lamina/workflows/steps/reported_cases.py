@@ -26,8 +26,6 @@ from lamina.folders.evaluation import (
 from lamina.folders.pairs import ReadPair, folder_of, paired
 from lamina.folders.prediction import read_record
 from lamina.folders.probabilities import find_probabilities, read_probabilities
-from lamina.geometry import check_same_grid
-from lamina.io import read_volume
 from lamina.labels import IGNORE_INDEX
 from lamina.report.cases import Pair, ranked
 from lamina.volume import Volume
@@ -200,11 +198,8 @@ def _image(entry: Mapping[str, Any], wanted: Volume) -> Volume | None:
     if entry.get("case"):
         case = Case.from_dict(entry["case"])
     try:
-        image = case.sized(read_volume(case.images[0], case.series))
-        names = f"{image.source} and {wanted.source}"
-        check_same_grid(
-            image.affine, image.spatial_shape, wanted.affine, wanted.spatial_shape, names
-        )
+        image = case.read_part(case.images[0])
+        image.check_grid_of(wanted)
     except LaminaError as error:
         log.warning("%s is shown without its scan: %s", case.case_id, error)
         return None

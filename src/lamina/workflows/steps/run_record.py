@@ -97,30 +97,14 @@ def unchanged(
         then["precision"] = "auto"
     now = complete(layered(then, settings))
     # Settings that are younger than the run had their defaults in it.
-    check_unchanged(run, plain(complete(then)), plain(now), may_change)
-    return now
-
-
-def check_unchanged(
-    run: RunFolder, then: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]
-) -> None:
-    """Refuse to go on with a run with other settings than it has had.
-
-    Args:
-        run: The run.
-        then: Its settings as plain data; those that are younger than the run at their defaults.
-        now: Those to go on with.
-        may_change: Names of those that may differ.
-
-    Raises:
-        TrainingError: Others differ; all of them are listed.
-    """
-    changed = [name for name in now if name not in may_change and now[name] != then.get(name)]
+    had, asked = plain(complete(then)), plain(now)
+    changed = [name for name in asked if name not in may_change and asked[name] != had.get(name)]
     if changed:
         raise TrainingError(
             f"{run.root}: {', '.join(changed)} cannot change when a run is resumed.",
             remedy=f"Only {', '.join(may_change)} can; start another run otherwise.",
         )
+    return now
 
 
 def check_same_start(run: RunFolder, start: str, then: str | None) -> None:

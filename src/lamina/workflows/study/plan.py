@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lamina.config import layered
+from lamina.config import flat, layered
 from lamina.data.plan import Plan
 from lamina.errors import ConfigError, LaminaError, UnknownNameError
 from lamina.files import read_json
@@ -178,8 +178,8 @@ def remarks(
         told.append(f"Settings of the recipe {recipe}, not of {study.recipe or 'the paper'}.")
     elif recipe:
         told.append(f"The recipe departs from the paper: lamina recipes {recipe}.")
-    if given:
-        told.append(f"Settings changed by hand: {', '.join(_names(given))}.")
+    if changed := flat(given):
+        told.append(f"Settings changed by hand: {', '.join(changed)}.")
     return told
 
 
@@ -203,11 +203,3 @@ def _of_scans(study: Study, folder: WorkFolder, unseen: Path | None) -> list[str
         theirs = f"; the paper: {study.unseen}" if study.unseen else ""
         told.append(f"Scored on {other}, which was not trained on{theirs}.")
     return told
-
-
-def _names(settings: Mapping[str, Any], above: str = "") -> list[str]:
-    names = []
-    for name, value in settings.items():
-        inner = _names(value, f"{above}{name}.") if isinstance(value, Mapping) else []
-        names += inner or [f"{above}{name}"]
-    return names

@@ -18,7 +18,8 @@ from lamina.signals import ENDING
 from lamina.study.schema import CHANNELS, Study
 from lamina.study.scored import Scored
 from lamina.workflows.evaluate import evaluate
-from lamina.workflows.own_scans import predict_prepared
+from lamina.workflows.own_scans import device_of
+from lamina.workflows.predict import predict
 from lamina.workflows.study.unseen import unseen_cases
 from lamina.workflows.train import finish_run
 
@@ -103,12 +104,13 @@ def train_and_score(
     theirs = sorted(asked - {*METRICS, CHANNELS})
     cases = unseen_cases(work, unseen) if unseen else ()
     side = None if cases else side_of(study, WorkFolder(work), run.fold)
-    predict_prepared(
+    predict(
         run.run.root,
         out=run.scores,
-        settings=run.settings,
         split=side,
         cases=cases,
+        device=device_of(run.settings),
+        resample_oblique=True,  # a scan that was not to be was not prepared
         resume=True,
     )
     if theirs:

@@ -25,18 +25,12 @@ def heading(found: Filled) -> str:
     return f"{found.study.source}: {found.study.title}"
 
 
-def sheet(found: Filled, first: int = 0, last: int | None = None) -> Sheet:
-    """Return the table, up to five lines a row: published, here, interval, seeds, difference.
-
-    Args:
-        found: The study.
-        first: Column to begin with.
-        last: Column to end before; ``None``: all are shown.
-    """
-    columns = found.study.columns[first:last]
+def sheet(found: Filled) -> Sheet:
+    """Return the table, up to five lines a row: published, here, interval, seeds, difference."""
+    columns = found.study.columns
     lines, bold = [], []
     for row in found.rows:
-        for place, (name, cells) in enumerate(_lines(row, columns, row.cells[first:last])):
+        for place, (name, cells) in enumerate(_lines(row, columns)):
             lines.append(("" if place else row.title, name, *cells))
             bold.append(name == "here")
     header = ("", "", *(f"{c.title}{f', {c.unit}' if c.unit else ''}" for c in columns))
@@ -82,10 +76,8 @@ def write(out: Path, found: Filled) -> None:
         _draw(out, found)
 
 
-def _lines(
-    row: FilledRow, columns: tuple[Column, ...], cells: tuple[Cell, ...]
-) -> Iterator[tuple[str, list[str]]]:
-    pairs = [*zip(columns, cells, strict=True)]
+def _lines(row: FilledRow, columns: tuple[Column, ...]) -> Iterator[tuple[str, list[str]]]:
+    pairs = [*zip(columns, row.cells, strict=True)]
     lines = {
         "published": [_figure(c, cell.published) for c, cell in pairs],
         "here": [_figure(c, cell.measured) + cell.mark for c, cell in pairs],
