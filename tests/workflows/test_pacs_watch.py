@@ -519,6 +519,21 @@ def test_a_model_that_fits_no_series_is_refused(ward, tmp_path, network, channel
 class TestCommands:
     """The same from the command line, whose output never says who a patient is."""
 
+    def test_options_that_are_not_given_leave_the_rule_of_the_file(
+        self, cli, tmp_path, monkeypatch
+    ):
+        asked = []
+
+        def pull_nothing(url, out, rule, **rest):
+            asked.append(rule)
+            raise PacsError("Nothing was pulled.")
+
+        monkeypatch.setattr(transfer, "pull", pull_nothing)
+        (tmp_path / "rule.yaml").write_text("modality: CT\ndescription: ['*liver*']\ndays: 3\n")
+        pull = ("pacs", "pull", "--url", "https://pacs.example/dicom-web", "-o", tmp_path / "out")
+        cli(*pull, "--rule", tmp_path / "rule.yaml", "--days", 2)
+        assert asked == [Rule(modality=("CT",), description=("*liver*",), days=2)]
+
     def test_all_of_them(self, ward, cli, model, tmp_path):
         name = ward.rule.description[0]
         ward.arrives()

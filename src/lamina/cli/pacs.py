@@ -1,6 +1,5 @@
 """The verbs that speak with a PACS."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,7 +72,6 @@ def echo(
 @verb("lamina pacs pull --url https://pacs.example/dicom-web --modality CT -o scans", group=pacs)
 def pull(
     terminal: Terminal,
-    context: typer.Context,
     url: WebUrl,
     out: Annotated[
         Path, typer.Option(*OUT, help="Folder to write; each series gets its own in it.")
@@ -102,7 +100,16 @@ def pull(
         result = transfer.pull(
             url,
             out,
-            _rule(context),
+            _rule(
+                rule,
+                modality=modality,
+                description=description,
+                not_description=not_description,
+                body_part=body_part,
+                min_slices=min_slices,
+                max_slices=max_slices,
+                days=days,
+            ),
             access=_access(user, secret, ca, timeout),
             study=study,
             series=series,
@@ -142,7 +149,6 @@ def push(
 )
 def watch(
     terminal: Terminal,
-    context: typer.Context,
     model: Model,
     url: WebUrl,
     state: Annotated[Path, typer.Option(help="Folder that remembers what was done.")],
@@ -205,7 +211,16 @@ def watch(
         model,
         url,
         state,
-        _rule(context),
+        _rule(
+            rule,
+            modality=modality,
+            description=description,
+            not_description=not_description,
+            body_part=body_part,
+            min_slices=min_slices,
+            max_slices=max_slices,
+            days=days,
+        ),
         access=_access(user, secret, ca, timeout, aet),
         pace=Pace(every=every, settle=settle, tries=tries),
         output_format=output_format,
@@ -248,9 +263,8 @@ def _access(
     return Access(user=user, secret=secret, ca=ca, timeout=timeout, title=aet)
 
 
-def _rule(context: typer.Context) -> "Rule":
-    """Return the rule of --rule and of the options that are called as its settings are."""
-    from lamina.workflows.pacs.rule import Rule, rule_of
+def _rule(file: Path | None, **given: Any) -> "Rule":
+    """Return the rule of --rule with the options in its place that are given."""
+    from lamina.workflows.pacs.rule import rule_of
 
-    given = context.params
-    return rule_of(given["rule"], {field.name: given.get(field.name) for field in fields(Rule)})
+    return rule_of(file, given)
