@@ -25,7 +25,8 @@ def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
         return
     count = len(image.channels)
     if count != len(cohort.channels):
-        yield seen.image_finding(
+        yield seen.finding(
+            "image",
             "error",
             "channels",
             f"has {count} channel{'' if count == 1 else 's'}; expected "
@@ -35,14 +36,16 @@ def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
     for i, channel in enumerate(image.channels):
         name = channel_name(cohort, i)
         if channel.broken == channel.size:
-            yield seen.image_finding(
+            yield seen.finding(
+                "image",
                 "error",
                 "not_finite",
                 f"{name} has no voxel that holds a finite number.",
                 "Get the file again, or leave the case out.",
             )
         elif channel.broken:
-            yield seen.image_finding(
+            yield seen.finding(
+                "image",
                 "warning",
                 "not_finite",
                 f"{channel.broken} of {channel.size} voxels of {name} are NaN or infinite.",
@@ -50,7 +53,8 @@ def check_image(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
                 mend="replace_nan",
             )
         elif channel.low == channel.high:
-            yield seen.image_finding(
+            yield seen.finding(
+                "image",
                 "error" if all(c.low == c.high for c in image.channels) else "warning",
                 "constant",
                 f"{name} is {channel.low:g} everywhere.",
@@ -63,7 +67,8 @@ def _equal_channels(cohort: Cohort, seen: Examination, image: ImageFacts) -> Ite
     for i, channel in enumerate(image.channels):
         for j in range(i):
             if channel.digest == image.channels[j].digest and channel.low < channel.high:
-                yield seen.image_finding(
+                yield seen.finding(
+                    "image",
                     "warning",
                     "channels",
                     f"{channel_name(cohort, j)} and {channel_name(cohort, i)} hold the "
@@ -89,7 +94,8 @@ def check_grid(seen: Examination) -> Iterator[Finding]:
         )
     except GeometryError as error:
         slip = is_header_slip(image, label)
-        yield seen.label_finding(
+        yield seen.finding(
+            "label",
             "error",
             "grid",
             error.message,
@@ -120,7 +126,8 @@ def check_label(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
     if label is None:
         return
     if label.num_channels != 1:
-        yield seen.label_finding(
+        yield seen.finding(
+            "label",
             "error",
             "values",
             f"has {label.num_channels} channels; a label map has one.",
@@ -128,7 +135,8 @@ def check_label(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
         )
         return
     if label.deviation > WHOLE_TOLERANCE:
-        yield seen.label_finding(
+        yield seen.finding(
+            "label",
             "error",
             "values",
             f"values lie up to {label.deviation:.2g} beside whole numbers: no label map?"
@@ -138,7 +146,8 @@ def check_label(cohort: Cohort, seen: Examination) -> Iterator[Finding]:
         )
         return
     if label.deviation > 0:
-        yield seen.label_finding(
+        yield seen.finding(
+            "label",
             "error" if label.deviation > LABEL_TOLERANCE else "note",
             "values",
             f"values lie up to {label.deviation:.2g} beside whole numbers.",
@@ -154,7 +163,8 @@ def _check_values(labels: LabelSet, seen: Examination, label: LabelFacts) -> Ite
     unknown = sorted(label.counts.keys() - known)
     if unknown == [255] and len(labels.values) == 1 and label.counts.keys() <= {0, 255}:
         ((name, value),) = labels.values.items()
-        yield seen.label_finding(
+        yield seen.finding(
+            "label",
             "error",
             "values",
             f"is a mask of 0 and 255 ({label.counts[255]} voxels); {name!r} is {value}.",
@@ -163,7 +173,8 @@ def _check_values(labels: LabelSet, seen: Examination, label: LabelFacts) -> Ite
         )
     elif unknown:
         counted = some(f"{value} ({label.counts[value]} voxels)" for value in unknown)
-        yield seen.label_finding(
+        yield seen.finding(
+            "label",
             "error",
             "values",
             f"undeclared values {counted}; declared are {some(sorted(known))}.",
@@ -201,17 +212,18 @@ def _missing(
     remedy = "Look whether it was forgotten, or is rightly absent."
     present = [name for name, value in cohort.labels.values.items() if value in counts]
     if not counts.keys() - {cohort.labels.background, cohort.labels.ignore}:
-        yield seen.label_finding("warning", "structures", "the label is empty.", remedy)
+        yield seen.finding("label", "warning", "structures", "the label is empty.", remedy)
     elif present:
         missed = [n for n in cohort.labels.values if n not in present and found[n]]
         usual = [n for n in missed if found[n] >= USUAL * len(labelled)]
         if usual:
             share = min(found[name] for name in usual)
-            yield seen.label_finding(
+            yield seen.finding(
+                "label",
                 "warning",
                 "structures",
                 f"has no {some(usual)}; at least {share} of {len(labelled)} cases have.",
                 remedy,
             )
         elif missed:
-            yield seen.label_finding("note", "structures", f"has no {some(missed)}.", remedy)
+            yield seen.finding("label", "note", "structures", f"has no {some(missed)}.", remedy)

@@ -36,7 +36,8 @@ def check_exact(seen: Sequence[Examination]) -> Iterator[Finding]:
 
 
 def _exact(one: Examination, earlier: Examination) -> Iterator[Finding]:
-    finding = one.image_finding(
+    finding = one.finding(
+        "image",
         "error",
         "duplicate",
         f"holds the same voxels as {earlier.case_id}",
@@ -51,7 +52,8 @@ def _exact(one: Examination, earlier: Examination) -> Iterator[Finding]:
         yield replace(finding, check="train_test", message=message)
     elif one.label and earlier.label and one.label.digest != earlier.label.digest:
         for each, other in ((one, earlier), (earlier, one)):
-            yield each.image_finding(
+            yield each.finding(
+                "image",
                 "error",
                 "duplicate",
                 f"holds the same voxels as {other.case_id}, but another label.",
@@ -73,7 +75,8 @@ def _copied_labels(seen: Sequence[Examination]) -> Iterator[Finding]:
             continue
         earlier = first.setdefault(one.label.digest, one)
         if earlier.image and earlier.image.digests != one.image.digests:
-            yield one.label_finding(
+            yield one.finding(
+                "label",
                 "warning",
                 "duplicate",
                 f"the label is the same as that of {earlier.case_id}, the image is not.",
@@ -107,7 +110,8 @@ def _near(seen: Sequence[Examination]) -> Iterator[Finding]:
         for i, j in np.argwhere((alike >= least) & (still >= STILL_ALIKE)):
             one, earlier = seen[start + i], seen[j]
             if j < start + i and _strangers(one, earlier):
-                yield one.image_finding(
+                yield one.finding(
+                    "image",
                     "warning",
                     "near_duplicate" if one.side == earlier.side else "train_test",
                     f"looks like {earlier.case_id}: thumbnails correlate "
@@ -141,7 +145,8 @@ def check_patients(seen: Sequence[Examination]) -> Iterator[Finding]:
     tested = {one.case.group: one for one in seen if one.held_out}
     for one in seen:
         if not one.held_out and one.case.group in tested:
-            yield one.image_finding(
+            yield one.finding(
+                "image",
                 "warning",
                 "train_test",
                 f"patient {one.case.group} is in the test folder too.",

@@ -1,6 +1,7 @@
 """What is kept of a case when it has been read: small enough to hold thousands at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,8 +121,9 @@ class Examination:
         """The label map, or its first object; empty without one."""
         return str(self.case.label or "")
 
-    def image_finding(
+    def finding(
         self,
+        of: Literal["image", "label"],
         severity: Severity,
         check: str,
         message: str,
@@ -130,28 +132,14 @@ class Examination:
         mend: str = "",
         other: str = "",
     ) -> Finding:
-        """Make a finding about the image."""
+        """Make a finding about the image, or about the label map."""
         return Finding(
             severity=severity,
             check=check,
             case=self.case_id,
-            file=self.image_file,
+            file=self.image_file if of == "image" else self.label_file,
             message=message,
             remedy=remedy,
             mend=mend,
             other=other,
         )
-
-    def label_finding(
-        self,
-        severity: Severity,
-        check: str,
-        message: str,
-        remedy: str,
-        *,
-        mend: str = "",
-        other: str = "",
-    ) -> Finding:
-        """Make a finding about the label map."""
-        found = self.image_finding(severity, check, message, remedy, mend=mend, other=other)
-        return replace(found, file=self.label_file)

@@ -54,7 +54,8 @@ def check_dimensions(seen: Sequence[Examination]) -> Iterator[Finding]:
     usual = Counter(image.spatial_dims for _, image in images).most_common(1)
     for one, image in images:
         if image.spatial_dims != usual[0][0]:
-            yield one.image_finding(
+            yield one.finding(
+                "image",
                 "error",
                 "size",
                 f"has {image.spatial_dims} spatial axes; most have {usual[0][0]}.",
@@ -112,7 +113,8 @@ def _far_sizes(
     far = np.abs(robust_z(np.log(sizes), float(_LEAST_LOG))).max(axis=1)
     usual = np.median(sizes, axis=0)
     found = [
-        one.image_finding(
+        one.finding(
+            "image",
             "warning",
             check,
             f"{what} {lengths(own)} {image.unit}; usual are {lengths(usual)} "
@@ -141,7 +143,8 @@ def check_orientation(seen: Sequence[Examination]) -> Iterator[Finding]:
         return
     for one, image in images:
         if image.orientation != usual:
-            yield one.image_finding(
+            yield one.finding(
+                "image",
                 "note",
                 "orientation",
                 f"axes run {image.orientation}; those of {count} of {len(images)} cases "
@@ -176,7 +179,8 @@ def _far_levels(varied: Sequence[tuple[Examination, ChannelFacts]], name: str) -
     for (one, _), far, *own in zip(varied, z, low, high, middle, strict=True):
         if far > FAR:
             usual = (np.median(low), np.median(high), np.median(middle))
-            yield one.image_finding(
+            yield one.finding(
+                "image",
                 "warning",
                 "intensity",
                 "{} runs from {:.4g} to {:.4g}, median {:.4g}; usual are {:.4g} to {:.4g}, "
@@ -194,7 +198,8 @@ def _check_modality(
     rare = 2 * sum(ct) <= len(ct)
     usual = ct.count(not rare)
     found = [
-        one.image_finding(
+        one.finding(
+            "image",
             "warning",
             "intensity",
             (

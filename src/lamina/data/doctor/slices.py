@@ -72,7 +72,8 @@ def _same_place(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
 def check_slices(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding]:
     """Report slices that an image lacks, and structures that skip one."""
     lost = [
-        one.image_finding(
+        one.finding(
+            "image",
             "warning",
             "slices",
             f"{channel_name(cohort, index)} is blank, or repeats the slice before, in "
@@ -86,7 +87,8 @@ def check_slices(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Findin
     ]
     names = {value: name for name, value in cohort.labels.values.items()}
     skipped = [
-        one.label_finding(
+        one.finding(
+            "label",
             "warning",
             "slices",
             f"{names.get(value, value)} skips {_some(slices)}, and is in the same "

@@ -70,7 +70,8 @@ def check_names(cohort: Cohort, seen: Sequence[Examination]) -> Iterator[Finding
     for one, swapped, total in verdicts.values():
         if swapped:
             whole = 2 * len(swapped) > total
-            yield one.label_finding(
+            yield one.finding(
+                "label",
                 "warning",
                 "sides",
                 f"suspicion: {len(swapped)} of {total} pairs lie the wrong way round, such "
@@ -107,7 +108,8 @@ def check_resemblance(seen: Sequence[Examination]) -> Iterator[Finding]:
             )
         else:
             continue
-        yield one.image_finding(
+        yield one.finding(
+            "image",
             "warning",
             "sides" if own >= -RESEMBLES else "intensity",
             f"suspicion: {message}",
@@ -154,7 +156,8 @@ def check_channel_order(cohort: Cohort, seen: Sequence[Examination]) -> Iterator
             and better.max() < _FITS
             and declared.mean() > _BETTER * max(1.0, better[moved].mean())
         ):
-            yield one.image_finding(
+            yield one.finding(
+                "image",
                 "warning",
                 "channel_order",
                 "suspicion: the channels look like "
